@@ -1,0 +1,257 @@
+"""Every error the engine raises, each with a stable reason, its facts, and whether a retry is safe.
+
+GridError
+├── CatalogInvalid          the declarations do not hold together; nothing was applied
+├── CatalogWouldLose        a change drops state and was not forced
+├── FrameInvalid            a frame's columns contradict each other; nothing of it was applied
+├── FieldInvalid            a request's field is wrong
+├── PartitionMoved          another owner, or a newer epoch
+├── SequenceTooOld          below the window of batches that are remembered
+├── MemoryExhausted         the shard's memory bound, or disk space
+│   └── Overloaded          the shard's inbox is full
+├── FeatureBackfilling      the feature is not complete yet
+├── UnknownField            a read names no attribute or feature
+├── PartitionUnavailable    the partition's log or pages are damaged
+├── ShardRecovering         the log is being replayed
+└── StorageError
+    ├── LogCorrupt          a bad group before a valid one
+    ├── CheckpointCorrupt   a page or manifest does not match its checksum
+    ├── DataFolderForeign   another format or another owner
+    └── WriteFailed         a write or fsync failed: its outcome is unknown, the shard stops
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class GridError(Exception):
+    """Base of the engine's errors. `reason` is stable; `retriable`: the same call may succeed later."""
+
+    reason = "GRID_ERROR"
+    retriable = False
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in a catalog: where (path and line, 0 when unknown) and what."""
+
+    path: str
+    message: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        where = f"line {self.line}: " if self.line else ""
+        return f"{where}{self.path}: {self.message}"
+
+
+class CatalogInvalid(GridError):
+    """The catalog has faults. Nothing was applied; all faults are listed."""
+
+    reason = "CATALOG_INVALID"
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(str(problem) for problem in self.problems)
+
+
+class CatalogWouldLose(GridError):
+    """The change drops or resets state. Nothing was applied; repeat with force to accept the loss."""
+
+    reason = "CATALOG_WOULD_LOSE"
+
+    def __init__(self, losses: list[str]) -> None:
+        super().__init__(losses)
+        self.losses = losses
+
+    def __str__(self) -> str:
+        return "the change would lose: " + "; ".join(self.losses) + "; repeat with force to accept that"
+
+
+class FrameInvalid(GridError):
+    """A frame contradicts itself: a broken client or a damaged message. Nothing of it was applied."""
+
+    reason = "FRAME_INVALID"
+
+    def __init__(self, field: str, got: str, expected: str) -> None:
+        super().__init__(field, got, expected)
+        self.field, self.got, self.expected = field, got, expected
+
+    def __str__(self) -> str:
+        return f"{self.field}: got {self.got}, expected {self.expected}"
+
+
+class FieldInvalid(FrameInvalid):
+    """A field of a request is wrong. Nothing was applied."""
+
+    reason = "FIELD_INVALID"
+
+
+class PartitionMoved(GridError):
+    """Another shard owns the partition, or its epoch rose. Nothing was applied; refresh the map and retry."""
+
+    reason, retriable = "PARTITION_MOVED", True
+
+    def __init__(self, partition: int, epoch_sent: int, epoch_now: int) -> None:
+        super().__init__(partition, epoch_sent, epoch_now)
+        self.partition, self.epoch_sent, self.epoch_now = partition, epoch_sent, epoch_now
+
+    def __str__(self) -> str:
+        now = f"owner is at {self.epoch_now}" if self.epoch_now else "this shard does not own it"
+        return f"partition {self.partition} moved: request has epoch {self.epoch_sent}, {now}; refresh the map and retry"
+
+
+class SequenceTooOld(GridError):
+    """The batch number lies below the 64 that are remembered: whether it was applied is no longer known."""
+
+    reason = "SEQUENCE_TOO_OLD"
+
+    def __init__(self, batch: int, highest: int) -> None:
+        super().__init__(batch, highest)
+        self.batch, self.highest = batch, highest
+
+    def __str__(self) -> str:
+        return f"batch {self.batch} is more than 63 below {self.highest}, the producer's highest; keep at most 64 batches in flight"
+
+
+class MemoryExhausted(GridError):
+    """The shard's memory bound or its disk is nearly used up. Nothing was applied; retry after the delay."""
+
+    reason, retriable = "MEMORY_EXHAUSTED", True
+
+    def __init__(self, what: str, used: int, bound: int, delay_ms: int = 1_000) -> None:
+        super().__init__(what, used, bound, delay_ms)
+        self.what, self.used, self.bound, self.delay_ms = what, used, bound, delay_ms
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.used} used of {self.bound}; retry in {self.delay_ms} ms or add memory"
+
+
+class Overloaded(MemoryExhausted):
+    """The shard's inbox is full. Nothing was applied; retry after the delay."""
+
+    reason = "OVERLOADED"
+
+    def __str__(self) -> str:
+        return f"{self.what} is full ({self.used} of {self.bound} bytes); retry in {self.delay_ms} ms"
+
+
+class FeatureBackfilling(GridError):
+    """The feature was added lately and its past is still being read. Retry when `catalog show` says it is complete."""
+
+    reason, retriable = "FEATURE_BACKFILLING", True
+
+    def __init__(self, feature: str, percent: int) -> None:
+        super().__init__(feature, percent)
+        self.feature, self.percent = feature, percent
+
+    def __str__(self) -> str:
+        return f"feature {self.feature} is backfilling ({self.percent} %); rules on it wait until it is complete"
+
+
+class UnknownField(GridError):
+    """The read names neither an attribute nor a feature."""
+
+    reason = "UNKNOWN_FIELD"
+
+    def __init__(self, field: str, suggestion: str = "") -> None:
+        super().__init__(field, suggestion)
+        self.field, self.suggestion = field, suggestion
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.suggestion}?" if self.suggestion else ""
+        return f"unknown attribute or feature {self.field}{hint}"
+
+
+class PartitionUnavailable(GridError):
+    """The partition's storage is damaged. The others serve; `detail` names file, offset and positions."""
+
+    reason = "PARTITION_UNAVAILABLE"
+
+    def __init__(self, partition: int, detail: str) -> None:
+        super().__init__(partition, detail)
+        self.partition, self.detail = partition, detail
+
+    def __str__(self) -> str:
+        return f"partition {self.partition} is stopped: {self.detail}"
+
+
+class ShardRecovering(GridError):
+    """The shard replays its log. Nothing was applied; retry."""
+
+    reason, retriable = "SHARD_RECOVERING", True
+
+    def __str__(self) -> str:
+        return "the shard is recovering; retry"
+
+
+class StorageError(GridError):
+    """Base of what the disk does to us."""
+
+    reason = "STORAGE_ERROR"
+
+
+class LogCorrupt(StorageError):
+    """A damaged group with valid ones after it. Partitions it may have touched stop."""
+
+    reason = "LOG_CORRUPT"
+
+    def __init__(self, file: str, offset: int, detail: str) -> None:
+        super().__init__(file, offset, detail)
+        self.file, self.offset, self.detail = file, offset, detail
+
+    def __str__(self) -> str:
+        return f"{self.file} is damaged at offset {self.offset}: {self.detail}"
+
+
+class CheckpointCorrupt(StorageError):
+    """A page or manifest does not match its checksum."""
+
+    reason = "CHECKPOINT_CORRUPT"
+
+    def __init__(self, partition: int, what: str) -> None:
+        super().__init__(partition, what)
+        self.partition, self.what = partition, what
+
+    def __str__(self) -> str:
+        return f"checkpoint of partition {self.partition}: {self.what}"
+
+
+class DataFolderForeign(StorageError):
+    """The data folder is of another format, another grid, or held by a live process."""
+
+    reason = "DATA_FOLDER_FOREIGN"
+
+    def __init__(self, folder: str, detail: str) -> None:
+        super().__init__(folder, detail)
+        self.folder, self.detail = folder, detail
+
+    def __str__(self) -> str:
+        return f"data folder {self.folder}: {self.detail}"
+
+
+class WriteFailed(StorageError):
+    """A write or fsync failed. Its outcome is unknown; the shard stops at once and recovers (facts: never retry an fsync)."""
+
+    reason = "WRITE_FAILED"
+
+    def __init__(self, file: str, detail: str) -> None:
+        super().__init__(file, detail)
+        self.file, self.detail = file, detail
+
+    def __str__(self) -> str:
+        return f"writing {self.file} failed: {self.detail}; the outcome is unknown, the shard recovers"
+
+
+class InvariantBroken(AssertionError):
+    """Our own mistake: a structural rule does not hold."""
+
+
+def holds(condition: bool, what: str, **facts: object) -> None:
+    """Raise InvariantBroken with the facts unless `condition`."""
+    if not condition:
+        details = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+        raise InvariantBroken(f"{what}: {details}")

@@ -1,0 +1,72 @@
+"""Forward decay: `v = Σ wᵢ·2^((tᵢ − L)/half_life)` with a landmark L per page; the value at t is `v·2^((L − t)/half_life)`.
+
+Source: Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time Decay Model for Streaming Systems", ICDE 2009.
+"""
+
+import numpy as np
+
+from grid.kernels.compiling import inlined, kernel
+
+HALF_LIVES_MAX = 400.0  # float64 holds 1,023 doublings: room for 2^600 of weight above the landmark
+
+
+@inlined
+def _landmark_shift(landmark, time, half_life):
+    """Half-lives by which a landmark must move so that `time` is within reach; 0 when it need not."""
+    age = (time - landmark) / half_life
+    return np.floor(age) if age > HALF_LIVES_MAX else 0.0
+
+
+@kernel
+def advance_landmarks(landmarks, has_landmark, shifts, slots, rows, times, half_life):
+    """Give each page touched a landmark, and say which must move.
+
+    landmarks float64[pages] ms, has_landmark uint8[pages]: set at a page's first event
+    shifts float64[pages]: raised to the half-lives that the page's sums must be scaled down by (the caller scales, moves, zeroes)
+    Returns how many pages must move.
+    """
+    moved = 0
+    for k in range(rows.size):
+        i = rows[k]
+        page = slots[i] >> 12
+        if has_landmark[page] == 0:
+            has_landmark[page] = 1
+            landmarks[page] = np.floor(times[i] / half_life) * half_life
+        else:
+            shift = _landmark_shift(landmarks[page], times[i], half_life)
+            if shift > shifts[page]:
+                moved += shifts[page] == 0.0
+                shifts[page] = shift
+    return moved
+
+
+@kernel
+def decayed_add(sums, landmarks, dirty, slots, rows, times, weights, half_life):
+    """sums float64[slots] += weight · 2^((time − landmark)/half_life). weights float64[n], or float64[1] for all rows alike."""
+    for k in range(rows.size):
+        i = rows[k]
+        slot = slots[i]
+        page = slot >> 12
+        weight = weights[i] if weights.size > 1 else weights[0]
+        sums[slot] += weight * np.exp2((times[i] - landmarks[page]) / half_life)
+        dirty[page] = 1
+
+
+@kernel
+def forward_weights(landmarks, slots, rows, times, weights, half_life):
+    """float64[rows.size]: each row's weight seen from its page's landmark, for keyed sums."""
+    out = np.empty(rows.size, dtype=np.float64)
+    for k in range(rows.size):
+        i = rows[k]
+        weight = weights[i] if weights.size > 1 else weights[0]
+        out[k] = weight * np.exp2((times[i] - landmarks[slots[i] >> 12]) / half_life)
+    return out
+
+
+@kernel
+def ageing(landmarks, slots, as_of, half_life):
+    """float64[n]: what turns a sum at each slot into its value at `as_of` (ms)."""
+    out = np.empty(slots.size, dtype=np.float64)
+    for i in range(slots.size):
+        out[i] = np.exp2((landmarks[slots[i] >> 12] - as_of) / half_life)
+    return out

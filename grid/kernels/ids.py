@@ -1,0 +1,223 @@
+"""Ids to ordinals and slots: one open-addressing table per partition, all in one arena, so that a mixed group is one call.
+
+An entry is `hash >> 32 << 32 | ordinal + 1`; 0 is free, low half all ones is a tombstone. Position and fingerprint both come
+from the upper half of the seeded hash, so that a table grows without reading the ids.
+"""
+
+import numpy as np
+
+from grid.kernels.compiling import inlined, kernel
+from grid.kernels.hashing import seeded
+
+U = np.uint64
+_LOW = U(0xFFFFFFFF)
+_TOMBSTONE = U(0xFFFFFFFF)
+
+
+@inlined
+def _equal(a, a_start, b, b_start, n):
+    for k in range(n):  # noqa: SIM110 - numba compiles the loop
+        if a[a_start + k] != b[b_start + k]:
+            return False
+    return True
+
+
+@kernel
+def find_ids(data, ends, hashes, partitions, seed, table, base, mask, page_table, heap, id_refs, out):
+    """Slots of known ids, -1 for unknown ones.
+
+    data uint8, ends uint32[n]: the ids; hashes uint64[n] their xxh3_64; partitions uint16[n]
+    table uint64 arena, base int64[P], mask int64[P] (-1: the partition has no table here)
+    page_table int32[P, pages]; heap uint8; id_refs uint64[slots] = offset << 16 | length; out int64[n], written
+    """
+    start = 0
+    for i in range(ends.size):
+        end = np.int64(ends[i])
+        n = end - start
+        p = partitions[i]
+        out[i] = -1
+        if mask[p] >= 0:
+            h = seeded(hashes[i], seed) >> U(32)
+            j = np.int64(h) & mask[p]
+            while True:
+                entry = table[base[p] + j]
+                if entry == 0:
+                    break
+                if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
+                    o = np.int64(entry & _LOW) - 1
+                    slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
+                    ref = id_refs[slot]
+                    if np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n):
+                        out[i] = slot
+                        break
+                j = (j + 1) & mask[p]
+        start = end
+
+
+@kernel
+def resolve_ids(data, starts, ends, hashes, partitions, seed, table, base, mask, page_table, users, page_owner, free_pages, control, heap, id_refs, dirty, out):
+    """Slots of ids; unseen ids get the next ordinal of their partition.
+
+    As `find_ids`, but starts, ends int64[n] are given. The caller guarantees room: load <= 3/4 after all were new, heap space, pages.
+    users int64[P]: next ordinal; page_owner int64[pages]: partition << 32 | page number; free_pages int64 stack
+    control int64[3]: heap bytes used, next fresh page, free pages; dirty uint8[pages]: set where an id was added
+    """
+    for i in range(ends.size):
+        start = starts[i]
+        n = ends[i] - start
+        p = np.int64(partitions[i])
+        h = seeded(hashes[i], seed) >> U(32)
+        j = np.int64(h) & mask[p]
+        while True:
+            entry = table[base[p] + j]
+            if entry == 0:
+                o = users[p]
+                users[p] = o + 1
+                if o & 4095 == 0:
+                    if control[2] > 0:
+                        control[2] -= 1
+                        page = free_pages[control[2]]
+                    else:
+                        page = control[1]
+                        control[1] += 1
+                    page_table[p, o >> 12] = page
+                    page_owner[page] = (p << 32) | (o >> 12)
+                slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
+                at = control[0]
+                for k in range(n):
+                    heap[at + k] = data[start + k]
+                control[0] = at + n
+                id_refs[slot] = (U(at) << U(16)) | U(n)
+                table[base[p] + j] = (h << U(32)) | U(o + 1)
+                dirty[slot >> 12] = 1
+                out[i] = slot
+                break
+            if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
+                o = np.int64(entry & _LOW) - 1
+                slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
+                ref = id_refs[slot]
+                if np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n):
+                    out[i] = slot
+                    break
+            j = (j + 1) & mask[p]
+
+
+@kernel
+def place_ids(data, lengths, hashes, seed, table, base, mask, first_ordinal, first_slot, control, heap, id_refs):
+    """Enter a page of known ids at their ordinals, first_ordinal and up. Length 0: an erased user, whose ordinal stays taken."""
+    start = 0
+    for i in range(lengths.size):
+        n = np.int64(lengths[i])
+        if n == 0:
+            continue
+        at = control[0]
+        for k in range(n):
+            heap[at + k] = data[start + k]
+        control[0] = at + n
+        start += n
+        id_refs[first_slot + i] = (U(at) << U(16)) | U(n)
+        h = seeded(hashes[i], seed) >> U(32)
+        j = np.int64(h) & mask
+        while table[base + j] != 0:
+            j = (j + 1) & mask
+        table[base + j] = (h << U(32)) | U(first_ordinal + i + 1)
+
+
+@kernel
+def forget_id(h, ordinal, seed, table, base, mask):
+    """Replace the entry of (hash, ordinal) in one partition's table by a tombstone; nothing when it is not there."""
+    h = seeded(h, seed) >> U(32)
+    j = np.int64(h) & mask
+    while True:
+        entry = table[base + j]
+        if entry == 0:
+            return
+        if entry == (h << U(32)) | U(ordinal + 1):
+            table[base + j] = (h << U(32)) | _TOMBSTONE
+            return
+        j = (j + 1) & mask
+
+
+@kernel
+def rehash(table, old_base, old_size, new_base, new_mask):
+    """Move a partition's entries into a larger, zeroed table. O(old_size)."""
+    for k in range(old_size):
+        entry = table[old_base + k]
+        if entry != 0 and entry & _LOW != _TOMBSTONE:
+            j = np.int64(entry >> U(32)) & new_mask
+            while table[new_base + j] != 0:
+                j = (j + 1) & new_mask
+            table[new_base + j] = entry
+
+
+@kernel
+def pack_strings(refs, heap):
+    """(lengths uint16[n], bytes): the strings that refs (offset << 16 | length) point at, one after another."""
+    lengths = np.empty(refs.size, dtype=np.uint16)
+    total = 0
+    for i in range(refs.size):
+        lengths[i] = refs[i] & U(0xFFFF)
+        total += np.int64(lengths[i])
+    out = np.empty(total, dtype=np.uint8)
+    at = 0
+    for i in range(refs.size):
+        start = np.int64(refs[i] >> U(16))
+        for k in range(np.int64(lengths[i])):
+            out[at] = heap[start + k]
+            at += 1
+    return lengths, out
+
+
+@kernel
+def gather_strings(data, ends, rows):
+    """(bytes, starts int64[n], ends int64[n]): the strings at `rows`, copied together."""
+    total = 0
+    for k in range(rows.size):
+        i = rows[k]
+        total += np.int64(ends[i]) - (np.int64(ends[i - 1]) if i > 0 else 0)
+    out = np.empty(total, dtype=np.uint8)
+    out_ends = np.empty(rows.size, dtype=np.uint32)
+    at = 0
+    for k in range(rows.size):
+        i = rows[k]
+        start = np.int64(ends[i - 1]) if i > 0 else 0
+        for b in range(start, np.int64(ends[i])):
+            out[at] = data[b]
+            at += 1
+        out_ends[k] = at
+    return out, out_ends
+
+
+@kernel
+def find_words(data, ends, hashes, table, heap, word_ends, word_hashes):
+    """int64[n]: codes of words in a dictionary, -1 for unknown. table int32[2^k]: code + 1, 0 free."""
+    mask = table.size - 1
+    out = np.empty(ends.size, dtype=np.int64)
+    start = 0
+    for i in range(ends.size):
+        end = np.int64(ends[i])
+        out[i] = -1
+        j = np.int64(hashes[i] >> U(20)) & mask
+        while table[j] != 0:
+            code = table[j] - 1
+            if word_hashes[code] == hashes[i]:
+                begin = word_ends[code - 1] if code > 0 else 0
+                if word_ends[code] - begin == end - start and _equal(data, start, heap, begin, end - start):
+                    out[i] = code
+                    break
+            j = (j + 1) & mask
+        start = end
+    return out
+
+
+@kernel
+def index_words(table, word_hashes, first, last):
+    """Enter codes first..last-1 into a dictionary's table, which has room."""
+    mask = table.size - 1
+    for code in range(first, last):
+        if word_hashes[code] == 0:  # a code that was skipped
+            continue
+        j = np.int64(word_hashes[code] >> U(20)) & mask
+        while table[j] != 0:
+            j = (j + 1) & mask
+        table[j] = code + 1

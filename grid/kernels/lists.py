@@ -1,0 +1,343 @@
+"""Per-user lists in one arena of 64-bit words: keyed values, sets, hashes, text.
+
+A block is `word 0 = size class | count << 8`, then (keyed lists) keys uint32, then the values. `heads` uint32[slots] is the block's
+offset / 2, 0 for none. Up to 64 keys lie packed; above that the keys are an open-addressing table with load <= 3/4.
+"""
+
+import numpy as np
+
+from grid.kernels.compiling import inlined, kernel
+
+U = np.uint64
+PACKED_MAX = 64
+EMPTY = np.uint32(0xFFFFFFFF)
+CLASSES = 64
+# Sizes of blocks in words: even, each at most half as large again as the one before.
+CLASS_WORDS = np.array([2, 4] + [words << k for k in range(31) for words in (6, 8)], dtype=np.int64)
+
+
+@inlined
+def _class_for(words):
+    c = 0
+    while CLASS_WORDS[c] < words:
+        c += 1
+    return c
+
+
+@inlined
+def allocate(arena, control, free, words):
+    """Word offset of a zeroed block of at least `words`. control int64[2]: next fresh word, words in use; free int64[CLASSES]."""
+    c = _class_for(words)
+    size = CLASS_WORDS[c]
+    if free[c] != 0:
+        at = free[c]
+        free[c] = np.int64(arena[at])
+        arena[at : at + size] = U(0)
+    else:
+        at = control[0]
+        control[0] += size
+    control[1] += size
+    arena[at] = U(c)
+    return at
+
+
+@inlined
+def release(arena, control, free, at):
+    """Give a block back; its words are zeroed, so that nothing erased stays readable."""
+    c = np.int64(arena[at] & U(0xFF))
+    size = CLASS_WORDS[c]
+    arena[at : at + size] = U(0)
+    arena[at] = U(free[c])
+    free[c] = at
+    control[1] -= size
+
+
+@inlined
+def block_count(arena, at):
+    return np.int64(arena[at] >> U(8))
+
+
+@inlined
+def key_capacity(arena, at, width):
+    """Keys that a block has room for; above PACKED_MAX a power of two."""
+    words = CLASS_WORDS[np.int64(arena[at] & U(0xFF))]
+    capacity = 2 * (words - 1) // (1 + 2 * width)
+    if capacity > PACKED_MAX:
+        size = 1
+        while size * 2 <= capacity:
+            size *= 2
+        return max(size, PACKED_MAX)
+    return capacity
+
+
+@inlined
+def _value_at(at, capacity, index, width):
+    return at + 1 + (capacity + 1) // 2 + index * width
+
+
+@inlined
+def _find(keys, at, capacity, count, key):
+    """Index of the key, or -1 - (index where it would go), or -1 - capacity when the block is full."""
+    base = (at + 1) * 2
+    if capacity <= PACKED_MAX:
+        for index in range(count):
+            if keys[base + index] == key:
+                return index
+        return -1 - count
+    mask = capacity - 1
+    index = np.int64((U(key) * U(0x9E3779B97F4A7C15)) >> U(40)) & mask
+    while keys[base + index] != EMPTY:
+        if keys[base + index] == key:
+            return index
+        index = (index + 1) & mask
+    if count >= capacity - capacity // 4:
+        return -1 - capacity
+    return -1 - index
+
+
+@inlined
+def _clear_keys(keys, at, capacity):
+    if capacity > PACKED_MAX:
+        for index in range(capacity):
+            keys[(at + 1) * 2 + index] = EMPTY
+
+
+@inlined
+def _put(arena, keys, at, capacity, key, width):
+    """Enter a key that is not there into a block that has room. Returns the word of its value."""
+    count = block_count(arena, at)
+    index = -1 - _find(keys, at, capacity, count, key)
+    keys[(at + 1) * 2 + index] = key
+    arena[at] = (arena[at] & U(0xFF)) | (U(count + 1) << U(8))
+    return _value_at(at, capacity, index, width)
+
+
+@inlined
+def _grown(arena, keys, control, free, old, width):
+    """A larger copy of block `old` (0: none yet), which is released."""
+    count = block_count(arena, old) if old != 0 else 0
+    if count + 1 <= PACKED_MAX:
+        words = 1 + (count + 2) // 2 + width * (count + 1)
+    else:
+        size = 128
+        while size - size // 4 < count + 1:
+            size *= 2
+        words = 1 + size // 2 + width * size
+    at = allocate(arena, control, free, words)
+    capacity = key_capacity(arena, at, width)
+    _clear_keys(keys, at, capacity)
+    if old != 0:
+        old_capacity = key_capacity(arena, old, width)
+        for index in range(count if old_capacity <= PACKED_MAX else old_capacity):
+            key = keys[(old + 1) * 2 + index]
+            if old_capacity <= PACKED_MAX or key != EMPTY:
+                to = _put(arena, keys, at, capacity, key, width)
+                source = _value_at(old, old_capacity, index, width)
+                for w in range(width):
+                    arena[to + w] = arena[source + w]
+        release(arena, control, free, old)
+    return at
+
+
+@kernel
+def keyed_cells(arena, keys, heads, control, free, dirty, slots, rows, row_keys, width):
+    """int64[rows.size]: the word where each row's (slot, key) has its value, made zero when new.
+
+    keys: the arena seen as uint32; row_keys uint32[n] (of the group's rows); width: words of a value.
+    Offsets hold until the next call that grows a block of the same slot, so callers fold one row at a time or use
+    `keyed_add`. The caller guarantees arena room.
+    """
+    out = np.empty(rows.size, dtype=np.int64)
+    for k in range(rows.size):
+        i = rows[k]
+        out[k] = _cell(arena, keys, heads, control, free, slots[i], row_keys[i], width)
+        dirty[slots[i] >> 12] = 1
+    # A later row may have moved an earlier row's block: look all of them up again, now that nothing grows.
+    for k in range(rows.size):
+        i = rows[k]
+        out[k] = _cell(arena, keys, heads, control, free, slots[i], row_keys[i], width)
+    return out
+
+
+@inlined
+def _cell(arena, keys, heads, control, free, slot, key, width):
+    at = np.int64(heads[slot]) * 2
+    if at != 0:
+        capacity = key_capacity(arena, at, width)
+        count = block_count(arena, at)
+        index = _find(keys, at, capacity, count, key)
+        if index >= 0:
+            return _value_at(at, capacity, index, width)
+        if -1 - index < capacity:
+            return _put(arena, keys, at, capacity, key, width)
+    at = _grown(arena, keys, control, free, at, width)
+    heads[slot] = at // 2
+    return _put(arena, keys, at, key_capacity(arena, at, width), key, width)
+
+
+@kernel
+def keyed_add(arena, keys, floats, heads, control, free, dirty, slots, rows, row_keys, weights):
+    """Add weights float64[rows.size] (or [1] for all alike) to the float64 beside each row's key."""
+    for k in range(rows.size):
+        i = rows[k]
+        slot = slots[i]
+        at = _cell(arena, keys, heads, control, free, slot, row_keys[i], 1)
+        floats[at] += weights[k] if weights.size > 1 else weights[0]
+        dirty[slot >> 12] = 1
+
+
+@kernel
+def keyed_scale(arena, keys, floats, heads, first_slot, factor):
+    """Multiply every value of a page's keyed sums."""
+    for slot in range(first_slot, first_slot + 4096):
+        at = np.int64(heads[slot]) * 2
+        if at != 0:
+            capacity = key_capacity(arena, at, 1)
+            for index in range(block_count(arena, at) if capacity <= PACKED_MAX else capacity):
+                if capacity <= PACKED_MAX or keys[(at + 1) * 2 + index] != EMPTY:
+                    floats[_value_at(at, capacity, index, 1)] *= factor
+
+
+@kernel
+def keyed_find(arena, keys, heads, slots, key, width):
+    """int64[n]: the word of each slot's value under `key`, 0 where absent."""
+    out = np.zeros(slots.size, dtype=np.int64)
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        if at != 0:
+            capacity = key_capacity(arena, at, width)
+            index = _find(keys, at, capacity, block_count(arena, at), key)
+            if index >= 0:
+                out[i] = _value_at(at, capacity, index, width)
+    return out
+
+
+@kernel
+def list_counts(arena, heads, slots):
+    """int64[n]: entries of each slot's list, -1 where there is none."""
+    out = np.empty(slots.size, dtype=np.int64)
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        out[i] = block_count(arena, at) if at != 0 else -1
+    return out
+
+
+@kernel
+def keyed_items(arena, keys, heads, slots, width):
+    """(counts int64[n] with -1 for none, keys uint32[m], values uint64[m * width]): all lists, one after another."""
+    counts = list_counts(arena, heads, slots)
+    total = 0
+    for i in range(slots.size):
+        total += max(counts[i], 0)
+    out_keys = np.empty(total, dtype=np.uint32)
+    out_values = np.empty(total * width, dtype=np.uint64)
+    m = 0
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        if at != 0:
+            capacity = key_capacity(arena, at, width)
+            for index in range(counts[i] if capacity <= PACKED_MAX else capacity):
+                key = keys[(at + 1) * 2 + index]
+                if capacity <= PACKED_MAX or key != EMPTY:
+                    out_keys[m] = key
+                    value = _value_at(at, capacity, index, width)
+                    for w in range(width):
+                        out_values[m * width + w] = arena[value + w]
+                    m += 1
+    return counts, out_keys, out_values
+
+
+@kernel
+def keyed_load(arena, keys, heads, control, free, slots, counts, in_keys, in_values, width):
+    """Inverse of `keyed_items`, into slots that have no lists. counts -1: none; 0: an empty list."""
+    m = 0
+    for i in range(slots.size):
+        if counts[i] >= 0:
+            at = np.int64(0)
+            if counts[i] == 0:
+                at = allocate(arena, control, free, 2)
+                heads[slots[i]] = at // 2
+                _clear_keys(keys, at, key_capacity(arena, at, width))
+            for _ in range(counts[i]):
+                cell = _cell(arena, keys, heads, control, free, slots[i], in_keys[m], width)
+                for w in range(width):
+                    arena[cell + w] = in_values[m * width + w]
+                m += 1
+
+
+@kernel
+def list_clear(arena, heads, control, free, dirty, slots):
+    """Release the lists of slots."""
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        if at != 0:
+            release(arena, control, free, at)
+            heads[slots[i]] = 0
+            dirty[slots[i] >> 12] = 1
+
+
+@kernel
+def set_contains(arena, keys, heads, slots, wanted, is_all):
+    """bool[n]: whether each slot's set holds any (or all) of wanted uint32[k]."""
+    out = np.zeros(slots.size, dtype=np.bool_)
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        if at == 0:
+            continue
+        capacity = key_capacity(arena, at, 0)
+        count = block_count(arena, at)
+        out[i] = is_all
+        for k in range(wanted.size):
+            found = _find(keys, at, capacity, count, wanted[k]) >= 0
+            if found != is_all:
+                out[i] = found
+                break
+    return out
+
+
+@kernel
+def set_put(arena, keys, heads, control, free, dirty, slots, starts, ends, codes):
+    """Replace the sets of slots by codes[starts:ends], repeats dropped. An empty set is a list without keys, not none."""
+    for i in range(slots.size):
+        slot = slots[i]
+        old = np.int64(heads[slot]) * 2
+        if old != 0:
+            release(arena, control, free, old)
+        heads[slot] = allocate(arena, control, free, 2) // 2
+        for k in range(starts[i], ends[i]):
+            _cell(arena, keys, heads, control, free, slot, codes[k], 0)
+        dirty[slot >> 12] = 1
+
+
+@kernel
+def bytes_put(arena, octets, heads, control, free, dirty, slots, data, starts, ends):
+    """Replace the text of slots by data[starts:ends]. octets: the arena seen as uint8. Count is the length in bytes."""
+    for i in range(slots.size):
+        slot = slots[i]
+        old = np.int64(heads[slot]) * 2
+        if old != 0:
+            release(arena, control, free, old)
+        n = ends[i] - starts[i]
+        at = allocate(arena, control, free, 1 + (n + 7) // 8)
+        arena[at] = (arena[at] & U(0xFF)) | (U(n) << U(8))
+        for b in range(n):
+            octets[(at + 1) * 8 + b] = data[starts[i] + b]
+        heads[slot] = at // 2
+        dirty[slot >> 12] = 1
+
+
+@kernel
+def bytes_get(arena, octets, heads, slots):
+    """(lengths int64[n] with -1 for none, bytes): the text of slots."""
+    lengths = list_counts(arena, heads, slots)
+    total = 0
+    for i in range(slots.size):
+        total += max(lengths[i], 0)
+    out = np.empty(total, dtype=np.uint8)
+    m = 0
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        for b in range(max(lengths[i], 0)):
+            out[m] = octets[(at + 1) * 8 + b]
+            m += 1
+    return lengths, out

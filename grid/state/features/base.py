@@ -1,0 +1,154 @@
+"""What every kind's columns can do: fold a group, be read, be cleared, go to disk and come back by page."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.catalog import Catalog, Feature
+from grid.kernels.lists import CLASSES
+from grid.state.dictionary import Dictionary
+from grid.state.memory import PAGE_ROWS, Space, reserve
+from grid.state.rows import RowNumbers, Rows
+from profilegrid_rules import Vector
+
+Slots = NDArray[np.int64]
+ONE = np.ones(1, dtype=np.float64)
+
+
+@dataclass(slots=True)
+class SharedState:
+    """What columns share in a shard: dictionaries by property or attribute, address space, the timezone of days."""
+
+    space: Space
+    dictionaries: dict[str, Dictionary]
+    timezone: str
+
+
+@dataclass(slots=True)
+class Reading:
+    """A feature's values for some users.
+
+    values       float64, int64 (times), uint8 (bools) or int64 codes of `dictionary`; one a user, or one an entry when keyed
+    known        bool[users]: False reads NULL
+    counts       int64[users]: entries a user, for keyed features; None otherwise
+    keys         uint32[entries]: codes of `dictionary`
+    approximate  the value of at least one user comes from a sketch
+    is_held      False: at least one user's window reaches back to hops that are no longer held (it reads NULL)
+    """
+
+    values: NDArray[Any]
+    known: NDArray[np.bool_]
+    counts: NDArray[np.int64] | None = None
+    keys: NDArray[np.uint32] | None = None
+    dictionary: Dictionary | None = None
+    approximate: bool = False
+    is_held: bool = True
+
+
+class FeatureColumns(ABC):
+    """State of one feature for all slots of a shard. Empty is zero everywhere."""
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        self.feature, self.shared = feature, shared
+        self.property_type = catalog.property_type(feature, feature.property_name) if feature.property_name else ""
+        self.by_type = catalog.property_type(feature, feature.by) if feature.by else ""
+        self.dirty: NDArray[np.uint8] = reserve(np.uint8, shared.space.pages_max)
+
+    @abstractmethod
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        """Fold the picked rows of a group."""
+
+    @abstractmethod
+    def read(self, slots: Slots, as_of_ms: int) -> Reading:
+        """Values of slots at a time."""
+
+    @abstractmethod
+    def clear(self, slots: Slots) -> None:
+        """Forget users."""
+
+    @abstractmethod
+    def dump_page(self, page: int) -> bytes:
+        """A page for the disk; equal state gives equal bytes. Empty bytes: nothing in it."""
+
+    @abstractmethod
+    def load_page(self, page: int, blob: bytes) -> None:
+        """Inverse of `dump_page`, into an empty page."""
+
+    def vector(self, slots: Slots, as_of_ms: int) -> tuple[Vector, Reading]:
+        """Values as the rule language reads them."""
+        reading = self.read(slots, as_of_ms)
+        return Vector(reading.values, reading.known), reading
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of variable parts, in bytes; fixed columns are counted by page elsewhere."""
+        return 0
+
+    def weights(self, rows: Rows) -> NDArray[np.float64]:
+        """float64[rows] of the property, or [1.0] where only events count."""
+        name = self.feature.property_name
+        return ONE if name is None else rows.columns[(name, self.property_type)].numbers()
+
+    def is_held(self, reading: Reading) -> Reading:
+        """Mark a reading whose NULLs come from hops that are gone."""
+        reading.is_held = bool(reading.known.all())
+        return reading
+
+
+class FixedColumns(FeatureColumns):
+    """Kinds whose state is a few fixed-width columns, named in `arrays`."""
+
+    arrays: dict[str, tuple[NDArray[Any], int]]
+
+    def column(self, name: str, dtype: type, width: int = 1) -> NDArray[Any]:
+        """Reserve a column of `width` values a slot."""
+        if not hasattr(self, "arrays"):
+            self.arrays = {}
+        array = reserve(dtype, self.shared.space.slots_max * width)
+        self.arrays[name] = (array, width)
+        return array
+
+    def clear(self, slots: Slots) -> None:
+        for array, width in self.arrays.values():
+            array.reshape(-1, width)[slots] = 0
+        self.dirty[slots >> 12] = 1
+
+    def dump_page(self, page: int) -> bytes:
+        parts = [array[page * PAGE_ROWS * width : (page + 1) * PAGE_ROWS * width] for array, width in self.arrays.values()]
+        return b"".join(part.tobytes() for part in parts) if any(part.any() for part in parts) else b""
+
+    def load_page(self, page: int, blob: bytes) -> None:
+        at = 0
+        for array, width in self.arrays.values():
+            count = PAGE_ROWS * width
+            array[page * count : (page + 1) * count] = np.frombuffer(blob, dtype=array.dtype, count=count, offset=at)
+            at += count * array.itemsize
+
+
+class ListArena:
+    """The arena of lists of one feature or attribute, seen as words, uint32 keys, floats and bytes."""
+
+    def __init__(self, space: Space) -> None:
+        self.words: NDArray[np.uint64] = reserve(np.uint64, space.list_words_max)
+        self.keys = self.words.view(np.uint32)
+        self.floats = self.words.view(np.float64)
+        self.octets = self.words.view(np.uint8)
+        self.heads: NDArray[np.uint32] = reserve(np.uint32, space.slots_max)
+        # Invariant: word 0 is never handed out, 0 in `heads` and `free` means none.
+        self.control = np.array([2, 0], dtype=np.int64)
+        self.free = np.zeros(CLASSES, dtype=np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in use."""
+        return int(self.control[1]) * 8
+
+
+def page_slots(page: int) -> Slots:
+    """int64[4096]: the slots of a page."""
+    return np.arange(page * PAGE_ROWS, (page + 1) * PAGE_ROWS, dtype=np.int64)

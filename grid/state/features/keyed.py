@@ -1,0 +1,167 @@
+"""`by` features: per user a list of (key code, value) in the feature's arena."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.catalog import Catalog, Feature
+from grid.kernels.decay import ageing, forward_weights
+from grid.kernels.lists import keyed_add, keyed_cells, keyed_find, keyed_items, keyed_load, keyed_scale, list_clear
+from grid.kernels.windows import keyed_ring_add, keyed_ring_read
+from grid.state.dictionary import Dictionary
+from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, page_slots
+from grid.state.features.decayed import Landmarks
+from grid.state.features.scalars import all_known
+from grid.state.memory import PAGE_ROWS
+from grid.state.rows import RowNumbers, Rows, hop_index
+
+
+class KeyedColumns(FeatureColumns):
+    """count or sum by key: one float64 beside each key."""
+
+    width = 1
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        super().__init__(catalog, feature, shared)
+        self._lists = ListArena(shared.space)
+
+    @property
+    def dictionary(self) -> Dictionary:
+        """Names of the keys."""
+        return self.shared.dictionaries[str(self.feature.by)]
+
+    def row_keys(self, rows: Rows) -> NDArray[np.uint32]:
+        """uint32[rows]: the code of each row's key."""
+        return rows.columns[(str(self.feature.by), self.by_type)].codes(self.dictionary)
+
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        weights = self.weights(rows)
+        self._add(rows, picked, weights[picked] if weights is not ONE else ONE)
+
+    def _add(self, rows: Rows, picked: RowNumbers, weights: NDArray[np.float64]) -> None:
+        lists = self._lists
+        keyed_add(
+            lists.words, lists.keys, lists.floats, lists.heads, lists.control, lists.free, self.dirty,
+            rows.slots, picked, self.row_keys(rows), weights,
+        )  # fmt: skip
+
+    def _items(self, slots: Slots) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]:
+        counts, keys, words = keyed_items(self._lists.words, self._lists.keys, self._lists.heads, slots, self.width)
+        return np.maximum(counts, 0), keys, words.view(np.float64)
+
+    def read(self, slots: Slots, as_of_ms: int) -> Reading:
+        counts, keys, values = self._items(slots)
+        values, counts, keys, is_held = self._at(slots, counts, keys, values, as_of_ms)
+        return Reading(values, all_known(slots), counts, keys, self.dictionary, is_held=is_held)
+
+    def _at(
+        self, slots: Slots, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], as_of_ms: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.uint32], bool]:
+        """Values at a time, the counts and keys of those that are left, and whether all is still held."""
+        return values, counts, keys, True
+
+    def value_of(self, slots: Slots, key: str, as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(value, known) of one key: 0 where it is absent."""
+        code = self.dictionary.find(key)
+        if code.size == 0:
+            return np.zeros(slots.size), all_known(slots)
+        cells = keyed_find(self._lists.words, self._lists.keys, self._lists.heads, slots, np.uint32(code[0]), self.width)
+        return self._cells_at(slots, cells, as_of_ms)
+
+    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        return np.where(cells > 0, self._lists.floats[cells], 0.0), all_known(slots)
+
+    def clear(self, slots: Slots) -> None:
+        list_clear(self._lists.words, self._lists.heads, self._lists.control, self._lists.free, self.dirty, slots)
+
+    def dump_page(self, page: int) -> bytes:
+        lists = self._lists
+        counts, keys, values = keyed_items(lists.words, lists.keys, lists.heads, page_slots(page), self.width)
+        if keys.size == 0:
+            return b""
+        return counts.astype(np.int32).tobytes() + keys.tobytes() + values.tobytes()
+
+    def load_page(self, page: int, blob: bytes) -> None:
+        counts = np.frombuffer(blob, dtype=np.int32, count=PAGE_ROWS).astype(np.int64)
+        n = int(np.maximum(counts, 0).sum())
+        keys = np.frombuffer(blob, dtype=np.uint32, count=n, offset=PAGE_ROWS * 4).copy()
+        values = np.frombuffer(blob[PAGE_ROWS * 4 + 4 * n :], dtype=np.uint64).copy()
+        lists = self._lists
+        keyed_load(lists.words, lists.keys, lists.heads, lists.control, lists.free, page_slots(page), counts, keys, values, self.width)
+
+    @property
+    def nbytes(self) -> int:
+        return self._lists.nbytes
+
+
+class KeyedDecayedColumns(KeyedColumns):
+    """decayed_count or decayed_sum by key; landmarks as in the plain kind."""
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        super().__init__(catalog, feature, shared)
+        self._landmarks = Landmarks(shared.space.pages_max, feature.half_life_ms)
+
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        lists = self._lists
+        for page, factor in self._landmarks.advance(rows, picked):
+            keyed_scale(lists.words, lists.keys, lists.floats, lists.heads, page * PAGE_ROWS, factor)
+        marks = self._landmarks
+        self._add(rows, picked, forward_weights(marks.times, rows.slots, picked, rows.times, self.weights(rows), marks.half_life))
+
+    def _at(
+        self, slots: Slots, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], as_of_ms: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.uint32], bool]:
+        factors = ageing(self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.where(values == 0, 0.0, values * np.repeat(factors, counts)), counts, keys, True
+
+    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        sums, known = super()._cells_at(slots, cells, as_of_ms)
+        with np.errstate(over="ignore", invalid="ignore"):
+            aged = sums * ageing(self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
+        return np.where(sums == 0, 0.0, aged), known
+
+    def dump_page(self, page: int) -> bytes:
+        blob = super().dump_page(page)
+        return self._landmarks.dump(page) + blob if blob or self._landmarks.is_set[page] else b""
+
+    def load_page(self, page: int, blob: bytes) -> None:
+        self._landmarks.load(page, blob)
+        if len(blob) > 16:
+            super().load_page(page, blob[16:])
+
+
+class KeyedWindowColumns(KeyedColumns):
+    """window_count or window_sum by key: a ring beside each key, of that key's own events."""
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        super().__init__(catalog, feature, shared)
+        self.width = feature.hops + 2
+
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        lists = self._lists
+        cells = keyed_cells(
+            lists.words, lists.keys, lists.heads, lists.control, lists.free, self.dirty, rows.slots, picked, self.row_keys(rows), self.width
+        )
+        keyed_ring_add(lists.words, lists.floats, cells, rows.hops(self.feature.hop_ms), self.weights(rows), picked, self.feature.hops)
+
+    def _hop(self, as_of_ms: int) -> int:
+        return int(hop_index(np.array([as_of_ms]), self.feature.hop_ms, self.shared.timezone)[0])
+
+    def _at(
+        self, slots: Slots, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], as_of_ms: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.uint32], bool]:
+        windows, held = keyed_ring_read(values, self._hop(as_of_ms), self.feature.hops)
+        here = ~np.isnan(windows)
+        owners = np.repeat(np.arange(slots.size), counts)
+        left = np.bincount(owners[here], minlength=slots.size).astype(np.int64)
+        return windows[here], left, keys[here], bool(held.all())
+
+    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        found = np.flatnonzero(cells)
+        rings = self._lists.floats[(cells[found, None] + np.arange(self.width)).ravel()]
+        windows, held = keyed_ring_read(rings, self._hop(as_of_ms), self.feature.hops)
+        values, known = np.zeros(slots.size), all_known(slots)
+        values[found], known[found] = np.nan_to_num(windows), held
+        return values, known

@@ -1,0 +1,124 @@
+"""count, sum, min, max, first_time, last_time, first, last: one or two fixed columns each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.catalog import Catalog, Feature
+from grid.kernels.scalars import count_add, decode_number, decode_time, encode_number, encode_time, keep_first_or_last, raise_to, sum_add
+from grid.state.features.base import FixedColumns, Reading, SharedState, Slots
+from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
+from profilegrid_rules import TextVector, Vector
+
+
+def all_known(slots: Slots) -> NDArray[np.bool_]:
+    """bool[n] of True."""
+    return np.ones(slots.size, dtype=bool)
+
+
+class CountColumns(FixedColumns):
+    """How many events: int64."""
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        super().__init__(catalog, feature, shared)
+        self._counts = self.column("count", np.int64)
+
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        count_add(self._counts, self.dirty, rows.slots, picked)
+
+    def read(self, slots: Slots, as_of_ms: int) -> Reading:
+        return Reading(self._counts[slots], all_known(slots))
+
+
+class SumColumns(FixedColumns):
+    """Sum of a property: float64, whole numbers exact to 2^53."""
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        super().__init__(catalog, feature, shared)
+        self._sums = self.column("sum", np.float64)
+
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        sum_add(self._sums, self.dirty, rows.slots, picked, self.weights(rows))
+
+    def read(self, slots: Slots, as_of_ms: int) -> Reading:
+        return Reading(self._sums[slots], all_known(slots))
+
+
+class ExtremeColumns(FixedColumns):
+    """min or max: the greatest order-preserving code (complemented for min), 0 is none."""
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        super().__init__(catalog, feature, shared)
+        self._codes = self.column("code", np.uint64)
+        self._is_min = feature.kind == "min"
+
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        codes = encode_number(self.weights(rows))
+        raise_to(self._codes, self.dirty, rows.slots, picked, ~codes if self._is_min else codes)
+
+    def read(self, slots: Slots, as_of_ms: int) -> Reading:
+        codes = self._codes[slots]
+        return Reading(decode_number(~codes if self._is_min else codes), codes != 0)
+
+
+class TimeColumns(FixedColumns):
+    """first_time or last_time."""
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        super().__init__(catalog, feature, shared)
+        self._codes = self.column("time", np.uint64)
+        self._is_first = feature.kind == "first_time"
+
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        codes = encode_time(rows.times)
+        raise_to(self._codes, self.dirty, rows.slots, picked, ~codes if self._is_first else codes)
+
+    def read(self, slots: Slots, as_of_ms: int) -> Reading:
+        codes = self._codes[slots]
+        return Reading(decode_time(~codes if self._is_first else codes), codes != 0)
+
+
+class FirstLastColumns(FixedColumns):
+    """The value beside the earliest or latest time. Of equal times `last` takes the later in the log, `first` the earlier."""
+
+    def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
+        super().__init__(catalog, feature, shared)
+        self._times = self.column("time", np.uint64)
+        self._values = self.column("value", np.uint64)
+        self._is_first = feature.kind == "first"
+
+    def fold(self, rows: Rows, picked: RowNumbers) -> None:
+        codes = encode_time(rows.times)
+        column = rows.columns[(str(self.feature.property_name), self.property_type)]
+        # The past is folded after the present during a backfill: ties then go the other way.
+        wins_ties = self._is_first if rows.is_past else not self._is_first
+        keep_first_or_last(
+            self._times, self._values, self.dirty, rows.slots, picked,
+            ~codes if self._is_first else codes, self._bits(column.values, column), wins_ties,
+        )  # fmt: skip
+
+    def _bits(self, values: NDArray[Any], column: Any) -> NDArray[np.uint64]:
+        if self.property_type in TEXT_TYPES:
+            return column.codes(self.shared.dictionaries[str(self.feature.property_name)]).astype(np.uint64)  # type: ignore[no-any-return]
+        if self.property_type == "float":
+            return np.ascontiguousarray(values, dtype=np.float64).view(np.uint64)
+        return values.astype(np.int64).view(np.uint64)
+
+    def read(self, slots: Slots, as_of_ms: int) -> Reading:
+        known = self._times[slots] != 0
+        bits = self._values[slots]
+        if self.property_type in TEXT_TYPES:
+            return Reading(bits.astype(np.int64), known, dictionary=self.shared.dictionaries[str(self.feature.property_name)])
+        if self.property_type == "float":
+            return Reading(bits.view(np.float64), known)
+        values = bits.view(np.int64)
+        return Reading(values.astype(np.uint8) if self.property_type == "bool" else values, known)
+
+    def vector(self, slots: Slots, as_of_ms: int) -> tuple[Vector, Reading]:
+        reading = self.read(slots, as_of_ms)
+        if reading.dictionary is not None:
+            return TextVector(reading.values, reading.dictionary, reading.known), reading  # type: ignore[return-value]
+        return Vector(reading.values, reading.known), reading

@@ -1,0 +1,58 @@
+"""Address space reserved once, memory touched page by page: no reallocation, stable addresses.
+
+A fresh page reads as zero, so every column's empty value is 0.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PAGE_ROWS = 4096
+_MAP_NORESERVE = 0x4000
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """How much address space columns reserve: rows of a shard, and words of a list arena. Costs nothing until touched."""
+
+    slots_max: int = 1 << 26
+    list_words_max: int = 1 << 33
+    id_bytes_max: int = 1 << 36
+    partition_pages_max: int = 1 << 14
+
+    @property
+    def pages_max(self) -> int:
+        """Pages of 4,096 rows."""
+        return self.slots_max // PAGE_ROWS
+
+
+def reserve(dtype: type | np.dtype[Any], count: int) -> NDArray[Any]:
+    """ndarray[count] of zeros that uses memory only where it is written."""
+    wanted = np.dtype(dtype)
+    nbytes = max(count * wanted.itemsize, mmap.PAGESIZE)
+    region = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    return np.frombuffer(region, dtype=wanted, count=count)
+
+
+def give_back(array: NDArray[Any], start: int, stop: int) -> None:
+    """Zero array[start:stop]; whole system pages inside return to the system."""
+    array[start:stop] = 0
+    region = array.base
+    first = -(-start * array.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+    last = stop * array.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+    if isinstance(region, mmap.mmap) and last > first:
+        region.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def resident_bytes() -> int:
+    """Anonymous memory of this process now (RssAnon), in bytes."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("RssAnon"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,199 @@
+"""Who the users are: ids to ordinals and slots, pages of slots, which users exist.
+
+Invariant: an ordinal is never reused, even after deletion: merged bitmaps and cached handles outlive the user.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.errors import holds
+from grid.kernels.hashing import hash_strings
+from grid.kernels.ids import find_ids, forget_id, pack_strings, place_ids, rehash, resolve_ids
+from grid.kernels.scalars import newest_per_page
+from grid.state.memory import PAGE_ROWS, Space, give_back, reserve
+
+Slots = NDArray[np.int64]
+TABLE_MIN = 1024
+
+
+class Users:
+    """Ids, ordinals, slots and existence of the users of one shard's partitions."""
+
+    def __init__(self, partitions: int, seed: int, space: Space) -> None:
+        self.partitions = partitions
+        self._space, self._seed = space, np.uint64(seed)
+        self._table = reserve(np.uint64, 1 << 33)
+        self._table_used = 0
+        self._free_tables: dict[int, list[int]] = {}
+        self._base = np.zeros(partitions, dtype=np.int64)
+        self._mask = np.full(partitions, -1, dtype=np.int64)
+        self.page_table = reserve(np.int32, partitions * space.partition_pages_max).reshape(partitions, -1)
+        # Invariant: next ordinal of each partition; ordinals below it are users, erased or not.
+        self.next_ordinal = np.zeros(partitions, dtype=np.int64)
+        self._page_owner = reserve(np.int64, space.pages_max)
+        self._free_pages = reserve(np.int64, space.pages_max)
+        self._control = np.array([1, 0, 0], dtype=np.int64)
+        self._heap = reserve(np.uint8, space.id_bytes_max)
+        self._id_refs = reserve(np.uint64, space.slots_max)
+        self.dirty = reserve(np.uint8, space.pages_max)
+        self.page_newest_ms = reserve(np.int64, space.pages_max)
+        self.erased = np.zeros(partitions, dtype=np.int64)
+
+    # --- lookups ------------------------------------------------------------------------------------------------------
+
+    def find(self, data: NDArray[np.uint8], ends: NDArray[np.uint32], hashes: NDArray[np.uint64], partitions: NDArray[np.uint16]) -> Slots:
+        """int64[n]: slots of ids, -1 for unknown ones."""
+        out = np.empty(ends.size, dtype=np.int64)
+        find_ids(data, ends, hashes, partitions, self._seed, self._table, self._base, self._mask, self.page_table, self._heap, self._id_refs, out)
+        return out
+
+    def resolve(
+        self, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], hashes: NDArray[np.uint64], partitions: NDArray[np.uint16]
+    ) -> Slots:
+        """int64[n]: slots of ids; unseen ids become users."""
+        incoming = np.bincount(partitions, minlength=self.partitions)
+        for partition in np.flatnonzero(incoming):
+            self._make_room(int(partition), int(incoming[partition]))
+        out = np.empty(ends.size, dtype=np.int64)
+        resolve_ids(
+            data, starts, ends, hashes, partitions, self._seed, self._table, self._base, self._mask, self.page_table,
+            self.next_ordinal, self._page_owner, self._free_pages, self._control, self._heap, self._id_refs, self.dirty, out,
+        )  # fmt: skip
+        return out
+
+    def touch(self, slots: Slots, times_ms: NDArray[np.int64]) -> None:
+        """Remember the newest event time of each page."""
+        newest_per_page(self.page_newest_ms, slots, times_ms)
+
+    def _make_room(self, partition: int, rows: int) -> None:
+        """A table with load <= 3/4 even if all rows are new users."""
+        wanted = int(self.next_ordinal[partition]) + rows
+        size = int(self._mask[partition]) + 1
+        if wanted * 4 <= size * 3:
+            return
+        new_size = max(TABLE_MIN, size)
+        while wanted * 4 > new_size * 3:
+            new_size *= 2
+        base = self._take_table(new_size)
+        if size:
+            old = int(self._base[partition])
+            rehash(self._table, old, size, base, new_size - 1)
+            give_back(self._table, old, old + size)
+            self._free_tables.setdefault(size, []).append(old)
+        self._base[partition], self._mask[partition] = base, new_size - 1
+
+    def _take_table(self, size: int) -> int:
+        free = self._free_tables.get(size)
+        if free:
+            return free.pop()
+        base = self._table_used
+        self._table_used += size
+        return base
+
+    # --- partitions ---------------------------------------------------------------------------------------------------
+
+    def pages_of(self, partition: int) -> NDArray[np.int64]:
+        """int64[pages]: a partition's pages in ordinal order."""
+        count = -(-int(self.next_ordinal[partition]) // PAGE_ROWS)
+        return self.page_table[partition, :count].astype(np.int64)
+
+    def slots_of(self, partition: int) -> Slots:
+        """int64[users]: slots of ordinals 0, 1, … of a partition, erased users included."""
+        pages = self.pages_of(partition)
+        slots = (pages[:, None] * PAGE_ROWS + np.arange(PAGE_ROWS)).ravel()
+        return slots[: int(self.next_ordinal[partition])]
+
+    def slots_of_ordinals(self, partition: int, ordinals: NDArray[np.int64]) -> Slots:
+        """int64[n]: slots of ordinals, which are below the partition's next."""
+        return self.page_table[partition, ordinals >> 12].astype(np.int64) * PAGE_ROWS + (ordinals & 4095)
+
+    def handles_of(self, slots: Slots) -> NDArray[np.uint64]:
+        """uint64[n]: user handles, partition << 32 | ordinal."""
+        owners = self._page_owner[slots >> 12]
+        return ((owners >> 32 << 32) | ((owners & 0xFFFFFFFF) << 12) | (slots & 4095)).astype(np.uint64)
+
+    def exists(self, slots: Slots) -> NDArray[np.bool_]:
+        """bool[n]: users that are not erased; slots may be -1."""
+        return (slots >= 0) & (self._id_refs[np.maximum(slots, 0)] != 0)
+
+    def ids(self, slots: Slots) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+        """(lengths, bytes) of the ids of slots; an erased user's is empty."""
+        return pack_strings(self._id_refs[slots], self._heap)
+
+    def count(self, partition: int) -> int:
+        """Users that exist in a partition."""
+        return int(self.next_ordinal[partition]) - int(self.erased[partition])
+
+    @property
+    def total(self) -> int:
+        """Users that exist in this shard."""
+        return int(self.next_ordinal.sum() - self.erased.sum())
+
+    # --- erasure ------------------------------------------------------------------------------------------------------
+
+    def erase(self, slots: Slots) -> None:
+        """Forget users: ids gone from tables and heap, ordinals stay taken. Slots are distinct and exist."""
+        lengths, data = self.ids(slots)
+        ends = np.cumsum(lengths, dtype=np.uint32)
+        hashes = hash_strings(data, ends)
+        handles = self.handles_of(slots)
+        for slot, h, handle in zip(slots.tolist(), hashes, handles.tolist(), strict=True):  # per deletion, which are few
+            partition, ordinal = handle >> 32, handle & 0xFFFFFFFF
+            forget_id(h, ordinal, self._seed, self._table, int(self._base[partition]), int(self._mask[partition]))
+            ref = int(self._id_refs[slot])
+            self._heap[ref >> 16 : (ref >> 16) + (ref & 0xFFFF)] = 0
+            self._id_refs[slot] = 0
+            self.erased[partition] += 1
+            self.dirty[slot >> 12] = 1
+
+    # --- pages on disk ------------------------------------------------------------------------------------------------
+
+    def dump_page(self, page: int) -> bytes:
+        """Lengths and bytes of the ids of a page, erased ones empty."""
+        lengths, data = pack_strings(self._id_refs[page * PAGE_ROWS : (page + 1) * PAGE_ROWS], self._heap)
+        return lengths.tobytes() + data.tobytes()
+
+    def load_partition(self, partition: int, pages: list[bytes], next_ordinal: int) -> list[int]:
+        """Bring back a partition from its id pages, in order. Returns the page numbers they got here."""
+        holds(int(self.next_ordinal[partition]) == 0, "partition is loaded twice", partition=partition)
+        self._make_room(partition, next_ordinal)
+        taken = []
+        for number, blob in enumerate(pages):
+            rows = min(PAGE_ROWS, next_ordinal - number * PAGE_ROWS)
+            lengths = np.frombuffer(blob, dtype=np.uint16, count=PAGE_ROWS)[:rows]
+            data = np.frombuffer(blob, dtype=np.uint8, offset=PAGE_ROWS * 2)
+            hashes = hash_strings(data, np.cumsum(lengths, dtype=np.uint32))
+            page = self._take_page(partition, number)
+            place_ids(
+                data, lengths, hashes, self._seed, self._table, int(self._base[partition]), int(self._mask[partition]),
+                number * PAGE_ROWS, page * PAGE_ROWS, self._control, self._heap, self._id_refs,
+            )  # fmt: skip
+            self.erased[partition] += int((lengths == 0).sum())
+            taken.append(page)
+        self.next_ordinal[partition] = next_ordinal
+        return taken
+
+    def _take_page(self, partition: int, number: int) -> int:
+        """A place for a partition's page `number`."""
+        if self._control[2] > 0:
+            self._control[2] -= 1
+            page = int(self._free_pages[self._control[2]])
+        else:
+            page = int(self._control[1])
+            self._control[1] += 1
+        self.page_table[partition, number] = page
+        self._page_owner[page] = (partition << 32) | number
+        return page
+
+    def check(self) -> None:
+        """Raise InvariantBroken unless every id is found at its own slot. O(users)."""
+        for partition in range(self.partitions):
+            slots = self.slots_of(partition)
+            slots = slots[self.exists(slots)]
+            lengths, data = self.ids(slots)
+            ends = np.cumsum(lengths, dtype=np.uint32)
+            found = self.find(data, ends, hash_strings(data, ends), np.full(slots.size, partition, dtype=np.uint16))
+            holds(bool((found == slots).all()), "ids and slots disagree", partition=partition)
+            holds(slots.size == self.count(partition), "count of users disagrees", partition=partition)
