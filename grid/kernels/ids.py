@@ -221,3 +221,33 @@ def index_words(table, word_hashes, first, last):
         while table[j] != 0:
             j = (j + 1) & mask
         table[j] = code + 1
+
+
+@kernel
+def remember(table, hashes, rows, out):
+    """Enter hashes[rows] into an open-addressing set uint64[2^k] with room; out bool[n] becomes True where it was there."""
+    mask = table.size - 1
+    added = 0
+    for k in range(rows.size):
+        h = hashes[rows[k]]
+        j = np.int64(h >> U(17)) & mask
+        while table[j] != 0 and table[j] != h:
+            j = (j + 1) & mask
+        if table[j] == h:
+            out[rows[k]] = True
+        else:
+            table[j] = h
+            added += 1
+    return added
+
+
+@kernel
+def is_remembered(table, hashes, out):
+    """out bool[n] becomes True where a hash is in the set."""
+    mask = table.size - 1
+    for i in range(hashes.size):
+        j = np.int64(hashes[i] >> U(17)) & mask
+        while table[j] != 0 and table[j] != hashes[i]:
+            j = (j + 1) & mask
+        if table[j] == hashes[i]:
+            out[i] = True

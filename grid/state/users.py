@@ -34,7 +34,8 @@ class Users:
         self.next_ordinal = np.zeros(partitions, dtype=np.int64)
         self._page_owner = reserve(np.int64, space.pages_max)
         self._free_pages = reserve(np.int64, space.pages_max)
-        self._control = np.array([1, 0, 0], dtype=np.int64)
+        # Invariant: page 0 is nobody's: slot 0 reads as an unknown user. Control is (heap bytes used, next fresh page, free pages).
+        self._control = np.array([1, 1, 0], dtype=np.int64)
         self._heap = reserve(np.uint8, space.id_bytes_max)
         self._id_refs = reserve(np.uint64, space.slots_max)
         self.dirty = reserve(np.uint8, space.pages_max)

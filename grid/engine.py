@@ -1,0 +1,428 @@
+"""The partitions of one shard as one state machine: prepare a group, apply it, read it back. Pure: told the time, touches no disk.
+
+    frames --prepare--> Group (verdicts, positions, words reserved) --log--> durable --apply--> columns --> acknowledgement
+
+Invariant: everything that `apply` does follows from the group alone; whatever could refuse was decided in `prepare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.catalog import Catalog, Feature
+from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable
+from grid.frame import Frame
+from grid.group import Group, Judged
+from grid.kernels.hashing import hash_strings
+from grid.kernels.ids import gather_strings
+from grid.producers import BlockReply, Producers
+from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns
+from grid.state.dedupe import EventIds
+from grid.state.dictionary import Dictionary, Strings
+from grid.state.features import KEYED, PLAIN, FeatureColumns, SharedState
+from grid.state.memory import Space
+from grid.state.rows import Picker, Rows, joined, joined_strings, selected
+from grid.state.users import Slots, Users
+from grid.verdict import (
+    AttributeUpdate, Judge, Rejection, Reserved, check_ids, check_partitions, coded_properties, judge_attributes, judge_events, reserve_words,
+)  # fmt: skip
+from profilegrid_rules import Expression, compile_rule
+
+EMPTY_CATALOG = Catalog()
+
+
+@dataclass(slots=True)
+class Reply:
+    """What the sender of a frame is told. Rejections count rows of the frame."""
+
+    accepted: int
+    duplicates: int
+    rejections: list[Rejection]
+
+
+@dataclass(slots=True)
+class FeatureState:
+    """A feature's columns, how rows are picked for them, and whether its past is in them."""
+
+    feature: Feature
+    columns: FeatureColumns
+    picker: Picker
+    is_complete: bool = True
+    percent: int = 100
+
+
+class Engine:
+    """All state of the partitions that one shard owns."""
+
+    def __init__(self, *, partitions: int, seed: int = 0, space: Space | None = None, memory_bytes_max: int = 1 << 62) -> None:
+        self.partitions = partitions
+        self.space = space or Space()
+        self.memory_bytes_max, self.memory_bytes = memory_bytes_max, 0
+        self.catalog = EMPTY_CATALOG
+        self.catalogs: dict[int, Catalog] = {0: EMPTY_CATALOG}
+        self.users = Users(partitions, seed, self.space)
+        self.producers = Producers(partitions)
+        self.event_ids = EventIds()
+        self.dictionaries: dict[str, Dictionary] = {}
+        self.features: dict[str, FeatureState] = {}
+        self.attributes: dict[str, AttributeColumns] = {}
+        # Invariant: `reserved` counts blocks prepared, `positions` blocks applied; equal whenever nothing is between log and columns.
+        self.reserved = np.zeros(partitions, dtype=np.uint64)
+        self.positions = np.zeros(partitions, dtype=np.uint64)
+        self.epochs = np.zeros(partitions, dtype=np.uint64)  # 0: not owned
+        self.stopped: dict[int, str] = {}
+        self.received_ms = 0
+        self._pickers: dict[tuple[int, str], Picker] = {}
+        self._coded: dict[tuple[str, str], str] = {}
+
+    # --- catalog ------------------------------------------------------------------------------------------------------
+
+    def install_catalog(self, catalog: Catalog) -> list[str]:
+        """Make `catalog` the one that frames are judged by. Returns the features whose past is missing (none on an empty shard)."""
+        self.catalogs[catalog.version] = catalog
+        old_timezone, self.catalog = self.catalog.timezone, catalog
+        self._coded = dict(coded_properties(catalog))
+        for key in self._coded.values():
+            self._dictionary(key, self._limit_of(catalog, key))
+        shared = SharedState(self.space, self.dictionaries, catalog.timezone)
+        is_empty = not self.positions.any()
+        kept, missing = {}, []
+        for name, feature in catalog.features.items():
+            state = self.features.get(name)
+            is_same = state is not None and state.feature.identity == feature.identity
+            if state is not None and is_same and (old_timezone == catalog.timezone or not feature.spec.is_windowed):
+                state.feature, state.picker = feature, self._picker(catalog, feature)
+                kept[name] = state
+                continue
+            kept[name] = FeatureState(feature, self._columns(catalog, feature, shared), self._picker(catalog, feature), is_complete=is_empty, percent=100 if is_empty else 0)
+            if not is_empty:
+                missing.append(name)
+        self.features = kept
+        self._install_attributes(catalog)
+        return missing
+
+    def _install_attributes(self, catalog: Catalog) -> None:
+        kept = {}
+        for name, type_ in catalog.attributes.items():
+            columns = self.attributes.get(name)
+            if columns is None or columns.type != type_:
+                limit = catalog.limits.key_values if type_ == "key" else catalog.limits.category_values
+                columns = attribute_columns(name, type_, self._dictionary(f"@{name}", limit), self.space)
+            kept[name] = columns
+        self.attributes = kept
+
+    @staticmethod
+    def _limit_of(catalog: Catalog, property_name: str) -> int:
+        kinds = {properties.get(property_name) for properties in catalog.events.values()}
+        return catalog.limits.category_values if "category" in kinds else catalog.limits.key_values
+
+    def _dictionary(self, key: str, limit: int) -> Dictionary:
+        dictionary = self.dictionaries.setdefault(key, Dictionary(limit))
+        dictionary.size_max = limit
+        return dictionary
+
+    @staticmethod
+    def _columns(catalog: Catalog, feature: Feature, shared: SharedState) -> FeatureColumns:
+        kinds = KEYED if feature.by is not None else PLAIN
+        return kinds[feature.kind](catalog, feature, shared)
+
+    @staticmethod
+    def _picker(catalog: Catalog, feature: Feature) -> Picker:
+        where: Expression | None = None
+        if feature.where is not None:
+            where = compile_rule(feature.where, catalog.where_schema(feature.events), catalog.zone)
+        return Picker(catalog, feature, where)
+
+    def reset_feature(self, name: str) -> None:
+        """Empty a feature's columns and mark it incomplete: a backfill starts anew."""
+        feature = self.catalog.features[name]
+        shared = SharedState(self.space, self.dictionaries, self.catalog.timezone)
+        self.features[name] = FeatureState(feature, self._columns(self.catalog, feature, shared), self._picker(self.catalog, feature), is_complete=False, percent=0)
+
+    # --- prepare ------------------------------------------------------------------------------------------------------
+
+    def prepare(self, frames: list[Frame], received_ms: int) -> Group:
+        """Decide every row of frames that passed `admit`. Reserves positions, dictionary codes and event ids; changes no column."""
+        self.received_ms = max(self.received_ms, received_ms)
+        judged: list[Judged] = []
+        reserved: list[Reserved] = []
+        for frame in frames:
+            judged.append(self._judge(frame, reserved))
+        return Group(self.received_ms, self.catalog.version, judged, reserved)
+
+    def admit(self, frame: Frame) -> None:
+        """Raise unless this shard may take the frame now: shape, hash, owner, epoch, memory. Changes nothing."""
+        frame.check(self.partitions)
+        check_partitions(frame, frame.ids.hashes(), self.partitions)
+        self.check_owned(frame.partitions, frame.epochs)
+        if self.memory_bytes > self.memory_bytes_max:
+            raise MemoryExhausted("memory of the shard", self.memory_bytes, self.memory_bytes_max)
+        self.producers.applied(frame.producer, frame.batch, frame.partitions)
+
+    def check_owned(self, partitions: NDArray[np.uint16], epochs: NDArray[np.uint64] | None = None) -> None:
+        """Raise PartitionMoved or PartitionUnavailable unless all partitions are served here (in these epochs)."""
+        owned = self.epochs[partitions]
+        wrong = owned == 0 if epochs is None else owned != epochs
+        if wrong.any():
+            i = int(np.flatnonzero(wrong)[0])
+            raise PartitionMoved(int(partitions[i]), int(epochs[i]) if epochs is not None else 0, int(owned[i]))
+        for partition in self.stopped.keys() & set(partitions.tolist()) if self.stopped else ():
+            raise PartitionUnavailable(partition, self.stopped[partition])
+
+    def _judge(self, frame: Frame, reserved: list[Reserved]) -> Judged:
+        fresh = ~self.producers.applied(frame.producer, frame.batch, frame.partitions)
+        judge = Judge(frame)
+        judge.good &= np.repeat(fresh, frame.block_rows)
+        rows, updates = None, []
+        if frame.kind == "events":
+            rows = judge_events(judge, self.catalog, self.received_ms)
+            self._reserve_properties(judge, rows, reserved)
+        elif frame.kind == "attributes":
+            updates = judge_attributes(judge, self.catalog)
+            self._reserve_attributes(judge, updates, reserved)
+        else:
+            check_ids(judge)
+        duplicate = self._duplicates(judge)
+        positions = np.zeros(frame.partitions.size, dtype=np.uint64)
+        self.reserved[frame.partitions[fresh]] += np.uint64(1)
+        positions[fresh] = self.reserved[frame.partitions[fresh]]
+        accepted = judge.good & ~duplicate
+        judged = Judged(frame, fresh, accepted, duplicate, judge.rejections, positions, rows, updates)
+        self._remember(judged)
+        return judged
+
+    def _reserve_properties(self, judge: Judge, rows: Rows, reserved: list[Reserved]) -> None:
+        for (name, type_), key in self._coded.items():
+            column = rows.columns.get((name, type_))
+            if column is None or column.words is None:
+                continue
+            present = np.flatnonzero(column.present)
+            added = reserve_words(judge, name, self.dictionaries[key], key, column.words, column.values[present], present)  # type: ignore[arg-type]
+            if added is not None:
+                reserved.append(added)
+
+    def _reserve_attributes(self, judge: Judge, updates: list[AttributeUpdate], reserved: list[Reserved]) -> None:
+        for update in updates:
+            if update.type not in ("category", "key", "set") or update.words is None:
+                continue
+            if update.type == "set":
+                assert update.ends is not None
+                owners = np.repeat(np.arange(judge.frame.rows), np.diff(update.ends.astype(np.int64), prepend=0))
+                here = np.isin(owners, update.set_rows)
+                rows_of, codes = owners[here], update.values[here]
+            else:
+                rows_of, codes = update.set_rows, update.values[update.set_rows]
+            added = reserve_words(judge, update.name, self.dictionaries[f"@{update.name}"], f"@{update.name}", update.words, codes, rows_of)
+            if added is not None:
+                reserved.append(added)
+
+    def _duplicates(self, judge: Judge) -> NDArray[np.bool_]:
+        """Rows whose event id was counted before, when the catalog dedupes."""
+        frame, none = judge.frame, np.zeros(judge.frame.rows, dtype=bool)
+        if self.catalog.dedupe is None or frame.event_ids is None:
+            return none
+        rows = np.flatnonzero(judge.good & (frame.event_ids.lengths > 0))
+        if rows.size == 0:
+            return none
+        before = self.event_ids.seen_before(frame.event_ids.hashes(), frame.row_partitions, rows, self.catalog.dedupe, self.received_ms)
+        return before & judge.good & (frame.event_ids.lengths > 0)
+
+    def _remember(self, judged: Judged) -> None:
+        """Producers' batches and, where a block was not wholly accepted, what they are told."""
+        frame = judged.frame
+        partitions = frame.partitions[judged.fresh]
+        if partitions.size == 0:
+            return
+        self.producers.mark(frame.producer, frame.batch, partitions, self.received_ms)
+        if judged.accepted.all():
+            return
+        starts = frame.block_starts
+        for block in np.flatnonzero(judged.fresh).tolist():
+            rows = slice(int(starts[block]), int(starts[block]) + int(frame.block_rows[block]))
+            if not judged.accepted[rows].all():
+                mine = [Rejection(r.row - rows.start, r.reason, r.field, r.value, r.expected) for r in judged.rejections if rows.start <= r.row < rows.stop]
+                reply = BlockReply(int(judged.accepted[rows].sum()), int(judged.duplicate[rows].sum()), mine)
+                self.producers.keep_reply(frame.producer, frame.batch, int(frame.partitions[block]), reply)
+
+    def reply(self, judged: Judged) -> Reply:
+        """The answer to a frame: this group's verdict, and for blocks applied before what was said then."""
+        reply = Reply(int(judged.accepted.sum()), int(judged.duplicate.sum()), list(judged.rejections))
+        frame, starts = judged.frame, judged.frame.block_starts
+        for block in np.flatnonzero(~judged.fresh).tolist():
+            kept = self.producers.reply(frame.producer, frame.batch, int(frame.partitions[block]))
+            if kept is None:
+                reply.accepted += int(frame.block_rows[block])
+                continue
+            reply.accepted += kept.accepted
+            reply.duplicates += kept.duplicates
+            reply.rejections += [Rejection(r.row + int(starts[block]), r.reason, r.field, r.value, r.expected) for r in kept.rejections]
+        return reply
+
+    # --- apply --------------------------------------------------------------------------------------------------------
+
+    def apply(self, group: Group) -> Slots:
+        """Fold a durable group into the columns. Returns the slots it touched, with repeats. Cannot refuse."""
+        touched = []
+        for run in _runs(group.judged):
+            if run[0].frame.kind == "events":
+                touched.append(self._apply_events(run, group.catalog_version))
+            else:
+                for judged in run:
+                    touched.append(self._apply_attributes(judged) if judged.frame.kind == "attributes" else self._apply_deletes(judged))
+        for judged in group.judged:
+            partitions = judged.frame.partitions[judged.fresh]
+            self.positions[partitions] = judged.positions[judged.fresh]
+        return np.concatenate(touched) if touched else np.empty(0, dtype=np.int64)
+
+    def _apply_events(self, run: list[Judged], version: int) -> Slots:
+        parts, picks = [], []
+        for judged in run:
+            pick = np.flatnonzero(judged.accepted)
+            if pick.size and judged.rows is not None:
+                parts.append(judged.rows if pick.size == judged.frame.rows else selected(judged.rows, pick))
+                picks.append((judged.frame, pick))
+        if not parts:
+            return np.empty(0, dtype=np.int64)
+        rows = joined(parts)
+        rows.slots = self._resolve(picks)
+        self.users.touch(rows.slots, rows.times)
+        self.fold(rows, version, self.features.values())
+        return rows.slots
+
+    def fold(self, rows: Rows, version: int, states: Iterable[FeatureState]) -> None:
+        """Fold rows that were decoded under catalog `version` into features that existed then as they are now."""
+        catalog = self.catalogs[version]
+        for state in states:
+            picker = state.picker
+            if version != self.catalog.version:
+                then = catalog.features.get(state.feature.name)
+                if then is None or then.identity != state.feature.identity:
+                    continue
+                picker = self._picker_then(catalog, then)
+            picked = picker.pick(rows)
+            if picked.size:
+                state.columns.fold(rows, picked)
+
+    def _picker_then(self, catalog: Catalog, feature: Feature) -> Picker:
+        key = (catalog.version, feature.name)
+        if key not in self._pickers:
+            self._pickers[key] = self._picker(catalog, feature)
+        return self._pickers[key]
+
+    def _resolve(self, picks: list[tuple[Frame, NDArray[np.int64]]]) -> Slots:
+        """Slots of the picked rows of frames, in order; unseen ids become users."""
+        strings = []
+        for frame, pick in picks:
+            if pick.size == frame.rows:
+                strings.append(frame.ids)
+            else:
+                strings.append(Strings(*gather_strings(frame.ids.data, frame.ids.ends, pick)))
+        ids = strings[0] if len(strings) == 1 else joined_strings(strings)
+        ends = ids.ends.astype(np.int64)
+        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])
+        partitions = np.concatenate([frame.row_partitions[pick] for frame, pick in picks])
+        hashes = hash_strings(ids.data, ids.ends)
+        return self.users.resolve(ids.data, starts, ends, hashes, partitions)
+
+    def _apply_attributes(self, judged: Judged) -> Slots:
+        """In the order of the rows; a row's columns are independent of each other."""
+        pick = np.flatnonzero(judged.accepted)
+        if pick.size == 0:
+            return np.empty(0, dtype=np.int64)
+        slots = np.full(judged.frame.rows, -1, dtype=np.int64)
+        slots[pick] = self._resolve([(judged.frame, pick)])
+        for update in judged.updates:
+            columns = self.attributes.get(update.name)
+            if columns is None or columns.type != update.type:
+                continue  # replay of an update to an attribute that the catalog has dropped since
+            self._update(columns, update, slots, judged)
+        return slots[pick]
+
+    def _update(self, columns: AttributeColumns, update: AttributeUpdate, slots: Slots, judged: Judged) -> None:
+        set_rows = update.set_rows[judged.accepted[update.set_rows]]
+        unset_rows = update.unset_rows[judged.accepted[update.unset_rows]]
+        if unset_rows.size and set_rows.size:
+            # Both in one frame: of one user's rows only the last counts, so earlier ones of the other sort are dropped.
+            rows = np.sort(np.concatenate([set_rows, unset_rows]))[::-1]
+            final = rows[np.unique(slots[rows], return_index=True)[1]]
+            set_rows, unset_rows = np.intersect1d(set_rows, final), np.intersect1d(unset_rows, final)
+        if unset_rows.size:
+            columns.clear(slots[unset_rows])
+        if not set_rows.size:
+            return
+        values = update.values
+        if update.type in ("category", "key", "set"):
+            assert update.words is not None
+            values = columns.dictionary.find_all(update.words)[values] if len(update.words) else values
+        if isinstance(columns, SetAttribute):
+            assert update.ends is not None
+            ends = update.ends.astype(np.int64)
+            lengths = np.diff(ends, prepend=0)
+            picked = np.repeat(np.isin(np.arange(lengths.size), set_rows), lengths)
+            columns.set(slots[set_rows], values[picked], np.cumsum(lengths[set_rows]), None)
+        else:
+            columns.set(slots[set_rows], values[set_rows], None, update.words)
+
+    def _apply_deletes(self, judged: Judged) -> Slots:
+        """Erase users: rows zeroed, ids gone. An id that is unknown is erased already."""
+        pick = np.flatnonzero(judged.accepted)
+        ids = judged.frame.ids
+        found = self.users.find(ids.data, ids.ends, ids.hashes(), judged.frame.row_partitions)[pick]
+        slots = np.unique(found[found >= 0])
+        if slots.size:
+            for state in self.features.values():
+                state.columns.clear(slots)
+            for columns in self.attributes.values():
+                columns.clear(slots)
+            self.users.erase(slots)
+        return slots
+
+    # --- replay -------------------------------------------------------------------------------------------------------
+
+    def replay(self, group: Group) -> Slots:
+        """Apply a group from the log: words first, then the blocks above each partition's position, by the logged verdict."""
+        self.received_ms = max(self.received_ms, group.received_ms)
+        for added in group.reserved:
+            self.dictionaries.setdefault(added.key, Dictionary(1 << 40)).add_at(added.words, added.first_code)
+        catalog = self.catalogs[group.catalog_version]
+        for judged in group.judged:
+            self._restore(judged, catalog)
+        return self.apply(group)
+
+    def _restore(self, judged: Judged, catalog: Catalog) -> None:
+        """Decode a logged frame; leave only what is not in the columns yet; remember what its producer was told."""
+        frame = judged.frame
+        judge = Judge(frame)
+        if frame.kind == "events":
+            judged.rows = judge_events(judge, catalog, self.received_ms)
+        elif frame.kind == "attributes":
+            judged.updates = judge_attributes(judge, catalog)
+        judged.fresh &= judged.positions > self.positions[frame.partitions]
+        judged.fresh &= ~np.isin(frame.partitions, list(self.stopped)) if self.stopped else True
+        here = np.repeat(judged.fresh, frame.block_rows)
+        judged.accepted &= here
+        judged.duplicate &= here
+        self._remember(judged)
+        if catalog.dedupe is not None and frame.event_ids is not None:
+            rows = np.flatnonzero(here & judged.accepted & (frame.event_ids.lengths > 0))
+            self.event_ids.seen_before(frame.event_ids.hashes(), frame.row_partitions, rows, catalog.dedupe, self.received_ms)
+        self.reserved[frame.partitions] = np.maximum(self.reserved[frame.partitions], judged.positions)
+
+    def check(self) -> None:
+        """Raise InvariantBroken unless every structural rule holds. O(users)."""
+        self.users.check()
+
+
+def _runs(judged: list[Judged]) -> list[list[Judged]]:
+    """Neighbours of one kind together: events fold in one call, other kinds keep their place between them."""
+    runs: list[list[Judged]] = []
+    for item in judged:
+        if runs and runs[-1][0].frame.kind == item.frame.kind == "events":
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    return runs

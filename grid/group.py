@@ -1,0 +1,124 @@
+"""A group: the frames committed together, with their verdicts, positions and the words they added. One log record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.frame import Frame
+from grid.state.dictionary import Strings
+from grid.state.rows import Rows
+from grid.verdict import AttributeUpdate, Rejection, Reserved
+
+FORMAT = 1
+Mask = NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Judged:
+    """A frame with its verdict. Row masks cover the whole frame; blocks that are no longer fresh (a retry) have no row in them.
+
+    fresh      bool[blocks]: applied by this group; the others were applied before
+    positions  uint64[blocks]: log position of each fresh block
+    rows       decoded columns of all rows (events), or `updates` (attributes); None until decoded
+    """
+
+    frame: Frame
+    fresh: Mask
+    accepted: Mask
+    duplicate: Mask
+    rejections: list[Rejection]
+    positions: NDArray[np.uint64]
+    rows: Rows | None = None
+    updates: list[AttributeUpdate] = field(default_factory=list)
+    ticket: Any = None
+
+
+@dataclass(slots=True)
+class Group:
+    """What one log record holds. `sequence` is the log's; 0 until appended."""
+
+    received_ms: int
+    catalog_version: int
+    judged: list[Judged]
+    reserved: list[Reserved]
+    sequence: int = 0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything must be logged: a group of pure retries changes nothing."""
+        return any(judged.fresh.any() for judged in self.judged)
+
+    def encode(self) -> tuple[dict[str, Any], list[bytes | memoryview]]:
+        """(header, body) for the log."""
+        body: list[bytes | memoryview] = []
+        items = []
+        for judged in self.judged:
+            if not judged.fresh.any():
+                continue
+            buffers = judged.frame.encode()
+            body.extend(buffers)
+            items.append(
+                [
+                    sum(len(buffer) for buffer in buffers), np.packbits(judged.fresh).tobytes(), judged.positions.tobytes(),
+                    judged.frame.partitions.tobytes(), _packed(judged.accepted), _packed(judged.duplicate),
+                    [[r.row, r.reason, r.field, r.value, r.expected] for r in judged.rejections],
+                ]
+            )  # fmt: skip
+        reserved = [[r.key, r.first_code, r.words.data.tobytes(), r.words.ends.astype(np.uint32).tobytes()] for r in self.reserved]
+        header = {
+            "format": FORMAT, "kind": "group", "received_ms": self.received_ms, "catalog_version": self.catalog_version,
+            "reserved": reserved, "items": items,
+        }  # fmt: skip
+        return header, body
+
+    @classmethod
+    def decode(cls, header: dict[str, Any], body: memoryview, sequence: int) -> Group:
+        """Inverse of `encode`; frames are views of `body`, not yet decoded to columns."""
+        judged, at = [], 0
+        for nbytes, fresh, positions, partitions, accepted, duplicate, rejections in header["items"]:
+            frame = Frame.decode(body[at : at + nbytes])
+            at += nbytes
+            blocks = len(partitions) // 2
+            judged.append(
+                Judged(
+                    frame, np.unpackbits(np.frombuffer(fresh, dtype=np.uint8), count=blocks).astype(bool),
+                    _unpacked(accepted, frame.rows), _unpacked(duplicate, frame.rows),
+                    [Rejection(*fields) for fields in rejections], np.frombuffer(positions, dtype=np.uint64),
+                )
+            )  # fmt: skip
+        return cls(header["received_ms"], header["catalog_version"], judged, reserved_words(header), sequence)
+
+
+def reserved_words(header: dict[str, Any]) -> list[Reserved]:
+    """The words that a group's record added to dictionaries."""
+    return [Reserved(key, first, Strings(np.frombuffer(data, dtype=np.uint8), np.frombuffer(ends, dtype=np.uint32))) for key, first, data, ends in header["reserved"]]
+
+
+def touched_positions(header: dict[str, Any]) -> list[tuple[int, int]]:
+    """(partition, position) of every fresh block of a record, from its header alone."""
+    if header["kind"] == "catalog":
+        return list(enumerate(np.frombuffer(header["positions"], dtype=np.uint64).tolist()))
+    touched: list[tuple[int, int]] = []
+    for _, fresh, positions, partitions, *_ in header["items"]:
+        numbers = np.frombuffer(partitions, dtype=np.uint16)
+        is_fresh = np.unpackbits(np.frombuffer(fresh, dtype=np.uint8), count=numbers.size).astype(bool)
+        places = np.frombuffer(positions, dtype=np.uint64)
+        touched.extend(zip(numbers[is_fresh].tolist(), places[is_fresh].tolist(), strict=True))
+    return touched
+
+
+def _packed(mask: Mask) -> bytes | bool:
+    """A mask as bits, or as one bool when all rows are alike."""
+    if mask.all():
+        return True
+    return np.packbits(mask).tobytes() if mask.any() else False
+
+
+def _unpacked(packed: bytes | bool, rows: int) -> Mask:
+    if isinstance(packed, bool):
+        return np.full(rows, packed)
+    return np.unpackbits(np.frombuffer(packed, dtype=np.uint8), count=rows).astype(bool)

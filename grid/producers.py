@@ -1,0 +1,131 @@
+"""Which batches each producer has had applied, per partition, and what it was told: the base of exactly-once.
+
+A partition keeps per producer its highest batch number and a 64-bit map of that one and the 63 below. A clean verdict (all rows
+accepted) is not kept: the reply to a retry then follows from the retry itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.errors import SequenceTooOld
+from grid.verdict import Rejection
+
+IN_FLIGHT_MAX = 64
+FORGOTTEN_AFTER_MS = 7 * 86_400_000
+
+
+@dataclass(slots=True)
+class BlockReply:
+    """What a producer was told about one block that was not wholly accepted. Rejections count rows from the block's first."""
+
+    accepted: int
+    duplicates: int
+    rejections: list[Rejection]
+
+
+class Producers:
+    """Batches of all producers over all partitions of a shard."""
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+        self._index: dict[bytes, int] = {}
+        self._highest = np.zeros((16, partitions), dtype=np.uint64)
+        self._seen = np.zeros((16, partitions), dtype=np.uint64)
+        self._last_ms = np.zeros(16, dtype=np.int64)
+        self._replies: dict[tuple[int, int], dict[int, BlockReply]] = {}
+
+    def applied(self, producer: bytes, batch: int, partitions: NDArray[np.uint16]) -> NDArray[np.bool_]:
+        """bool[blocks]: this batch was applied there before. Raises SequenceTooOld when that is no longer known."""
+        index = self._index.get(producer)
+        if index is None:
+            return np.zeros(partitions.size, dtype=bool)
+        highest, seen = self._highest[index, partitions], self._seen[index, partitions]
+        is_new = highest < batch
+        behind = np.where(is_new, 0, highest - np.uint64(batch))
+        if (behind >= IN_FLIGHT_MAX).any():
+            raise SequenceTooOld(batch, int(highest.max()))
+        return ~is_new & (seen >> behind.astype(np.uint64) & np.uint64(1) == 1)
+
+    def mark(self, producer: bytes, batch: int, partitions: NDArray[np.uint16], received_ms: int) -> None:
+        """The batch is applied in these partitions."""
+        index = self._index_of(producer)
+        self._last_ms[index] = received_ms
+        highest, seen = self._highest[index, partitions], self._seen[index, partitions]
+        number = np.uint64(batch)
+        rise = np.where(number > highest, number - highest, 0).astype(np.uint64)
+        behind = np.where(number > highest, 0, highest - number).astype(np.uint64)
+        shifted = np.where(rise >= 64, 0, seen << np.minimum(rise, 63)).astype(np.uint64)
+        self._seen[index, partitions] = shifted | (np.uint64(1) << np.minimum(behind, 63))
+        self._highest[index, partitions] = np.maximum(highest, number)
+
+    def _index_of(self, producer: bytes) -> int:
+        index = self._index.setdefault(producer, len(self._index))
+        if index >= self._last_ms.size:
+            grown = self._last_ms.size * 2
+            for name in ("_highest", "_seen"):
+                old = getattr(self, name)
+                new = np.zeros((grown, self._partitions), dtype=np.uint64)
+                new[: old.shape[0]] = old
+                setattr(self, name, new)
+            self._last_ms = np.resize(self._last_ms, grown)
+        return index
+
+    def keep_reply(self, producer: bytes, batch: int, partition: int, reply: BlockReply) -> None:
+        """Remember a verdict that was not clean, as long as the batch may be retried."""
+        replies = self._replies.setdefault((self._index_of(producer), partition), {})
+        replies[batch] = reply
+        for old in [number for number in replies if number + IN_FLIGHT_MAX <= batch]:
+            del replies[old]
+
+    def reply(self, producer: bytes, batch: int, partition: int) -> BlockReply | None:
+        """The kept verdict of an applied block; None: all rows were accepted."""
+        return self._replies.get((self._index.get(producer, -1), partition), {}).get(batch)
+
+    def forget_old(self, received_ms: int) -> None:
+        """Drop producers that were silent for 7 days of `received_ms`."""
+        old = [name for name, index in self._index.items() if self._last_ms[index] < received_ms - FORGOTTEN_AFTER_MS]
+        if not old:
+            return
+        kept = [(name, index) for name, index in self._index.items() if name not in set(old)]
+        order = [index for _, index in kept]
+        moved = {index: number for number, index in enumerate(order)}
+        for array_name in ("_highest", "_seen"):
+            array = getattr(self, array_name)
+            fresh = np.zeros_like(array)
+            fresh[: len(order)] = array[order]
+            setattr(self, array_name, fresh)
+        last = np.zeros_like(self._last_ms)
+        last[: len(order)] = self._last_ms[order]
+        self._last_ms = last
+        self._index = {name: moved[index] for name, index in kept}
+        self._replies = {(moved[index], p): replies for (index, p), replies in self._replies.items() if index in moved}
+
+    # --- checkpoint ---------------------------------------------------------------------------------------------------
+
+    def dump(self, partition: int) -> list[Any]:
+        """A partition's producers as plain data."""
+        out = []
+        for name, index in self._index.items():
+            if self._highest[index, partition]:
+                replies = self._replies.get((index, partition), {})
+                packed = [[batch, r.accepted, r.duplicates, [list(_fields(x)) for x in r.rejections]] for batch, r in replies.items()]
+                out.append([name, int(self._highest[index, partition]), int(self._seen[index, partition]), int(self._last_ms[index]), packed])
+        return out
+
+    def load(self, partition: int, dumped: list[Any]) -> None:
+        """Inverse of `dump`."""
+        for name, highest, seen, last_ms, replies in dumped:
+            index = self._index_of(name)
+            self._highest[index, partition], self._seen[index, partition] = highest, seen
+            self._last_ms[index] = max(self._last_ms[index], last_ms)
+            for batch, accepted, duplicates, rejections in replies:
+                self.keep_reply(name, batch, partition, BlockReply(accepted, duplicates, [Rejection(*fields) for fields in rejections]))
+
+
+def _fields(rejection: Rejection) -> tuple[int, str, str, str, str]:
+    return rejection.row, rejection.reason, rejection.field, rejection.value, rejection.expected

@@ -1,0 +1,177 @@
+"""Reading an engine: profiles of some users, audiences of all. Nothing here changes state; `as_of` is always given."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.engine import Engine
+from grid.errors import FeatureBackfilling, UnknownField
+from grid.state.attributes import SetAttribute
+from grid.state.days import calendar_part
+from grid.state.dictionary import Strings
+from grid.state.features import Reading
+from grid.state.features.days import DaysColumns
+from grid.state.features.keyed import KeyedColumns
+from grid.state.users import Slots
+from profilegrid_rules import Expression, TextVector, Vector, columns_of, conjuncts, truth
+from profilegrid_rules.evaluate import true_and_known
+
+
+@dataclass(slots=True)
+class Profiles:
+    """Values of some users, one Reading a field; users that do not exist read as empty."""
+
+    exists: NDArray[np.bool_]
+    columns: dict[str, Reading]
+    as_of_ms: int
+    approximate: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def field_names(engine: Engine) -> list[str]:
+    """Attributes, then features, as declared."""
+    return [*engine.catalog.attributes, *engine.catalog.features]
+
+
+def read_profiles(engine: Engine, slots: Slots, fields: Iterable[str] | None, as_of_ms: int) -> Profiles:
+    """Profiles at slots (-1: unknown user). `fields` None: all. Raises UnknownField."""
+    names = field_names(engine) if fields is None else list(fields)
+    # Slot 0 lies in page 0, which is nobody's: it reads as empty.
+    exists = engine.users.exists(slots)
+    safe = np.where(exists, slots, 0)
+    profiles = Profiles(exists, {}, as_of_ms)
+    for name in names:
+        profiles.columns[name] = _read_field(engine, name, safe, as_of_ms, profiles)
+    newest = engine.users.page_newest_ms[safe[exists] >> 12]
+    if newest.size and int(newest.max()) > as_of_ms:
+        profiles.warnings.append(f"AS_OF_EARLY: events as late as {int(newest.max())} are counted in decayed and unwindowed features")
+    return profiles
+
+
+def _read_field(engine: Engine, name: str, slots: Slots, as_of_ms: int, profiles: Profiles) -> Reading:
+    if name in engine.attributes:
+        return engine.attributes[name].read(slots)
+    state = engine.features.get(name)
+    if state is None:
+        near = difflib.get_close_matches(name, field_names(engine), n=1)
+        raise UnknownField(name, near[0] if near else "")
+    reading = state.columns.read(slots, as_of_ms)
+    if not state.is_complete:
+        profiles.warnings.append(f"FEATURE_BACKFILLING: {name} is at {state.percent} %")
+        reading.known = np.zeros(slots.size, dtype=bool)
+        return reading
+    if reading.approximate:
+        profiles.approximate.append(name)
+    if not reading.is_held:
+        profiles.warnings.append(f"WINDOW_NOT_HELD: {name} reaches back to hops that are no longer kept")
+    return top_entries(reading, state.feature.top) if state.feature.top is not None else reading
+
+
+def top_entries(reading: Reading, top: int) -> Reading:
+    """A keyed reading cut to each user's `top` entries, by value descending, then key ascending."""
+    assert reading.counts is not None and reading.keys is not None and reading.dictionary is not None
+    owners = np.repeat(np.arange(reading.counts.size), reading.counts)
+    distinct, inverse = np.unique(reading.keys, return_inverse=True)
+    words = np.array(reading.dictionary.words_of(distinct.astype(np.int64)).to_list(), dtype=object)
+    rank = np.empty(distinct.size, dtype=np.int64)
+    rank[np.argsort(words, kind="stable")] = np.arange(distinct.size)
+    order = np.lexsort((rank[inverse], -reading.values, owners))
+    firsts = np.cumsum(reading.counts) - reading.counts
+    place = np.arange(order.size) - firsts[owners]
+    kept = order[place < top]
+    reading.values, reading.keys = reading.values[kept], reading.keys[kept]
+    reading.counts = np.minimum(reading.counts, top)
+    return reading
+
+
+class SlotSource:
+    """Users of some slots as the rule language reads them."""
+
+    def __init__(self, engine: Engine, slots: Slots, as_of_ms: int) -> None:
+        self._engine, self._slots, self._as_of_ms = engine, slots, as_of_ms
+        self.is_held, self.is_approximate = True, False
+
+    @property
+    def rows(self) -> int:
+        return int(self._slots.size)
+
+    @property
+    def now_ms(self) -> int:
+        return self._as_of_ms
+
+    def column(self, name: str) -> Vector | TextVector:
+        if name in self._engine.attributes:
+            return self._engine.attributes[name].vector(self._slots)
+        vector, reading = self._engine.features[name].columns.vector(self._slots, self._as_of_ms)
+        self.is_held &= reading.is_held
+        self.is_approximate |= reading.approximate
+        return vector
+
+    def keyed(self, name: str, key: str) -> Vector:
+        columns = self._engine.features[name].columns
+        assert isinstance(columns, KeyedColumns)
+        return Vector(*columns.value_of(self._slots, key, self._as_of_ms))
+
+    def set_contains(self, name: str, values: tuple[str, ...], is_all: bool) -> Vector:
+        columns = self._engine.attributes[name]
+        assert isinstance(columns, SetAttribute)
+        return Vector(columns.contains(self._slots, values, is_all))
+
+    def day_active(self, name: str, day: Vector) -> Vector:
+        columns = self._engine.features[name].columns
+        assert isinstance(columns, DaysColumns)
+        return Vector(*columns.active_on(self._slots, int(day.values)))
+
+    def calendar(self, name: str, times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+        return calendar_part(name, times_ms, self._engine.catalog.timezone)
+
+
+def check_complete(engine: Engine, rule: Expression) -> None:
+    """Raise FeatureBackfilling unless all that the rule reads is complete."""
+    for name in columns_of(rule):
+        state = engine.features.get(name)
+        if state is not None and not state.is_complete:
+            raise FeatureBackfilling(name, state.percent)
+
+
+def select(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> NDArray[np.bool_]:
+    """bool[ordinals]: users of a partition that exist and for whom the rule is true."""
+    slots = engine.users.slots_of(partition)
+    return truth(rule, SlotSource(engine, slots, as_of_ms)) & engine.users.exists(slots)
+
+
+def contains(engine: Engine, slots: Slots, rule: Expression, as_of_ms: int) -> NDArray[np.bool_]:
+    """bool[n]: whether users (slots, -1 unknown) are in the audience."""
+    exists = engine.users.exists(slots)
+    return truth(rule, SlotSource(engine, np.where(exists, slots, 0), as_of_ms)) & exists
+
+
+@dataclass(slots=True)
+class ClauseCount:
+    """Users of a partition for whom a clause is true, and for whom it is unknown (NULL)."""
+
+    matched: int = 0
+    unknown: int = 0
+
+
+def explain(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> tuple[int, int, list[ClauseCount]]:
+    """(users, matched, count of each top-level clause) of a partition."""
+    slots = engine.users.slots_of(partition)
+    slots = slots[engine.users.exists(slots)]
+    source = SlotSource(engine, slots, as_of_ms)
+    clauses = []
+    for clause in conjuncts(rule):
+        is_true, known = true_and_known(clause, source)
+        clauses.append(ClauseCount(int(is_true.sum()), 0 if known is None else int((~known).sum())))
+    return int(slots.size), int(truth(rule, source).sum()), clauses
+
+
+def user_ids(engine: Engine, slots: Slots) -> Strings:
+    """Ids of slots, packed."""
+    lengths, data = engine.users.ids(slots)
+    return Strings(data, np.cumsum(lengths, dtype=np.int64))

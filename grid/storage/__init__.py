@@ -1,0 +1,1 @@
+"""The only place that touches disk: log, checkpoints, history, ownership of a data folder."""

@@ -1,0 +1,252 @@
+"""The groups a shard committed, in order, on disk. Owns segments and checksums; knows nothing of columns.
+
+A segment is 64 MB, preallocated and zeroed, named by the sequence of its first record. A record is a 40-byte prefix (magic, header
+bytes, body bytes, sequence, checksum of the header and these, checksum of the body), a msgpack header, the body, padding to 8.
+Invariant: a record that `append` returned from survives kill -9; one that it did not is wholly there or wholly absent, because a
+record is written only after the one before it is fsynced: only the last can be torn.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import xxhash
+
+from grid.errors import LogCorrupt, WriteFailed
+from grid.storage.files import sync_folder
+
+SEGMENT_BYTES = 64 << 20
+_MAGIC = 0x50474C31  # "PGL1"
+_PREFIX = struct.Struct("<IIQQQQ")
+_WRITEV_MAX = 1000
+
+
+@dataclass(slots=True)
+class Record:
+    """One record as read back. `body` is None when only its header is sound; `fault` then says where the damage is."""
+
+    sequence: int
+    header: dict[str, Any]
+    body: memoryview | None
+    file: str
+    offset: int
+    fault: LogCorrupt | None = None
+
+
+class Log:
+    """The segments of one folder. `append` is called from one thread at a time; the caller keeps the order."""
+
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._segment_bytes = folder, segment_bytes
+        self._descriptor = -1
+        self._offset = 0
+        self._size = 0
+        self.next_sequence = 1
+        self._failed: WriteFailed | None = None
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def append(self, header: dict[str, Any], body: list[bytes | memoryview], *, is_durable: bool = True) -> int:
+        """Write one record, fsync it, return its sequence. Raises WriteFailed: the outcome is then unknown and nothing may follow."""
+        if self._failed is not None:
+            raise self._failed
+        sequence = self.next_sequence
+        buffers = _framed(sequence, header, body)
+        nbytes = sum(len(buffer) for buffer in buffers)
+        try:
+            if self._descriptor < 0 or self._offset + nbytes + _PREFIX.size > self._size:
+                self._open_segment(sequence, nbytes)
+            at = self._offset
+            for first in range(0, len(buffers), _WRITEV_MAX):
+                part = buffers[first : first + _WRITEV_MAX]
+                _write_all(self._descriptor, part, at)
+                at += sum(len(buffer) for buffer in part)
+            if is_durable:
+                os.fdatasync(self._descriptor)
+        except OSError as error:
+            self._failed = WriteFailed(str(self._path_of(sequence)), str(error))
+            raise self._failed from error
+        self._offset += nbytes
+        self.next_sequence = sequence + 1
+        return sequence
+
+    def sync(self) -> None:
+        """Fsync what was appended without it."""
+        try:
+            if self._descriptor >= 0:
+                os.fdatasync(self._descriptor)
+        except OSError as error:
+            self._failed = WriteFailed(str(self._folder), str(error))
+            raise self._failed from error
+
+    def _path_of(self, sequence: int) -> Path:
+        return self._folder / f"{sequence:016d}.log"
+
+    def _open_segment(self, sequence: int, nbytes: int) -> None:
+        """Start a segment: allocated and zeroed up front, so that a later fdatasync writes no metadata."""
+        if self._descriptor >= 0:
+            os.fdatasync(self._descriptor)
+            os.close(self._descriptor)
+        size = max(self._segment_bytes, nbytes + 2 * _PREFIX.size)
+        descriptor = os.open(self._path_of(sequence), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.posix_fallocate(descriptor, 0, size)
+        os.fsync(descriptor)
+        sync_folder(self._folder)
+        self._descriptor, self._offset, self._size = descriptor, 0, size
+
+    def close(self) -> None:
+        """Close the open segment."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    # --- segments -----------------------------------------------------------------------------------------------------
+
+    def segments(self) -> list[Path]:
+        """Segment files, oldest first."""
+        return sorted(self._folder.glob("*.log"))
+
+    def first_sequence(self, segment: Path) -> int:
+        """Sequence of the first record of a segment."""
+        return int(segment.stem)
+
+    def closed_segments(self) -> list[Path]:
+        """All segments but the one being written."""
+        return self.segments()[:-1] if self._descriptor >= 0 else self.segments()
+
+    def remove(self, segment: Path) -> None:
+        """Delete a segment that history and checkpoints cover."""
+        segment.unlink()
+        sync_folder(self._folder)
+
+    def bytes_from(self, sequence: int) -> int:
+        """Bytes of records in segments that reach `sequence` or later: what a recovery would read."""
+        segments = self.segments()
+        total = 0
+        for number, segment in enumerate(segments):
+            is_last = number + 1 == len(segments)
+            if is_last or self.first_sequence(segments[number + 1]) > sequence:
+                total += self._offset if is_last and self._descriptor >= 0 else segment.stat().st_size
+        return total
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def recover(self, first_sequence: int = 1) -> Iterator[Record]:
+        """Every record from `first_sequence` on, in order (earlier segments are not read), then leave the log ready to append. A torn last record is cut; damage before a sound record is
+        yielded as a Record with `fault` (and, when its header is damaged too, ends the iteration: nothing after it can be trusted)."""
+        segments = self.segments()
+        for number, segment in enumerate(segments):
+            is_last = number + 1 == len(segments)
+            if not is_last and self.first_sequence(segments[number + 1]) <= first_sequence:
+                continue
+            self.next_sequence = max(self.next_sequence, self.first_sequence(segment))
+            end = 0
+            for record in read_segment(segment):
+                if record.fault is not None and is_last and not _sound_record_after(segment, record.offset):
+                    self._cut(segment, record.offset)
+                    break
+                if record.sequence >= first_sequence or record.fault is not None:
+                    yield record
+                if not record.header:
+                    return
+                self.next_sequence = record.sequence + 1
+                end = _end_of(record)
+            if is_last:
+                self._descriptor = os.open(segment, os.O_RDWR)
+                self._offset, self._size = end, os.fstat(self._descriptor).st_size
+
+    def _cut(self, segment: Path, offset: int) -> None:
+        """Zero a torn record, durably: its bytes must not look like one again."""
+        descriptor = os.open(segment, os.O_RDWR)
+        try:
+            size = os.fstat(descriptor).st_size
+            zeros = bytes(1 << 20)
+            for at in range(offset, size, len(zeros)):
+                os.pwrite(descriptor, zeros[: size - at], at)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_segment(segment: Path) -> Iterator[Record]:
+    """Records of one segment up to its zeroed rest. Damage is yielded as a Record with `fault`."""
+    raw = memoryview(segment.read_bytes())
+    offset = 0
+    while offset + _PREFIX.size <= len(raw) and any(raw[offset : offset + _PREFIX.size]):
+        record = _record_at(raw, offset, str(segment))
+        yield record
+        if not record.header:
+            return
+        offset = _end_of(record)
+
+
+def _record_at(raw: memoryview, offset: int, file: str) -> Record:
+    magic, header_bytes, body_bytes, sequence, header_sum, body_sum = _PREFIX.unpack_from(raw, offset)
+    start = offset + _PREFIX.size
+    body_start = start + header_bytes
+    if magic != _MAGIC or body_start > len(raw):
+        return Record(0, {}, None, file, offset, LogCorrupt(file, offset, "no record starts here"))
+    header = raw[start:body_start]
+    if _header_sum(header_bytes, body_bytes, sequence, body_sum, header) != header_sum:
+        return Record(0, {}, None, file, offset, LogCorrupt(file, offset, "the header does not match its checksum"))
+    decoded = msgpack.unpackb(header, strict_map_key=False)
+    decoded["_bytes"] = (header_bytes, body_bytes)
+    body = raw[body_start : body_start + body_bytes]
+    if len(body) != body_bytes or xxhash.xxh3_64_intdigest(body) != body_sum:
+        return Record(sequence, decoded, None, file, offset, LogCorrupt(file, offset, f"the body of record {sequence} does not match its checksum"))
+    return Record(sequence, decoded, body, file, offset)
+
+
+def _end_of(record: Record) -> int:
+    header_bytes, body_bytes = record.header["_bytes"]
+    end = record.offset + _PREFIX.size + header_bytes + body_bytes
+    return int(-(-end // 8) * 8)
+
+
+def _sound_record_after(segment: Path, offset: int) -> bool:
+    """Whether a sound record lies behind a damaged one: then it is corruption, not a torn tail."""
+    raw = memoryview(segment.read_bytes())
+    magic = _MAGIC.to_bytes(4, "little")
+    at = bytes(raw).find(magic, offset + 8)
+    while at >= 0:
+        if at + _PREFIX.size <= len(raw) and _record_at(raw, at, "").fault is None:
+            return True
+        at = bytes(raw).find(magic, at + 1)
+    return False
+
+
+def _header_sum(header_bytes: int, body_bytes: int, sequence: int, body_sum: int, header: bytes | memoryview) -> int:
+    digest = xxhash.xxh3_64(struct.pack("<IQQQ", header_bytes, body_bytes, sequence, body_sum))
+    digest.update(header)
+    return digest.intdigest()
+
+
+def _framed(sequence: int, header: dict[str, Any], body: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    packed = msgpack.packb(header)
+    digest = xxhash.xxh3_64()
+    body_bytes = 0
+    for part in body:
+        digest.update(part)
+        body_bytes += len(part)
+    body_sum = digest.intdigest()
+    prefix = _PREFIX.pack(_MAGIC, len(packed), body_bytes, sequence, _header_sum(len(packed), body_bytes, sequence, body_sum, packed), body_sum)
+    padding = bytes(-(_PREFIX.size + len(packed) + body_bytes) % 8)
+    return [part for part in (prefix, packed, *body, padding) if len(part)]
+
+
+def _write_all(descriptor: int, buffers: list[bytes | memoryview], offset: int) -> None:
+    """pwritev until all is written."""
+    total = sum(len(buffer) for buffer in buffers)
+    written = os.pwritev(descriptor, buffers, offset)
+    if written < total:
+        rest = b"".join(buffers)[written:]
+        while rest:
+            n = os.pwrite(descriptor, rest, offset + written)
+            written, rest = written + n, rest[n:]

@@ -1,0 +1,349 @@
+"""An engine and its folder: what was acknowledged is in the log, what the log need not replay is in checkpoints.
+
+    folder/OWNER   the lock of the process that serves it
+    folder/log/    segments of groups
+    folder/rocks/  checkpoints, dictionaries, catalogs, dead letters
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import xxhash
+
+from grid.catalog import Catalog, load_catalog
+from grid.engine import Engine
+from grid.errors import CheckpointCorrupt, LogCorrupt
+from grid.group import FORMAT, Group, reserved_words, touched_positions
+from grid.state.dictionary import Dictionary, Strings
+from grid.state.memory import PAGE_ROWS
+from grid.storage.checkpoints import Checkpoints, PartitionDump
+from grid.storage.files import own
+from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Recovery:
+    """What a start found: users, groups replayed on top of checkpoints, seconds, partitions that are stopped and why."""
+
+    users: int = 0
+    groups: int = 0
+    seconds: float = 0.0
+    stopped: dict[int, str] = field(default_factory=dict)
+    incomplete: list[str] = field(default_factory=list)
+
+
+class Store:
+    """The durable side of an engine. `append` and `write` run in threads; all else where the engine runs."""
+
+    def __init__(self, folder: Path, engine: Engine, *, keep_log: bool = False, segment_bytes: int = SEGMENT_BYTES, owner_timeout_s: float = 30.0) -> None:
+        self.folder, self.engine, self.keep_log = folder, engine, keep_log
+        self._owner = own(folder, timeout_s=owner_timeout_s)
+        self.checkpoints = Checkpoints(folder / "rocks")
+        self.log = Log(folder / "log", segment_bytes)
+        self._words_kept: dict[str, int] = {}
+        self._covered: dict[int, int] = {}
+
+    # --- groups ---------------------------------------------------------------------------------------------------------
+
+    def append(self, group: Group, *, is_durable: bool) -> None:
+        """Write a group to the log (fsynced when durable). In a thread. Raises WriteFailed."""
+        header, body = group.encode()
+        group.sequence = self.log.append(header, body, is_durable=is_durable)
+
+    def append_catalog(self, catalog: Catalog, received_ms: int) -> int:
+        """Log that every owned partition goes over to `catalog`; its source is durable first."""
+        engine = self.engine
+        self.checkpoints.put_catalog(catalog.version, catalog.source)
+        engine.reserved += np.uint64(1)
+        header = {
+            "format": FORMAT, "kind": "catalog", "received_ms": received_ms, "version": catalog.version,
+            "positions": engine.reserved.tobytes(), "reserved": [], "items": [],
+        }  # fmt: skip
+        sequence = self.log.append(header, [])
+        engine.positions[:] = engine.reserved
+        return sequence
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------------
+
+    def dump_partition(self, partition: int) -> PartitionDump:
+        """Copy what changed in a partition since its last checkpoint. Call between groups, when nothing is between log and columns."""
+        engine = self.engine
+        pages: dict[tuple[str, int], bytes] = {}
+        keys = [key for key, _ in self._columns()]
+        known = self.checkpoints.manifests.get(partition)
+        for number, page in enumerate(engine.users.pages_of(partition).tolist()):
+            for key, columns in self._columns():
+                # A column of a catalog that is newer than the last checkpoint is new to the disk, dirty or not.
+                is_new = known is None or key not in known.facts["columns"]
+                if columns.dirty[page] or is_new:
+                    pages[key, number] = columns.dump_page(page)
+                    columns.dirty[page] = 0
+        facts = {
+            "position": int(engine.positions[partition]), "sequence": self.log.next_sequence - 1, "columns": keys,
+            "next_ordinal": int(engine.users.next_ordinal[partition]), "epoch": int(engine.epochs[partition]),
+            "catalog_version": engine.catalog.version, "received_ms": engine.received_ms,
+            "producers": engine.producers.dump(partition),
+            "newest_ms": engine.users.page_newest_ms[engine.users.pages_of(partition)].tolist(),
+        }  # fmt: skip
+        return PartitionDump(partition, facts, pages, keys)
+
+    def _columns(self) -> list[tuple[str, Any]]:
+        """(key, columns) of all that goes to disk by page. A feature whose past is missing does not: it starts anew."""
+        engine = self.engine
+        features = [(feature_key(state.feature.name, state.feature.identity, engine.catalog.timezone), state.columns) for state in engine.features.values() if state.is_complete]
+        attributes = [(f"a:{name}:{columns.type}", columns) for name, columns in engine.attributes.items()]
+        return [("ids", engine.users), *attributes, *features]
+
+    def dump_shard(self) -> dict[str, Any]:
+        """Facts of the whole shard and words not yet on disk. Call together with the dumps that rely on it."""
+        engine = self.engine
+        words = []
+        for key, dictionary in engine.dictionaries.items():
+            first = self._words_kept.get(key, 0)
+            if dictionary.size > first:
+                new = dictionary.slice(first, dictionary.size)
+                words.append((key, first, new.data.tobytes(), new.ends.astype(np.uint32).tobytes()))
+                self._words_kept[key] = dictionary.size
+        state = {"received_ms": engine.received_ms, "event_ids": list(engine.event_ids.dump()), "partitions": engine.partitions}
+        return {"words": words, "state": state}
+
+    def write_shard(self, dumped: dict[str, Any]) -> None:
+        """Write what `dump_shard` copied. In a thread, before the partitions."""
+        for key, first, data, ends in dumped["words"]:
+            self.checkpoints.put_words(key, first, data, ends)
+        self.checkpoints.put_shard_state(dumped["state"])
+
+    def write_partition(self, dump: PartitionDump) -> None:
+        """Write a partition's dump. In a thread."""
+        self.checkpoints.write(dump)
+        self._covered[dump.partition] = int(dump.facts["sequence"])
+
+    def checkpoint_all(self) -> None:
+        """Checkpoint every owned partition, here and now: for embedding, tests and a clean stop."""
+        self.checkpoints.is_paced = False
+        self.write_shard(self.dump_shard())
+        for partition in self.owned():
+            self.write_partition(self.dump_partition(partition))
+        self.checkpoints.is_paced = True
+
+    def owned(self) -> list[int]:
+        """Partitions that this shard owns and that are not stopped."""
+        return [p for p in np.flatnonzero(self.engine.epochs).tolist() if p not in self.engine.stopped]
+
+    @property
+    def covered_sequence(self) -> int:
+        """The last record that every partition's checkpoint covers."""
+        return min((self._covered.get(p, 0) for p in self.owned()), default=0)
+
+    def drop_old_segments(self, now_ms: int) -> int:
+        """Delete closed segments that checkpoints cover and that are older than the catalog's history_retention. Returns how many."""
+        if self.keep_log:
+            return 0
+        dropped = 0
+        closed = self.log.closed_segments()
+        for segment, following in zip(closed, [*closed[1:], None], strict=True):
+            last = self.log.first_sequence(following) - 1 if following is not None else self.log.next_sequence - 1
+            is_old = segment.stat().st_mtime * 1000 < now_ms - self.engine.catalog.history_retention
+            if last > self.covered_sequence or not is_old:
+                break
+            self.log.remove(segment)
+            dropped += 1
+        return dropped
+
+    # --- recovery -------------------------------------------------------------------------------------------------------
+
+    def recover(self, progress: Progress = lambda what, done, total: None) -> Recovery:
+        """Bring the engine to the state of everything acknowledged: newest good checkpoints, then the log after them.
+
+        `engine.epochs` says which partitions are owned. Damage stops the partitions it touches, not the shard.
+        """
+        started = time.perf_counter()
+        engine, report = self.engine, Recovery()
+        catalogs = self.checkpoints.catalogs()
+        for version, source in sorted(catalogs.items()):
+            engine.catalogs[version] = load_catalog(source, version)
+        self._load_shard()
+        if catalogs:
+            engine.install_catalog(engine.catalogs[max(catalogs)])
+        manifests = self.checkpoints.load_manifests()
+        for number, partition in enumerate(self.owned()):
+            progress("checkpoints", number, len(self.owned()))
+            if partition in manifests:
+                self._load_partition(partition)
+        progress("checkpoints", 1, 1)
+        self._replay(report, progress)
+        self._find_incomplete(report)
+        report.users = engine.users.total
+        report.stopped = dict(engine.stopped)
+        report.seconds = time.perf_counter() - started
+        return report
+
+    def _load_shard(self) -> None:
+        engine, state = self.engine, self.checkpoints.shard_state()
+        if not state:
+            return
+        engine.received_ms = state["received_ms"]
+        engine.event_ids.load(*state["event_ids"])
+        for key, first, data, ends in self.checkpoints.words():
+            words = Strings(np.frombuffer(data, dtype=np.uint8), np.frombuffer(ends, dtype=np.uint32))
+            dictionary = engine.dictionaries.setdefault(key, Dictionary(1 << 40))
+            dictionary.add_at(words, first)
+            self._words_kept[key] = dictionary.size
+
+    def _load_partition(self, partition: int) -> None:
+        engine, facts = self.engine, self.checkpoints.manifests[partition].facts
+        next_ordinal = int(facts["next_ordinal"])
+        count = -(-next_ordinal // PAGE_ROWS)
+        try:
+            blobs = [self.checkpoints.page(partition, "ids", number) for number in range(count)]
+            pages = engine.users.load_partition(partition, blobs, next_ordinal)
+            for key, columns in self._columns()[1:]:
+                for number, page in enumerate(pages):
+                    blob = self.checkpoints.page(partition, key, number)
+                    if blob:
+                        columns.load_page(page, blob)
+                        columns.dirty[page] = 0
+        except CheckpointCorrupt as error:
+            engine.stopped[partition] = str(error)
+            return
+        engine.users.page_newest_ms[pages] = facts["newest_ms"]
+        engine.positions[partition] = engine.reserved[partition] = facts["position"]
+        engine.received_ms = max(engine.received_ms, facts["received_ms"])
+        engine.producers.load(partition, facts["producers"])
+        self._covered[partition] = int(facts["sequence"])
+
+    def _replay(self, report: Recovery, progress: Progress) -> None:
+        start = self.covered_sequence + 1
+        total = self.log.bytes_from(start)
+        done = 0
+        for record in self.log.recover(start):
+            if record.fault is not None:
+                self._stop_touched(record, record.fault)
+                continue
+            self._replay_record(record)
+            report.groups += 1
+            done += len(record.body or b"")
+            progress("log", done, total)
+
+    def _replay_record(self, record: Record) -> None:
+        engine, header = self.engine, record.header
+        if header["kind"] == "catalog":
+            positions = np.frombuffer(header["positions"], dtype=np.uint64)
+            engine.positions = np.maximum(engine.positions, positions)
+            engine.reserved = np.maximum(engine.reserved, positions)
+            return
+        assert record.body is not None
+        for partition, position in touched_positions(header):
+            here = int(engine.positions[partition])
+            if position > here + 1 and engine.epochs[partition] and partition not in engine.stopped:
+                engine.stopped[partition] = f"{record.file} at offset {record.offset}: position {position} follows {here}; groups between are missing"
+        engine.replay(Group.decode(header, record.body, record.sequence))
+
+    def _stop_touched(self, record: Record, fault: LogCorrupt) -> None:
+        """Stop the partitions that a damaged record may have changed beyond their checkpoints: all, when its header is gone."""
+        engine = self.engine
+        if record.header:
+            for added in reserved_words(record.header):
+                engine.dictionaries.setdefault(added.key, Dictionary(1 << 40)).add_at(added.words, added.first_code)
+        touched = touched_positions(record.header) if record.header else [(p, 1 << 62) for p in self.owned()]
+        for partition, position in touched:
+            if position > int(engine.positions[partition]):
+                engine.stopped.setdefault(partition, f"{fault}; position {position if position < 1 << 62 else int(engine.positions[partition]) + 1}")
+
+    def _find_incomplete(self, report: Recovery) -> None:
+        """Features whose past is not in the columns: added while events were there, and not yet in every checkpoint."""
+        engine = self.engine
+        for name, state in engine.features.items():
+            key = feature_key(name, state.feature.identity, engine.catalog.timezone)
+            since = self._introduced(name)
+            for partition in self.owned():
+                manifest = self.checkpoints.manifests.get(partition)
+                is_old = manifest is not None and key in manifest.facts["columns"]
+                if not is_old and (manifest is not None or self._has_records_before(since)) and int(engine.users.next_ordinal[partition]):
+                    report.incomplete.append(name)
+                    break
+        for name in report.incomplete:
+            engine.reset_feature(name)
+
+    def _introduced(self, name: str) -> int:
+        """The first catalog version since which the feature is as it is now."""
+        engine = self.engine
+        identity, since = engine.catalog.features[name].identity, engine.catalog.version
+        for version in sorted(engine.catalogs, reverse=True):
+            feature = engine.catalogs[version].features.get(name)
+            if version > engine.catalog.version:
+                continue
+            if feature is None or feature.identity != identity:
+                break
+            since = version
+        return since
+
+    def _has_records_before(self, version: int) -> bool:
+        """Whether the log has events judged by an older catalog."""
+        first = next(iter(self.past_records()), None)
+        return first is not None and first.header["kind"] == "group" and first.header["catalog_version"] < version
+
+    # --- the past -------------------------------------------------------------------------------------------------------
+
+    def past_records(self, last_sequence: int | None = None) -> Iterator[Record]:
+        """Groups that are still kept, oldest first, up to `last_sequence`: what a backfill reads. In a thread. Damaged ones are skipped."""
+        for segment in self.log.segments():
+            for record in read_segment(segment):
+                if last_sequence is not None and record.sequence > last_sequence:
+                    return
+                if record.fault is None and record.header["kind"] == "group":
+                    yield record
+
+    def keep_dead_letters(self, group: Group) -> int:
+        """Keep the refused rows of a group. Returns how many."""
+        letters = []
+        for number, judged in enumerate(group.judged):
+            for rejection in judged.rejections:
+                key = group.received_ms.to_bytes(8, "big") + group.sequence.to_bytes(8, "big") + number.to_bytes(2, "big") + rejection.row.to_bytes(4, "big")
+                letters.append((key, msgpack.packb(dead_letter(group.received_ms, judged.frame, rejection))))
+        if letters:
+            self.checkpoints.put_dead_letters(letters)
+        return len(letters)
+
+    def close(self) -> None:
+        """Release the folder."""
+        self.log.close()
+        self.checkpoints.close()
+        os.close(self._owner)
+
+
+def feature_key(name: str, identity: str, timezone: str) -> str:
+    """The name of a feature's pages on disk: another definition is another key."""
+    return f"f:{name}:{xxhash.xxh3_64_hexdigest((identity + timezone).encode())}"
+
+
+def dead_letter(received_ms: int, frame: Any, rejection: Any) -> dict[str, Any]:
+    """A refused row as people read it: why, and the row itself."""
+    row = rejection.row
+
+    def text(strings: Strings, number: int) -> str:
+        start = int(strings.ends[number - 1]) if number else 0
+        return strings.data[start : int(strings.ends[number])].tobytes().decode("utf-8", "replace")
+
+    event: dict[str, Any] = {"user_id": text(frame.ids, row)}
+    if frame.kind == "events":
+        event |= {"name": frame.event_names[frame.events[row]], "time": int(frame.times[row])}
+    properties = {}
+    for column in frame.columns:
+        if column.presence is None or column.presence[row] == 1:
+            if column.type == "text":
+                properties[column.name] = text(column.words, int(column.values[row]))
+            elif column.type != "texts":
+                properties[column.name] = column.values[row].item()
+    event["properties"] = properties
+    return {"time": received_ms, "reason": rejection.reason, "field": rejection.field, "value": rejection.value, "expected": rejection.expected, "event": event}
