@@ -1,0 +1,567 @@
+"""AsyncClient: the one core. It routes to shards, coalesces reads, numbers and retries batches; `Client` drives it from threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from profilegrid.buffering import TrackBuffer
+from profilegrid.columns import (
+    Batch, EventRow, Strings, attributes_batch, column_of, deletes_batch, event_columns, events_batch, ids_of, now_ms, time_ms, typed, user_id_text, UNSET,
+)  # fmt: skip
+from profilegrid.errors import ClientClosed, DeliveryUnknown, Overloaded, ProfilegridError, Unavailable, from_rpc
+from profilegrid.options import CLIENT_OPTIONS
+from profilegrid.results import Page, Part, Profile, Rejection, Report, Table
+from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
+from profilegrid.v1 import admin_pb2, admin_pb2_grpc, catalog_pb2, catalog_pb2_grpc, events_pb2 as pb, events_pb2_grpc
+from profilegrid.v1 import profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
+
+Result = TypeVar("Result")
+IN_FLIGHT_MAX = 64
+SENDING_MAX = 8
+_BACKOFF_S, _BACKOFF_S_MAX = 0.02, 1.0
+_CALL_TIMEOUT_S = 15.0
+READ_USERS_MAX = 10_000
+
+
+class AsyncClient:
+    """A grid, from one asyncio event loop.
+
+    target            host:port of the gateway; other ports come from the map
+    delivery_timeout  s that writes are retried before DeliveryUnknown
+    read_timeout      s that reads and queries are retried
+    acks              "durable" (fsynced) or "fast" (written; survives a kill, not a loss of power)
+    track_rows_max, track_delay    `track` is sent after so many rows or s
+    track_buffer_rows_max          beyond this, `track` waits (bounded memory)
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:7600",
+        *,
+        delivery_timeout: float = 120.0,
+        read_timeout: float = 10.0,
+        acks: Literal["durable", "fast"] = "durable",
+        producer_id: bytes | None = None,
+        track_rows_max: int = 10_000,
+        track_delay: float = 0.05,
+        track_buffer_rows_max: int = 500_000,
+        on_report: Callable[[Report], None] | None = None,
+    ) -> None:
+        self.target, self.delivery_timeout, self.read_timeout = target, delivery_timeout, read_timeout
+        self._acks = pb.ACKS_FAST if acks == "fast" else pb.ACKS_DURABLE
+        self._producer = producer_id or secrets.token_bytes(16)
+        self._pid = os.getpid()
+        self._is_closed = False
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._map: Map | None = None
+        self._map_lock: asyncio.Lock | None = None
+        self._next_batch = 1
+        self._in_flight: set[int] = set()
+        self._window_moved: asyncio.Event | None = None
+        self._sending: asyncio.Semaphore | None = None
+        self._updates: asyncio.Lock | None = None
+        self._reads: dict[tuple[tuple[str, ...], int | None], list[tuple[str, asyncio.Future[Profile]]]] = {}
+        self._reading = 0
+        self.buffer = TrackBuffer(track_rows_max, track_delay, track_buffer_rows_max, self._send_tracked, on_report)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Send what is buffered, wait for its acknowledgement, close the connections. Raises DeliveryUnknown as `flush` does."""
+        if self._is_closed:
+            return
+        try:
+            await self.flush()
+        finally:
+            self._is_closed = True
+            for channel in self._channels.values():
+                await channel.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed("the client is closed", "CLIENT_CLOSED")
+        if os.getpid() != self._pid:
+            raise ClientClosed("the client belongs to the parent process; make a new one after fork", "CLIENT_FORKED")
+
+    # --- connections and retries ----------------------------------------------------------------------------------------
+
+    def _channel(self, endpoint: str) -> grpc.aio.Channel:
+        self._check_open()
+        channel = self._channels.get(endpoint)
+        if channel is None:
+            channel = self._channels[endpoint] = grpc.aio.insecure_channel(endpoint, options=CLIENT_OPTIONS)
+        return channel
+
+    @property
+    def _gateway(self) -> grpc.aio.Channel:
+        return self._channel(self.target)
+
+    async def _call(self, method: Any, request: Any, timeout: float) -> Any:
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.aio.UsageError as error:  # a channel that `close` took away under the call
+            raise ClientClosed(str(error), "CLIENT_CLOSED") from error
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
+
+    async def _retrying(self, attempt: Callable[[float], Awaitable[Result]], timeout: float) -> Result:
+        """Repeat an attempt while its error is retriable and time is left; backoff doubles, with full jitter."""
+        deadline = time.monotonic() + timeout
+        backoff = _BACKOFF_S
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return await attempt(max(min(left, _CALL_TIMEOUT_S), 0.1))
+            except (Unavailable, Overloaded) as error:
+                wait = max(random.uniform(0.5, 1.0) * backoff, error.delay_ms / 1000 if isinstance(error, Overloaded) else 0.0)
+                if left <= wait:
+                    raise
+                if error.reason == "PARTITION_MOVED" or isinstance(error, Unavailable):
+                    self._map = None
+                await asyncio.sleep(wait)
+                backoff = min(backoff * 2, _BACKOFF_S_MAX)
+
+    async def _current_map(self, timeout: float = _CALL_TIMEOUT_S) -> Map:
+        if self._map is None:
+            self._map_lock = self._map_lock or asyncio.Lock()
+            async with self._map_lock:
+                if self._map is None:
+                    stub = admin_pb2_grpc.AdminServiceStub(self._gateway)  # type: ignore[no-untyped-call]
+                    self._map = Map.of(await self._call(stub.GetMap, admin_pb2.GetMapRequest(), timeout))
+        return self._map
+
+    async def _from_gateway(self, service: Any, method: str, request: Any, timeout: float | None = None) -> Any:
+        async def attempt(left: float) -> Any:
+            return await self._call(getattr(service(self._gateway), method), request, left if timeout is None else timeout)
+
+        return await self._retrying(attempt, self.read_timeout if timeout is None else timeout)
+
+    # --- catalog --------------------------------------------------------------------------------------------------------
+
+    async def apply_catalog(self, catalog: str | os.PathLike[str] | Mapping[str, Any], *, force: bool = False, dry_run: bool = False) -> dict[str, Any]:
+        """Make a catalog (a YAML file's path, YAML text, or the same as a mapping) the grid's, all of it or nothing.
+
+        Returns {"version", "added", "changed", "losses", "backfills"}. Raises InvalidRequest with every fault, Refused when it would
+        lose state and `force` is not given.
+        """
+        request = catalog_pb2.ApplyCatalogRequest(source=catalog_source(catalog), force=force, dry_run=dry_run)
+        response = await self._from_gateway(catalog_pb2_grpc.CatalogServiceStub, "ApplyCatalog", request, 120.0)
+        self._map = None
+        change = response.change
+        return {
+            "version": response.version, "added": list(change.added), "changed": list(change.changed), "losses": list(change.losses),
+            "backfills": list(change.backfills),
+        }  # fmt: skip
+
+    async def catalog(self) -> dict[str, Any]:
+        """{"version", "source", "backfilling": {feature: percent}}."""
+        response = await self._from_gateway(catalog_pb2_grpc.CatalogServiceStub, "GetCatalog", catalog_pb2.GetCatalogRequest())
+        return {"version": response.version, "source": response.source, "backfilling": {f.name: f.percent for f in response.backfilling}}
+
+    # --- writes ---------------------------------------------------------------------------------------------------------
+
+    async def track(
+        self, user_id: str | int, event: str, properties: Mapping[str, Any] | None = None, *, time: Any = None, event_id: str | None = None
+    ) -> None:
+        """Buffer one event; it is sent soon, with others. `flush` tells how it ended. Waits while the buffer is full."""
+        self._check_open()
+        await self.buffer.add_async(event_row(user_id, event, properties, time, event_id))
+
+    async def flush(self) -> Report:
+        """Wait until everything tracked so far is acknowledged. Returns the report of what was delivered since the last flush.
+
+        Raises DeliveryUnknown with the events whose acknowledgement never came; they were not dropped silently.
+        """
+        return await self.buffer.flush()
+
+    async def _send_tracked(self, rows: list[EventRow]) -> Report:
+        return await self.deliver(events_batch(rows))
+
+    async def track_many(
+        self, event: str | Any, *, user_id: Any, time: Any = None, event_id: Any = None, **properties: Any
+    ) -> Report:
+        """Send columns of events and wait for the acknowledgement: lists, numpy, Arrow, pandas or polars, all of one length.
+
+        `event` is one name or a column of names; `time` ms since 1970 or datetimes (default: now). None (Arrow null) is a missing
+        property; NaN is refused. Raises DeliveryUnknown with row numbers.
+        """
+        return await self.deliver(event_columns(event, user_id, time, event_id, properties))
+
+    async def set(self, user_id: str | int, /, **attributes: Any) -> Report:
+        """Set attributes of a user; None unsets."""
+        return await self._update(attributes_batch([user_id_text(user_id)], [attributes]))
+
+    async def unset(self, user_id: str | int, /, *names: str) -> Report:
+        """Make attributes of a user NULL."""
+        return await self._update(attributes_batch([user_id_text(user_id)], [dict.fromkeys(names)]))
+
+    async def set_many(self, *, user_id: Any, **attributes: Any) -> Report:
+        """Set columns of attributes; None in a list (null in Arrow) unsets."""
+        ids = ids_of("user_id", user_id)
+        columns = [column_of(name, values, len(ids), unset=UNSET) for name, values in attributes.items()]
+        return await self._update(Batch(pb.FRAME_KIND_ATTRIBUTES, ids, np.empty(0, dtype=np.int64), columns=columns))
+
+    async def delete(self, *user_ids: str | int) -> Report:
+        """Erase users: from the acknowledgement on they do not exist. What was tracked before is sent first."""
+        return await self._update(deletes_batch([user_id_text(user_id) for user_id in user_ids]))
+
+    async def _update(self, batch: Batch) -> Report:
+        """Updates keep their order: one batch in flight, after what was tracked before."""
+        self._check_open()
+        self._updates = self._updates or asyncio.Lock()
+        async with self._updates:
+            await self.buffer.drain()
+            return await self.deliver(batch)
+
+    async def deliver(self, batch: Batch, *, first_batch: int | None = None) -> Report:
+        """Send a batch in pieces, at most 8 at once; each piece is numbered once, so that its retries count once."""
+        self._check_open()
+        if batch.rows == 0:
+            return Report()
+        self._sending = self._sending or asyncio.Semaphore(SENDING_MAX)
+        partitions = partitions_of(batch.ids, (await self._retrying(self._current_map, self.delivery_timeout)).partitions)
+        pieces = chunks(batch)
+        numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._deliver_piece(batch, rows, partitions, number)) for rows, number in zip(pieces, numbers, strict=True)]
+        report = Report()
+        unknown: list[int] = []
+        for task in tasks:
+            outcome = task.result()
+            if isinstance(outcome, DeliveryUnknown):
+                unknown += list(outcome.rows)
+            elif isinstance(outcome, ProfilegridError):
+                raise outcome
+            else:
+                report.add(outcome)
+        if unknown:
+            raise DeliveryUnknown(f"{len(unknown)} rows were not acknowledged within {self.delivery_timeout:g} s; they may or may not be counted", unknown)
+        report.rejections.sort(key=lambda rejection: rejection.row)
+        return report
+
+    async def _deliver_piece(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], number: int | None) -> Report | ProfilegridError:
+        """One numbered batch on the wire. Errors are returned: the other pieces go on."""
+        assert self._sending is not None
+        async with self._sending:
+            number = await self._take_number() if number is None else number
+            self._in_flight.add(number)
+            try:
+                return await self._deliver_rows(batch, rows, partitions, number)
+            except ProfilegridError as error:
+                return error
+            finally:
+                self._in_flight.discard(number)
+                if self._window_moved is not None:
+                    self._window_moved.set()
+
+    async def _take_number(self) -> int:
+        """The next batch number, when it is less than 64 above the oldest in flight: what shards remember."""
+        while self._in_flight and self._next_batch - min(self._in_flight) >= IN_FLIGHT_MAX:
+            self._window_moved = self._window_moved or asyncio.Event()
+            self._window_moved.clear()
+            await self._window_moved.wait()
+        number = self._next_batch
+        self._next_batch += 1
+        return number
+
+    async def _deliver_rows(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], number: int) -> Report:
+        """Send rows until every one is acknowledged, by the map of the moment."""
+        report = Report()
+        left = rows
+        deadline = time.monotonic() + self.delivery_timeout
+        backoff = _BACKOFF_S
+        while left.size:
+            retry, delay_s = left, backoff
+            try:
+                map_ = await self._current_map()
+                outcomes = await asyncio.gather(*(self._send(parcel, number) for parcel in split(batch, left, partitions, map_)))
+                retry, delay_s = self._sort_outcomes(outcomes, report, backoff)
+            except (Unavailable, Overloaded):
+                self._map = None
+            if not retry.size:
+                break
+            left = np.sort(retry)
+            if time.monotonic() + delay_s > deadline:
+                raise DeliveryUnknown(f"{left.size} rows were not acknowledged within {self.delivery_timeout:g} s", left.tolist())
+            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
+            backoff = min(backoff * 2, _BACKOFF_S_MAX)
+        return report
+
+    def _sort_outcomes(
+        self, outcomes: Sequence[tuple[Parcel, pb.IngestResponse | ProfilegridError]], report: Report, backoff: float
+    ) -> tuple[NDArray[np.int64], float]:
+        """Count what was acknowledged; returns the rows to send again and after how long. Raises what no retry helps."""
+        again, delay_s = [np.empty(0, dtype=np.int64)], backoff
+        fatal: ProfilegridError | None = None
+        for parcel, outcome in outcomes:
+            if isinstance(outcome, pb.IngestResponse):
+                report.accepted += outcome.accepted
+                report.duplicates += outcome.duplicates
+                report.rejections += [Rejection(int(parcel.rows[r.row]), r.reason, r.field, r.value, r.expected) for r in outcome.rejected]
+            elif outcome.retriable:
+                again.append(parcel.rows)
+                if isinstance(outcome, Overloaded):
+                    delay_s = max(delay_s, outcome.delay_ms / 1000)
+                else:
+                    self._map = None
+            else:
+                fatal = outcome
+        if fatal is not None:
+            raise fatal
+        return np.concatenate(again), delay_s
+
+    async def _send(self, parcel: Parcel, number: int) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
+        frame = parcel.frame
+        frame.producer_id, frame.batch_number, frame.acks = self._producer, number, self._acks
+        endpoint = self._map.endpoints.get(parcel.shard, "") if self._map is not None else ""
+        if not endpoint:
+            return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
+        stub = events_pb2_grpc.EventServiceStub(self._channel(endpoint))  # type: ignore[no-untyped-call]
+        try:
+            return parcel, await self._call(stub.Ingest, pb.IngestRequest(frame=frame), _CALL_TIMEOUT_S)
+        except ProfilegridError as error:
+            return parcel, error
+
+    # --- reads ----------------------------------------------------------------------------------------------------------
+
+    async def get(self, user_id: str | int, fields: Iterable[str] = (), *, as_of: Any = None) -> Profile:
+        """A user's profile: all fields or some. Calls made at the same time share one request a shard."""
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Profile] = loop.create_future()
+        key = (tuple(fields), None if as_of is None else time_ms(as_of))
+        waiting = self._reads.setdefault(key, [])
+        waiting.append((user_id_text(user_id), future))
+        if len(waiting) == 1:
+            loop.call_soon(self._start_read, key)
+        return await future
+
+    def _start_read(self, key: tuple[tuple[str, ...], int | None]) -> None:
+        waiting = self._reads.pop(key, None)
+        if waiting:
+            task = asyncio.get_running_loop().create_task(self._read_together(key, waiting))
+            task.add_done_callback(lambda done: done.exception())
+
+    async def _read_together(self, key: tuple[tuple[str, ...], int | None], waiting: list[tuple[str, asyncio.Future[Profile]]]) -> None:
+        user_ids = [user_id for user_id, _ in waiting]
+        try:
+            parts = await self._read_parts(Strings.of(user_ids), key[0], key[1])
+        except Exception as error:
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for part in parts:
+            for number, row in enumerate(part.rows.tolist()):
+                if not waiting[row][1].done():
+                    waiting[row][1].set_result(part.profile(user_ids[row], number))
+
+    async def get_many(self, user_ids: Any, fields: Iterable[str] = (), *, as_of: Any = None) -> Table:
+        """Profiles of many users as columns, in the order asked for."""
+        ids = ids_of("user_ids", user_ids)
+        moment = None if as_of is None else time_ms(as_of)
+        names = tuple(fields)
+        parts: list[Part] = []
+        for first in range(0, len(ids), READ_USERS_MAX):
+            rows = np.arange(first, min(first + READ_USERS_MAX, len(ids)))
+            for part in await self._read_parts(ids.take(rows), names, moment):
+                part.rows = part.rows + first
+                parts.append(part)
+        return Table(ids.to_list(), parts)
+
+    async def _read_parts(self, ids: Strings, fields: tuple[str, ...], as_of: int | None) -> list[Part]:
+        """One request a shard. `now` is taken here when not given: one for all shards."""
+        moment = now_ms() if as_of is None else as_of
+
+        async def attempt(left: float) -> list[Part]:
+            map_ = await self._current_map(left)
+            shards = map_.owners[partitions_of(ids, map_.partitions)]
+            return list(await asyncio.gather(*(self._read_shard(map_, s, ids, np.flatnonzero(shards == s), fields, moment, left) for s in np.unique(shards).tolist())))
+
+        return await self._retrying(attempt, self.read_timeout)
+
+    async def _read_shard(self, map_: Map, shard: int, ids: Strings, rows: NDArray[np.int64], fields: tuple[str, ...], as_of: int, timeout: float) -> Part:
+        endpoint = map_.endpoints.get(shard, "")
+        if not endpoint:
+            raise Unavailable(f"shard {shard} is down", "SHARD_DOWN")
+        mine = ids.take(rows)
+        request = profiles_pb2.BatchGetProfilesRequest(
+            fields=fields, as_of_ms=as_of, format=profiles_pb2.PROFILE_FORMAT_COLUMNS,
+            user_id_data=mine.data.tobytes(), user_id_ends=mine.ends.tobytes(),
+        )  # fmt: skip
+        stub = profiles_pb2_grpc.ProfileServiceStub(self._channel(endpoint))  # type: ignore[no-untyped-call]
+        response = await self._call(stub.BatchGetProfiles, request, timeout)
+        return Part.of(rows, response.columns)
+
+    async def watch(self, user_id: str | int, fields: Iterable[str] = ()) -> AsyncIterator[Profile]:
+        """The user's profile now, then again after each change; goes on over restarts of the shard until the caller stops."""
+        name = user_id_text(user_id)
+        ids = Strings.of([name])
+        request = profiles_pb2.WatchProfileRequest(user_id=name, fields=list(fields))
+        while True:
+            map_ = await self._retrying(self._current_map, self.read_timeout)
+            endpoint = map_.endpoints.get(int(map_.owners[partitions_of(ids, map_.partitions)[0]]), "")
+            try:
+                if endpoint:
+                    stub = profiles_pb2_grpc.ProfileServiceStub(self._channel(endpoint))  # type: ignore[no-untyped-call]
+                    async for response in stub.WatchProfile(request):
+                        yield profile_of(response.profile)
+            except grpc.RpcError as error:
+                typed_error = from_rpc(error)
+                if not typed_error.retriable:
+                    raise typed_error from None
+            self._map = None
+            await asyncio.sleep(_BACKOFF_S * 5)
+
+    # --- audiences ------------------------------------------------------------------------------------------------------
+
+    async def _segments(self, method: str, request: Any) -> Any:
+        return await self._from_gateway(segments_pb2_grpc.SegmentServiceStub, method, request)
+
+    async def count(self, rule: str, *, as_of: Any = None) -> int:
+        """How many users are in the audience."""
+        return int((await self.count_detailed(rule, as_of=as_of))["count"])
+
+    async def count_detailed(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
+        """{"count", "elapsed_ms", "as_of"}."""
+        response = await self._segments("Count", segments_pb2.CountRequest(rule=rule, as_of_ms=_moment(as_of)))
+        return {"count": response.count, "elapsed_ms": response.elapsed_ms, "as_of": response.as_of_ms}
+
+    async def list(self, rule: str, *, limit: int = 1000, page_token: str = "", as_of: Any = None) -> Page:
+        """One page of user ids. Who stays a member throughout is listed exactly once over all pages."""
+        request = segments_pb2.ListRequest(rule=rule, as_of_ms=_moment(as_of), page_size=limit, page_token=page_token)
+        response = await self._segments("List", request)
+        return Page(list(response.user_ids), response.next_page_token, response.as_of_ms)
+
+    async def members(self, rule: str, *, as_of: Any = None, page_size: int = 10_000) -> AsyncIterator[str]:
+        """Every user id of the audience, page by page."""
+        token = ""
+        while True:
+            page = await self.list(rule, limit=page_size, page_token=token, as_of=as_of)
+            for user_id in page.user_ids:
+                yield user_id
+            if not page.next:
+                return
+            token = page.next
+
+    async def contains(self, rule: str, user_ids: Iterable[str | int], *, as_of: Any = None) -> dict[str, bool]:
+        """Each user: in the audience or not."""
+        names = [user_id_text(user_id) for user_id in user_ids]
+        response = await self._segments("Contains", segments_pb2.ContainsRequest(rule=rule, as_of_ms=_moment(as_of), user_ids=names))
+        return dict(zip(names, response.contained, strict=True))
+
+    async def sample(self, rule: str, size: int, *, seed: int = 0, as_of: Any = None) -> Sequence[str]:
+        """`size` users drawn evenly from the audience; the same seed over the same audience draws the same ones."""
+        request = segments_pb2.SampleRequest(rule=rule, as_of_ms=_moment(as_of), size=size, seed=seed)
+        return list((await self._segments("Sample", request)).user_ids)
+
+    async def explain(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
+        """How the rule is evaluated: each clause, how many it matches, for how many it is NULL, time, hints."""
+        response = await self._segments("Explain", segments_pb2.ExplainRequest(rule=rule, as_of_ms=_moment(as_of)))
+        return {
+            "users": response.users, "matched": response.matched, "as_of": response.as_of_ms, "elapsed_ms": response.elapsed_ms,
+            "partitions": response.partitions, "hints": [*response.hints],
+            "clauses": [{"text": c.text, "matched": c.matched, "unknown": c.unknown} for c in response.clauses],
+        }  # fmt: skip
+
+    async def bitmap(self, rule: str, *, as_of: Any = None) -> bytes:
+        """The audience as a portable 64-bit roaring bitmap of user handles."""
+        return bytes((await self._segments("GetBitmap", segments_pb2.GetBitmapRequest(rule=rule, as_of_ms=_moment(as_of)))).bitmap)
+
+    async def export_batches(self, rule: str, *, as_of: Any = None) -> AsyncIterator[tuple[Sequence[str], int]]:
+        """(user ids, size of the whole audience) in batches."""
+        stub = segments_pb2_grpc.SegmentServiceStub(self._gateway)  # type: ignore[no-untyped-call]
+        try:
+            async for response in stub.Export(segments_pb2.ExportRequest(rule=rule, as_of_ms=_moment(as_of))):
+                packed = Strings(np.frombuffer(response.user_id_data, dtype=np.uint8), np.frombuffer(response.user_id_ends, dtype=np.uint32))
+                yield packed.to_list(), response.total
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
+
+    async def export(self, rule: str, path: str | os.PathLike[str], *, as_of: Any = None, progress: Callable[[int, int], None] | None = None) -> int:
+        """Write the audience's user ids to a file: .parquet, .csv or .jsonl by its name. Returns how many."""
+        from profilegrid.exporting import open_export
+
+        done = 0
+        with open_export(Path(path)) as write:
+            async for user_ids, total in self.export_batches(rule, as_of=as_of):
+                write(user_ids)
+                done += len(user_ids)
+                if progress is not None:
+                    progress(done, total)
+        return done
+
+    # --- operators ------------------------------------------------------------------------------------------------------
+
+    async def status(self) -> admin_pb2.GetStatusResponse:
+        """The map's version and each shard's state; answers while shards are down."""
+        return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "GetStatus", admin_pb2.GetStatusRequest())  # type: ignore[no-any-return]
+
+    async def dead_letters(self, limit: int = 100) -> Sequence[admin_pb2.DeadLetter]:
+        """Refused rows, newest first."""
+        response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "ListDeadLetters", admin_pb2.ListDeadLettersRequest(limit=limit))
+        return list(response.letters)
+
+    async def checkpoint(self) -> admin_pb2.CheckpointResponse:
+        """Write checkpoints of all partitions now."""
+        return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "Checkpoint", admin_pb2.CheckpointRequest(), 600.0)  # type: ignore[no-any-return]
+
+
+def event_row(user_id: Any, event: str, properties: Mapping[str, Any] | None, moment: Any, event_id: str | None) -> EventRow:
+    """One tracked event, checked while the caller is still there to see the TypeError."""
+    for name, value in (properties or {}).items():
+        if value is not None:
+            typed(name, value)
+    return user_id_text(user_id), event, now_ms() if moment is None else time_ms(moment), properties, event_id
+
+
+def catalog_source(catalog: str | os.PathLike[str] | Mapping[str, Any]) -> str:
+    """YAML text of a path, a text or a mapping."""
+    if isinstance(catalog, Mapping):
+        import json
+
+        return json.dumps(catalog, ensure_ascii=False)  # JSON is YAML
+    if isinstance(catalog, os.PathLike) or ("\n" not in catalog and catalog.endswith((".yaml", ".yml"))):
+        return Path(catalog).read_text(encoding="utf-8")
+    return catalog
+
+
+def profile_of(wire: profiles_pb2.Profile) -> Profile:
+    """A Profile of the row form."""
+    attributes = {name: plain_value(value) for name, value in sorted(wire.attributes.items())}
+    features = {name: plain_value(value) for name, value in sorted(wire.features.items())}
+    return Profile(wire.user_id, wire.exists, attributes, features, wire.as_of_ms, list(wire.approximate), list(wire.warnings))
+
+
+def plain_value(value: pb.Value) -> Any:
+    """The Python value of a wire value."""
+    match value.WhichOneof("kind"):
+        case "text_list":
+            return set(value.text_list.values)
+        case "number_map":
+            return dict(value.number_map.values)
+        case "ranked_list":
+            return [{"key": entry.key, "value": entry.value} for entry in value.ranked_list.entries]
+        case None | "null_value":
+            return None
+        case kind:
+            return getattr(value, kind)
+
+
+def _moment(as_of: Any) -> int | None:
+    return None if as_of is None else time_ms(as_of)

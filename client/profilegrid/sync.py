@@ -1,0 +1,207 @@
+"""Client: the same core from any thread. Each client has one background thread with the loop that AsyncClient runs in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar
+
+from profilegrid.aio import AsyncClient, event_row
+from profilegrid.errors import ClientClosed
+from profilegrid.results import Page, Profile, Report, Table
+from profilegrid.v1 import admin_pb2
+
+Result = TypeVar("Result")
+
+
+class Client:
+    """A grid, from any thread. Options as AsyncClient's. Close it, or use it in a `with`: that sends what is still buffered."""
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:7600",
+        *,
+        delivery_timeout: float = 120.0,
+        read_timeout: float = 10.0,
+        acks: Literal["durable", "fast"] = "durable",
+        producer_id: bytes | None = None,
+        track_rows_max: int = 10_000,
+        track_delay: float = 0.05,
+        track_buffer_rows_max: int = 500_000,
+        on_report: Callable[[Report], None] | None = None,
+    ) -> None:
+        self._core = AsyncClient(
+            target, delivery_timeout=delivery_timeout, read_timeout=read_timeout, acks=acks, producer_id=producer_id,
+            track_rows_max=track_rows_max, track_delay=track_delay, track_buffer_rows_max=track_buffer_rows_max, on_report=on_report,
+        )  # fmt: skip
+        self._delivery_timeout = delivery_timeout
+        self._pid = os.getpid()
+        self._is_closed = False
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="profilegrid", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Send what is buffered, wait for its acknowledgement, close. Raises DeliveryUnknown as `flush` does."""
+        if self._is_closed or os.getpid() != self._pid:
+            return
+        try:
+            self._run(self._core.close())
+        finally:
+            self._is_closed = True
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(5)
+
+    def _run(self, call: Coroutine[Any, Any, Result]) -> Result:
+        try:
+            self._check_open()
+        except ClientClosed:
+            call.close()
+            raise
+        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed("the client is closed", "CLIENT_CLOSED")
+        if os.getpid() != self._pid:
+            raise ClientClosed("the client belongs to the parent process; make a new one after fork", "CLIENT_FORKED")
+
+    def _iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:
+        """Pull an async iterator from this thread, item by item."""
+        end = object()
+
+        async def pull() -> Any:
+            return await anext(items, end)
+
+        try:
+            while (item := self._run(pull())) is not end:
+                yield item
+        finally:
+            if not self._is_closed:
+                self._run(items.aclose())  # type: ignore[attr-defined]
+
+    # --- catalog --------------------------------------------------------------------------------------------------------
+
+    def apply_catalog(self, catalog: str | os.PathLike[str] | Mapping[str, Any], *, force: bool = False, dry_run: bool = False) -> dict[str, Any]:
+        """As AsyncClient.apply_catalog."""
+        return self._run(self._core.apply_catalog(catalog, force=force, dry_run=dry_run))
+
+    def catalog(self) -> dict[str, Any]:
+        """As AsyncClient.catalog."""
+        return self._run(self._core.catalog())
+
+    # --- writes ---------------------------------------------------------------------------------------------------------
+
+    def track(self, user_id: str | int, event: str, properties: Mapping[str, Any] | None = None, *, time: Any = None, event_id: str | None = None) -> None:
+        """Buffer one event; it is sent soon, with others. Blocks while the buffer is full."""
+        self._check_open()
+        self._core.buffer.add_threadsafe(event_row(user_id, event, properties, time, event_id), self._loop, self._delivery_timeout)
+
+    def flush(self) -> Report:
+        """As AsyncClient.flush: returns when everything tracked so far is acknowledged, or raises."""
+        return self._run(self._core.flush())
+
+    def track_many(self, event: str | Any, *, user_id: Any, time: Any = None, event_id: Any = None, **properties: Any) -> Report:
+        """As AsyncClient.track_many."""
+        return self._run(self._core.track_many(event, user_id=user_id, time=time, event_id=event_id, **properties))
+
+    def set(self, user_id: str | int, /, **attributes: Any) -> Report:
+        """Set attributes of a user; None unsets."""
+        return self._run(self._core.set(user_id, **attributes))
+
+    def set_many(self, *, user_id: Any, **attributes: Any) -> Report:
+        """As AsyncClient.set_many."""
+        return self._run(self._core.set_many(user_id=user_id, **attributes))
+
+    def unset(self, user_id: str | int, /, *names: str) -> Report:
+        """Make attributes of a user NULL."""
+        return self._run(self._core.unset(user_id, *names))
+
+    def delete(self, *user_ids: str | int) -> Report:
+        """Erase users."""
+        return self._run(self._core.delete(*user_ids))
+
+    # --- reads ----------------------------------------------------------------------------------------------------------
+
+    def get(self, user_id: str | int, fields: Iterable[str] = (), *, as_of: Any = None) -> Profile:
+        """As AsyncClient.get; calls of several threads share requests."""
+        return self._run(self._core.get(user_id, fields, as_of=as_of))
+
+    def get_many(self, user_ids: Any, fields: Iterable[str] = (), *, as_of: Any = None) -> Table:
+        """As AsyncClient.get_many."""
+        return self._run(self._core.get_many(user_ids, fields, as_of=as_of))
+
+    def watch(self, user_id: str | int, fields: Iterable[str] = ()) -> Iterator[Profile]:
+        """As AsyncClient.watch."""
+        return self._iterate(self._core.watch(user_id, fields))
+
+    # --- audiences ------------------------------------------------------------------------------------------------------
+
+    def count(self, rule: str, *, as_of: Any = None) -> int:
+        """How many users are in the audience."""
+        return self._run(self._core.count(rule, as_of=as_of))
+
+    def count_detailed(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
+        """{"count", "elapsed_ms", "as_of"}."""
+        return self._run(self._core.count_detailed(rule, as_of=as_of))
+
+    def list(self, rule: str, *, limit: int = 1000, page_token: str = "", as_of: Any = None) -> Page:
+        """As AsyncClient.list."""
+        return self._run(self._core.list(rule, limit=limit, page_token=page_token, as_of=as_of))
+
+    def members(self, rule: str, *, as_of: Any = None, page_size: int = 10_000) -> Iterator[str]:
+        """As AsyncClient.members."""
+        token = ""
+        while True:
+            page = self.list(rule, limit=page_size, page_token=token, as_of=as_of)
+            yield from page.user_ids
+            if not page.next:
+                return
+            token = page.next
+
+    def contains(self, rule: str, user_ids: Iterable[str | int], *, as_of: Any = None) -> dict[str, bool]:
+        """As AsyncClient.contains."""
+        return self._run(self._core.contains(rule, user_ids, as_of=as_of))
+
+    def sample(self, rule: str, size: int, *, seed: int = 0, as_of: Any = None) -> Sequence[str]:
+        """As AsyncClient.sample."""
+        return self._run(self._core.sample(rule, size, seed=seed, as_of=as_of))
+
+    def explain(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
+        """As AsyncClient.explain."""
+        return self._run(self._core.explain(rule, as_of=as_of))
+
+    def bitmap(self, rule: str, *, as_of: Any = None) -> bytes:
+        """As AsyncClient.bitmap."""
+        return self._run(self._core.bitmap(rule, as_of=as_of))
+
+    def export(self, rule: str, path: str | os.PathLike[str], *, as_of: Any = None, progress: Callable[[int, int], None] | None = None) -> int:
+        """As AsyncClient.export."""
+        return self._run(self._core.export(rule, path, as_of=as_of, progress=progress))
+
+    # --- operators ------------------------------------------------------------------------------------------------------
+
+    def status(self) -> admin_pb2.GetStatusResponse:
+        """As AsyncClient.status."""
+        return self._run(self._core.status())
+
+    def dead_letters(self, limit: int = 100) -> Sequence[admin_pb2.DeadLetter]:
+        """As AsyncClient.dead_letters."""
+        return self._run(self._core.dead_letters(limit))
+
+    def checkpoint(self) -> admin_pb2.CheckpointResponse:
+        """As AsyncClient.checkpoint."""
+        return self._run(self._core.checkpoint())

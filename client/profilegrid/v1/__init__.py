@@ -1,0 +1,1 @@
+"""Generated from protos/profilegrid/v1; never edited by hand."""

@@ -1,0 +1,119 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetMapRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ShardAddress(_message.Message):
+    __slots__ = ("id", "endpoint")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    endpoint: str
+    def __init__(self, id: _Optional[int] = ..., endpoint: _Optional[str] = ...) -> None: ...
+
+class GetMapResponse(_message.Message):
+    __slots__ = ("map_version", "partitions", "catalog_version", "shards", "owners", "epochs")
+    MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    OWNERS_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    map_version: int
+    partitions: int
+    catalog_version: int
+    shards: _containers.RepeatedCompositeFieldContainer[ShardAddress]
+    owners: bytes
+    epochs: bytes
+    def __init__(self, map_version: _Optional[int] = ..., partitions: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., owners: _Optional[bytes] = ..., epochs: _Optional[bytes] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ShardStatus(_message.Message):
+    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_LETTERS_FIELD_NUMBER: _ClassVar[int]
+    TURN_MS_MAX_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    RECOVERED_USERS_FIELD_NUMBER: _ClassVar[int]
+    RECOVERED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    state: str
+    pid: int
+    endpoint: str
+    partitions: int
+    users: int
+    memory_bytes: int
+    events: int
+    dead_letters: int
+    turn_ms_max: float
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    recovered_users: int
+    recovered_seconds: float
+    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ...) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("map_version", "catalog_version", "shards")
+    MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CATALOG_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    map_version: int
+    catalog_version: int
+    shards: _containers.RepeatedCompositeFieldContainer[ShardStatus]
+    def __init__(self, map_version: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ...) -> None: ...
+
+class CheckpointRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CheckpointResponse(_message.Message):
+    __slots__ = ("partitions", "seconds")
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    partitions: int
+    seconds: float
+    def __init__(self, partitions: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
+
+class ListDeadLettersRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class DeadLetter(_message.Message):
+    __slots__ = ("time_ms", "reason", "field", "value", "expected", "event_json")
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_FIELD_NUMBER: _ClassVar[int]
+    EVENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    time_ms: int
+    reason: str
+    field: str
+    value: str
+    expected: str
+    event_json: str
+    def __init__(self, time_ms: _Optional[int] = ..., reason: _Optional[str] = ..., field: _Optional[str] = ..., value: _Optional[str] = ..., expected: _Optional[str] = ..., event_json: _Optional[str] = ...) -> None: ...
+
+class ListDeadLettersResponse(_message.Message):
+    __slots__ = ("letters",)
+    LETTERS_FIELD_NUMBER: _ClassVar[int]
+    letters: _containers.RepeatedCompositeFieldContainer[DeadLetter]
+    def __init__(self, letters: _Optional[_Iterable[_Union[DeadLetter, _Mapping]]] = ...) -> None: ...
