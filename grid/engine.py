@@ -180,7 +180,7 @@ class Engine:
         rows, updates = None, []
         if frame.kind == "events":
             rows = judge_events(judge, self.catalog, self.received_ms)
-            self._reserve_properties(judge, rows, reserved)
+            self.reserve_properties(judge, rows, reserved)
         elif frame.kind == "attributes":
             updates = judge_attributes(judge, self.catalog)
             self._reserve_attributes(judge, updates, reserved)
@@ -195,7 +195,8 @@ class Engine:
         self._remember(judged)
         return judged
 
-    def _reserve_properties(self, judge: Judge, rows: Rows, reserved: list[Reserved]) -> None:
+    def reserve_properties(self, judge: Judge, rows: Rows, reserved: list[Reserved]) -> None:
+        """Give codes to the words of properties that features must return; rows whose word no longer fits are refused."""
         for (name, type_), key in self._coded.items():
             column = rows.columns.get((name, type_))
             if column is None or column.words is None:

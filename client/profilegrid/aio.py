@@ -100,7 +100,8 @@ class AsyncClient:
 
     # --- connections and retries ----------------------------------------------------------------------------------------
 
-    def _channel(self, endpoint: str) -> grpc.aio.Channel:
+    def channel(self, endpoint: str) -> grpc.aio.Channel:
+        """The connection to an endpoint, kept while the client is open."""
         self._check_open()
         channel = self._channels.get(endpoint)
         if channel is None:
@@ -109,7 +110,7 @@ class AsyncClient:
 
     @property
     def _gateway(self) -> grpc.aio.Channel:
-        return self._channel(self.target)
+        return self.channel(self.target)
 
     async def _call(self, method: Any, request: Any, timeout: float) -> Any:
         try:
@@ -136,7 +137,8 @@ class AsyncClient:
                 await asyncio.sleep(wait)
                 backoff = min(backoff * 2, _BACKOFF_S_MAX)
 
-    async def _current_map(self, timeout: float = _CALL_TIMEOUT_S) -> Map:
+    async def map(self, timeout: float = _CALL_TIMEOUT_S) -> Map:
+        """The partition map, fetched once and again after it proved stale."""
         if self._map is None:
             self._map_lock = self._map_lock or asyncio.Lock()
             async with self._map_lock:
@@ -234,7 +236,7 @@ class AsyncClient:
         if batch.rows == 0:
             return Report()
         self._sending = self._sending or asyncio.Semaphore(SENDING_MAX)
-        partitions = partitions_of(batch.ids, (await self._retrying(self._current_map, self.delivery_timeout)).partitions)
+        partitions = partitions_of(batch.ids, (await self._retrying(self.map, self.delivery_timeout)).partitions)
         pieces = chunks(batch)
         numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
         async with asyncio.TaskGroup() as group:
@@ -288,8 +290,8 @@ class AsyncClient:
         while left.size:
             retry, delay_s = left, backoff
             try:
-                map_ = await self._current_map()
-                outcomes = await asyncio.gather(*(self._send(parcel, number) for parcel in split(batch, left, partitions, map_)))
+                map_ = await self.map()
+                outcomes = await asyncio.gather(*(self._send(parcel, number, map_) for parcel in split(batch, left, partitions, map_)))
                 retry, delay_s = self._sort_outcomes(outcomes, report, backoff)
             except (Unavailable, Overloaded):
                 self._map = None
@@ -325,13 +327,13 @@ class AsyncClient:
             raise fatal
         return np.concatenate(again), delay_s
 
-    async def _send(self, parcel: Parcel, number: int) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
+    async def _send(self, parcel: Parcel, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
         frame = parcel.frame
         frame.producer_id, frame.batch_number, frame.acks = self._producer, number, self._acks
-        endpoint = self._map.endpoints.get(parcel.shard, "") if self._map is not None else ""
+        endpoint = map_.endpoints.get(parcel.shard, "")
         if not endpoint:
             return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
-        stub = events_pb2_grpc.EventServiceStub(self._channel(endpoint))  # type: ignore[no-untyped-call]
+        stub = events_pb2_grpc.EventServiceStub(self.channel(endpoint))  # type: ignore[no-untyped-call]
         try:
             return parcel, await self._call(stub.Ingest, pb.IngestRequest(frame=frame), _CALL_TIMEOUT_S)
         except ProfilegridError as error:
@@ -389,7 +391,7 @@ class AsyncClient:
         moment = now_ms() if as_of is None else as_of
 
         async def attempt(left: float) -> list[Part]:
-            map_ = await self._current_map(left)
+            map_ = await self.map(left)
             shards = map_.owners[partitions_of(ids, map_.partitions)]
             return list(await asyncio.gather(*(self._read_shard(map_, s, ids, np.flatnonzero(shards == s), fields, moment, left) for s in np.unique(shards).tolist())))
 
@@ -404,7 +406,7 @@ class AsyncClient:
             fields=fields, as_of_ms=as_of, format=profiles_pb2.PROFILE_FORMAT_COLUMNS,
             user_id_data=mine.data.tobytes(), user_id_ends=mine.ends.tobytes(),
         )  # fmt: skip
-        stub = profiles_pb2_grpc.ProfileServiceStub(self._channel(endpoint))  # type: ignore[no-untyped-call]
+        stub = profiles_pb2_grpc.ProfileServiceStub(self.channel(endpoint))  # type: ignore[no-untyped-call]
         response = await self._call(stub.BatchGetProfiles, request, timeout)
         return Part.of(rows, response.columns)
 
@@ -414,11 +416,11 @@ class AsyncClient:
         ids = Strings.of([name])
         request = profiles_pb2.WatchProfileRequest(user_id=name, fields=list(fields))
         while True:
-            map_ = await self._retrying(self._current_map, self.read_timeout)
+            map_ = await self._retrying(self.map, self.read_timeout)
             endpoint = map_.endpoints.get(int(map_.owners[partitions_of(ids, map_.partitions)[0]]), "")
             try:
                 if endpoint:
-                    stub = profiles_pb2_grpc.ProfileServiceStub(self._channel(endpoint))  # type: ignore[no-untyped-call]
+                    stub = profiles_pb2_grpc.ProfileServiceStub(self.channel(endpoint))  # type: ignore[no-untyped-call]
                     async for response in stub.WatchProfile(request):
                         yield profile_of(response.profile)
             except grpc.RpcError as error:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from profilegrid.columns import Batch, Strings
 from profilegrid.v1 import admin_pb2, events_pb2 as pb
 
-FRAME_ROWS_MAX = 50_000
+FRAME_ROWS_MAX = 30_000
 FRAME_BYTES_MAX = 8 << 20
 
 

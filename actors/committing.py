@@ -1,0 +1,187 @@
+"""Group commit. The order is the promise: verdict, log, columns, acknowledgement.
+
+    inbox --take--> prepare --(one group ahead)--> append in a thread --> apply --> acknowledge
+
+While a group is being fsynced the loop prepares the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from grid.engine import Engine, Reply
+from grid.errors import GridError, Overloaded, WriteFailed
+from grid.frame import Frame
+from grid.group import Group, Judged
+from grid.state.users import Slots
+from grid.storage.store import Store
+
+log = logging.getLogger("profilegrid")
+GROUP_BYTES_MAX = 1 << 20
+GROUP_ROWS_MAX = 20_000
+INBOX_BYTES_MAX = 64 << 20
+RETRY_MS = 250
+
+
+@dataclass(slots=True)
+class Work:
+    """A frame that waits for its acknowledgement."""
+
+    frame: Frame
+    nbytes: int
+    reply: asyncio.Future[Reply]
+
+
+class Committer:
+    """Commits frames of one shard. Lives in the shard's loop; `quiet` gives others a moment when nothing is under way."""
+
+    def __init__(self, engine: Engine, store: Store, on_applied: Callable[[Slots], None]) -> None:
+        self._engine, self._store, self._on_applied = engine, store, on_applied
+        self._inbox: deque[Work] = deque()
+        self._inbox_bytes = 0
+        self._arrived = asyncio.Event()
+        self._prepared: asyncio.Queue[tuple[Group, list[Work]]] = asyncio.Queue(maxsize=1)
+        self._preparing = asyncio.Lock()
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.events = 0
+        self.dead_letters = 0
+        self.turn_ms_max = 0.0
+
+    def start(self) -> None:
+        """Begin to commit."""
+        self._tasks = [asyncio.create_task(self._prepare_forever()), asyncio.create_task(self._commit_forever())]
+        for task in self._tasks:
+            task.add_done_callback(_die_of_bugs)
+
+    async def stop(self) -> None:
+        """Commit what has arrived, then end."""
+        while self._inbox:
+            await asyncio.sleep(0.005)
+        async with self.quiet():
+            for task in self._tasks:
+                task.remove_done_callback(_die_of_bugs)
+                task.cancel()
+
+    async def commit(self, frame: Frame, nbytes: int) -> Reply:
+        """Returns when the frame is durable and applied. Raises Overloaded at once when the inbox is full, GridError when refused."""
+        if self._inbox_bytes + nbytes > INBOX_BYTES_MAX:
+            raise Overloaded("the shard's inbox", self._inbox_bytes, INBOX_BYTES_MAX, RETRY_MS)
+        work = Work(frame, nbytes, asyncio.get_running_loop().create_future())
+        self._inbox.append(work)
+        self._inbox_bytes += nbytes
+        self._arrived.set()
+        return await work.reply
+
+    @contextlib.asynccontextmanager
+    async def quiet(self) -> AsyncIterator[None]:
+        """Nothing between inbox and columns: catalog changes, checkpoint dumps and backfills happen here. Keep it short."""
+        async with self._preparing:
+            await self._idle.wait()
+            yield
+
+    # --- the pipeline -----------------------------------------------------------------------------------------------------
+
+    async def _take(self) -> list[Work]:
+        """Waiting frames up to a group's size, at least one."""
+        while not self._inbox:
+            self._arrived.clear()
+            await self._arrived.wait()
+        taken, nbytes, rows = [], 0, 0
+        while self._inbox and (not taken or (nbytes + self._inbox[0].nbytes <= GROUP_BYTES_MAX and rows + self._inbox[0].frame.rows <= GROUP_ROWS_MAX)):
+            work = self._inbox.popleft()
+            nbytes += work.nbytes
+            rows += work.frame.rows
+            taken.append(work)
+        self._inbox_bytes -= nbytes
+        return taken
+
+    async def _prepare_forever(self) -> None:
+        while True:
+            works = await self._take()
+            async with self._preparing:
+                group, admitted = self._prepare(works)
+                if admitted:
+                    self._under_way += 1
+                    self._idle.clear()
+                    await self._prepared.put((group, admitted))
+
+    def _prepare(self, works: list[Work]) -> tuple[Group, list[Work]]:
+        """The group of the frames that may be taken; the others are refused, each with its own error."""
+        started = time.perf_counter()
+        judged: list[Judged] = []
+        reserved = []
+        admitted = []
+        received_ms = time.time_ns() // 1_000_000
+        for work in works:
+            try:
+                self._engine.admit(work.frame)
+            except GridError as error:
+                _settle(work, error)
+                continue
+            # One at a time: what a frame reserves must be seen by the next.
+            group = self._engine.prepare([work.frame], received_ms)
+            judged += group.judged
+            reserved += group.reserved
+            admitted.append(work)
+        self._turn(started)
+        return Group(self._engine.received_ms, self._engine.catalog.version, judged, reserved), admitted
+
+    async def _commit_forever(self) -> None:
+        while True:
+            group, works = await self._prepared.get()
+            if group.has_news:
+                try:
+                    await asyncio.to_thread(self._store.append, group, is_durable=any(work.frame.is_durable for work in works))
+                except WriteFailed as error:
+                    _stop_at_once(error)
+            started = time.perf_counter()
+            touched = self._engine.apply(group)
+            for judged, work in zip(group.judged, works, strict=True):
+                reply = self._engine.reply(judged)
+                self.events += reply.accepted if judged.frame.kind == "events" else 0
+                _settle(work, reply)
+            if any(judged.rejections for judged in group.judged):
+                self.dead_letters += self._store.keep_dead_letters(group)
+            self._turn(started)
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._idle.set()
+            if touched.size:
+                self._on_applied(np.unique(touched))
+
+    def _turn(self, started: float) -> None:
+        self.turn_ms_max = max(self.turn_ms_max, (time.perf_counter() - started) * 1000)
+
+
+def _settle(work: Work, outcome: Reply | GridError) -> None:
+    if work.reply.done():  # the caller went away
+        return
+    if isinstance(outcome, Reply):
+        work.reply.set_result(outcome)
+    else:
+        work.reply.set_exception(outcome)
+
+
+def _stop_at_once(error: Exception) -> None:
+    """After a failed write its outcome is unknown: nothing may be acknowledged, the process starts over and recovers."""
+    log.critical("%s", error)
+    os._exit(70)
+
+
+def _die_of_bugs(task: asyncio.Task[None]) -> None:
+    """A pipeline that ended would leave callers waiting for ever; a restart recovers."""
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("the commit pipeline failed", exc_info=task.exception())
+        os._exit(71)

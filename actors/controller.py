@@ -1,0 +1,283 @@
+"""The controller: the partition map, epochs, catalogs, and the life of shards and coordinator. One per grid, by a lock on its folder.
+
+Its fsynced file is the authority; Ray only restarts processes. Every new life of a shard gets raised epochs, persisted before the
+shard hears of them, so that a stale owner's frames are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from actors.names import COORDINATOR, NAMESPACE, shard_name
+from actors.serving import ShardConfig
+from grid.catalog import Catalog, Change, compare, load_catalog
+from grid.errors import CatalogWouldLose, DataFolderForeign
+from grid.storage.files import own, replace_file
+
+log = logging.getLogger("profilegrid")
+FORMAT = 1
+HEARTBEAT_S = 0.25
+HEALTH_TIMEOUT_S = 2.0
+INSTALL_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class GridConfig:
+    """What `up` asks for."""
+
+    folder: str
+    shards: int = 2
+    partitions: int = 64
+    host: str = "127.0.0.1"
+    port: int = 7600
+    memory_bytes_max: int = 8 << 30
+    keep_log: bool = False
+    checkpoint_every_s: float = 300.0
+
+
+@dataclass(slots=True)
+class State:
+    """What survives: written whole, fsynced, before anyone acts on it."""
+
+    partitions: int
+    shards: int
+    seed: int
+    owners: list[int]
+    epochs: list[int]
+    map_version: int = 1
+    catalog_version: int = 0
+    catalogs: dict[int, str] = field(default_factory=dict)
+
+    def pack(self) -> bytes:
+        """For the disk."""
+        return msgpack.packb([FORMAT, self.partitions, self.shards, self.seed, self.owners, self.epochs, self.map_version, self.catalog_version, self.catalogs])
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> State:
+        """Inverse of `pack`. Raises ValueError for another format."""
+        version, *fields = msgpack.unpackb(raw, strict_map_key=False)
+        if version != FORMAT:
+            raise ValueError(f"format {version}, this version reads {FORMAT}")
+        return cls(*fields)
+
+
+class Controller:
+    """Decides who owns what and which catalog holds; never sees a user or an event. A restart reads its file and goes on."""
+
+    def __init__(self, config: GridConfig) -> None:
+        self._config = config
+        self._folder = Path(config.folder) / "controller"
+        self._state: State
+        self._health: dict[int, dict[str, Any]] = {}
+        self._starting: set[int] = set()
+        self._started: asyncio.Task[None] | None = None
+        self._coordinator_port = 0
+        self._catalog_lock = asyncio.Lock()
+        self._is_stopping = False
+        self._problem = ""
+
+    # --- life ---------------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the folder, read or make the state, look after the actors from now on. Safe to call again; every call does so."""
+        if self._started is None:
+            self._started = asyncio.create_task(self._start())
+        try:
+            await asyncio.shield(self._started)
+        except Exception:
+            self._started = None
+            raise
+
+    async def _start(self) -> None:
+        self._owner = await asyncio.to_thread(own, self._folder, timeout_s=30.0)
+        path = self._folder / "state.bin"
+        if path.exists():
+            try:
+                self._state = State.unpack(path.read_bytes())
+            except (ValueError, TypeError) as error:
+                raise DataFolderForeign(str(path), str(error)) from error
+            if self._state.shards != self._config.shards:
+                raise DataFolderForeign(self._config.folder, f"was made with {self._state.shards} shards; start it with --shards {self._state.shards}")
+        else:
+            owners = [partition % self._config.shards for partition in range(self._config.partitions)]
+            self._state = State(self._config.partitions, self._config.shards, secrets.randbits(63), owners, [0] * self._config.partitions)
+            self._save()
+        self._watch = asyncio.create_task(self._look_after_forever())
+
+    def _save(self) -> None:
+        replace_file(self._folder / "state.bin", self._state.pack())
+
+    async def _look_after_forever(self) -> None:
+        """Heartbeats: whoever is new gets started, whoever is gone is started by Ray and then by us."""
+        while not self._is_stopping:
+            await asyncio.gather(*(self._look_after(shard) for shard in range(self._state.shards)), self._look_after_coordinator(), return_exceptions=True)
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _look_after(self, shard: int) -> None:
+        actor = self._shard_actor(shard)
+        try:
+            health = await asyncio.wait_for(_as_future(actor.health.remote()), HEALTH_TIMEOUT_S)
+        except Exception:
+            self._health.pop(shard, None)
+            return
+        if health["state"] == "new" and shard not in self._starting:
+            await self._start_shard(shard, actor)
+            return
+        if self._health.get(shard, {}).get("endpoint") != health["endpoint"]:
+            self._state.map_version += 1
+        self._health[shard] = health
+        if health["state"] == "serving" and health["catalog_version"] < self._state.catalog_version:
+            await self._install(shard)
+
+    async def _start_shard(self, shard: int, actor: Any) -> None:
+        """A new life: raise its epochs, persist them, then let it recover and serve."""
+        self._starting.add(shard)
+        try:
+            for partition, owner in enumerate(self._state.owners):
+                if owner == shard:
+                    self._state.epochs[partition] += 1
+            self._state.map_version += 1
+            self._save()
+            epochs = {p: self._state.epochs[p] for p, owner in enumerate(self._state.owners) if owner == shard}
+            await _as_future(actor.start.remote(epochs, self._state.seed))
+            if self._state.catalog_version:
+                await self._install(shard)
+            self._problem = ""
+        except Exception as error:
+            self._problem = f"shard {shard} does not start: {_cause(error)}"
+            log.error("%s", self._problem)
+            await asyncio.sleep(1.0)
+        finally:
+            self._starting.discard(shard)
+
+    async def _install(self, shard: int) -> None:
+        """Bring a shard to the current catalog, one version after another: the log refers to each."""
+        for version in sorted(self._state.catalogs):
+            await asyncio.wait_for(_as_future(self._shard_actor(shard).install_catalog.remote(version, self._state.catalogs[version])), INSTALL_TIMEOUT_S)
+
+    async def _look_after_coordinator(self) -> None:
+        import ray
+
+        coordinator = ray.get_actor(COORDINATOR, namespace=NAMESPACE)
+        with contextlib.suppress(Exception):
+            health = await asyncio.wait_for(_as_future(coordinator.health.remote()), HEALTH_TIMEOUT_S)
+            if health["state"] == "new":
+                try:
+                    await asyncio.wait_for(_as_future(coordinator.start.remote(self._config.host, self._config.port)), 30.0)
+                except Exception as error:
+                    self._problem = _cause(error)
+
+    def _shard_actor(self, shard: int) -> Any:
+        """The shard's actor, made when it does not exist."""
+        import ray
+
+        from actors.shard import Shard
+
+        config = ShardConfig(
+            shard, str(Path(self._config.folder) / f"shard-{shard}"), self._state.partitions, self._config.host, self._config.memory_bytes_max,
+            self._config.keep_log, self._config.checkpoint_every_s,
+        )  # fmt: skip
+        remote = ray.remote(Shard).options(
+            name=shard_name(shard), namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1, max_task_retries=0,
+            num_cpus=0, max_concurrency=1000, concurrency_groups={"control": 4},
+        )  # fmt: skip
+        return remote.remote(config)
+
+    async def stop(self) -> None:
+        """Let every shard drain and checkpoint; nobody is started again."""
+        await self.start()
+        self._is_stopping = True
+        actors = [self._shard_actor(shard) for shard in range(self._state.shards)]
+        await asyncio.gather(*(asyncio.wait_for(_as_future(actor.stop.remote()), 120.0) for actor in actors), return_exceptions=True)
+
+    # --- what is asked of it ----------------------------------------------------------------------------------------------------
+
+    async def map(self) -> dict[str, Any]:
+        """The partition map as clients route by it."""
+        await self.start()
+        state = self._state
+        endpoints = {shard: self._health.get(shard, {}).get("endpoint", "") for shard in range(state.shards)}
+        return {
+            "map_version": state.map_version, "partitions": state.partitions, "catalog_version": state.catalog_version, "endpoints": endpoints,
+            "owners": np.array(state.owners, dtype=np.uint16).tobytes(), "epochs": np.array(state.epochs, dtype=np.uint64).tobytes(),
+        }  # fmt: skip
+
+    async def status(self) -> dict[str, Any]:
+        """The map's version, each shard's health, and what keeps the grid from serving."""
+        await self.start()
+        shards = []
+        for shard in range(self._state.shards):
+            health = self._health.get(shard, {"state": "recovering" if shard in self._starting else "down", "endpoint": ""})
+            is_behind = health["state"] == "serving" and health.get("catalog_version", 0) < self._state.catalog_version
+            shards.append({**health, "id": shard, "state": "recovering" if is_behind else health["state"], "partitions": self._state.owners.count(shard)})
+        return {"map_version": self._state.map_version, "catalog_version": self._state.catalog_version, "shards": shards, "problem": self._problem}
+
+    async def catalog(self) -> tuple[int, str]:
+        """(version, source) of the current catalog."""
+        await self.start()
+        return self._state.catalog_version, self._state.catalogs.get(self._state.catalog_version, "")
+
+    async def apply_catalog(self, source: str, *, force: bool, dry_run: bool) -> tuple[int, Change]:
+        """Validate a catalog whole, then make it the grid's: fsynced here first, then installed in every shard that is up.
+
+        Raises CatalogInvalid with every fault, CatalogWouldLose unless forced. A shard that is down installs it before it serves.
+        """
+        await self.start()
+        async with self._catalog_lock:
+            version, current = self._state.catalog_version, self._state.catalogs.get(self._state.catalog_version, "")
+            old = load_catalog(current, version) if version else Catalog()
+            new = load_catalog(source, version + 1)
+            change = compare(old, new)
+            if version and change.is_empty:
+                return version, change
+            if change.losses and not force and not dry_run:
+                raise CatalogWouldLose(change.losses)
+            if dry_run:
+                return version, change
+            self._state.catalogs[version + 1] = source
+            self._state.catalog_version = version + 1
+            self._state.map_version += 1
+            self._save()
+            up = [shard for shard, health in self._health.items() if health["state"] == "serving"]
+            results = await asyncio.gather(*(self._install(shard) for shard in up), return_exceptions=True)
+            for shard, result in zip(up, results, strict=True):
+                if isinstance(result, BaseException):
+                    log.warning("shard %d installs catalog %d when it is back: %s", shard, version + 1, _cause(result))
+                elif shard in self._health:
+                    self._health[shard]["catalog_version"] = version + 1
+            return version + 1, change
+
+    async def checkpoint(self) -> tuple[int, float]:
+        """Checkpoint every shard. Returns (partitions, seconds)."""
+        await self.start()
+        started = time.monotonic()
+        counts = await asyncio.gather(*(_as_future(self._shard_actor(shard).checkpoint.remote()) for shard in range(self._state.shards)))
+        return sum(counts), time.monotonic() - started
+
+    async def dead_letters(self, limit: int) -> list[bytes]:
+        """The newest refused rows of all shards that are up."""
+        await self.start()
+        calls = [_as_future(self._shard_actor(shard).dead_letters.remote(limit)) for shard in self._health]
+        lists = await asyncio.gather(*(asyncio.wait_for(call, 10.0) for call in calls), return_exceptions=True)
+        letters = [letter for found in lists if isinstance(found, list) for letter in found]
+        return sorted(letters, key=lambda raw: -msgpack.unpackb(raw)["time"])[:limit]
+
+
+async def _as_future(reference: Any) -> Any:
+    return await reference
+
+
+def _cause(error: BaseException) -> str:
+    """The message of what a Ray call failed with, without Ray's traceback."""
+    cause = getattr(error, "cause", None) or error.__cause__ or error
+    return str(cause).strip().splitlines()[-1] if str(cause).strip() else type(cause).__name__

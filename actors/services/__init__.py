@@ -1,0 +1,1 @@
+"""gRPC services: message to domain, engine call, domain to message."""

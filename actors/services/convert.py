@@ -1,0 +1,216 @@
+"""Wire messages to the domain and back. Nothing of protobuf travels further in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grid.catalog import Catalog
+from grid.engine import Reply
+from grid.errors import FrameInvalid
+from grid.frame import Column, Frame, FrameKind
+from grid.reading import Profiles
+from grid.state.dictionary import Strings
+from grid.state.features import Reading
+from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
+from profilegrid.results import Part, Profile
+from profilegrid.v1 import events_pb2, profiles_pb2
+
+_KINDS: dict[int, FrameKind] = {
+    events_pb2.FRAME_KIND_EVENTS: "events", events_pb2.FRAME_KIND_ATTRIBUTES: "attributes", events_pb2.FRAME_KIND_DELETES: "deletes",
+}  # fmt: skip
+_TYPES: dict[int, Any] = {
+    events_pb2.COLUMN_TYPE_INT: ("int", np.int64), events_pb2.COLUMN_TYPE_FLOAT: ("float", np.float64), events_pb2.COLUMN_TYPE_BOOL: ("bool", np.uint8),
+    events_pb2.COLUMN_TYPE_TIMESTAMP: ("timestamp", np.int64), events_pb2.COLUMN_TYPE_TEXT: ("text", np.uint32), events_pb2.COLUMN_TYPE_TEXTS: ("texts", np.uint32),
+}  # fmt: skip
+
+
+def _array(field: str, raw: bytes, dtype: Any) -> NDArray[Any]:
+    size = np.dtype(dtype).itemsize
+    if len(raw) % size:
+        raise FrameInvalid(field, f"{len(raw)} bytes", f"a multiple of {size}")
+    return np.frombuffer(raw, dtype=dtype)
+
+
+def strings(field: str, data: bytes, ends: bytes) -> Strings:
+    return Strings(np.frombuffer(data, dtype=np.uint8), _array(f"{field}_ends", ends, np.uint32))
+
+
+def frame(wire: events_pb2.Frame) -> Frame:
+    """A frame of the wire, as views of its bytes. Raises FrameInvalid where lengths cannot be; the engine checks the rest."""
+    kind = _KINDS.get(wire.kind)
+    if kind is None:
+        raise FrameInvalid("kind", str(wire.kind), "FRAME_KIND_EVENTS, FRAME_KIND_ATTRIBUTES or FRAME_KIND_DELETES")
+    if wire.batch_number == 0:
+        raise FrameInvalid("batch_number", "0", "a number from 1 up")
+    has_event_ids = bool(wire.event_id_ends)
+    return Frame(
+        kind, wire.producer_id, wire.batch_number, wire.catalog_version,
+        _array("partitions", wire.partitions, np.uint16), _array("partition_rows", wire.partition_rows, np.uint32),
+        _array("epochs", wire.epochs, np.uint64), strings("user_id", wire.user_id_data, wire.user_id_ends),
+        _array("times_ms", wire.times_ms, np.int64), list(wire.event_names), _array("events", wire.events, np.uint16),
+        [_column(column) for column in wire.columns],
+        strings("event_id", wire.event_id_data, wire.event_id_ends) if has_event_ids else None,
+        wire.acks != events_pb2.ACKS_FAST,
+    )  # fmt: skip
+
+
+def _column(wire: events_pb2.Column) -> Column:
+    where = f"columns.{wire.name}"
+    if wire.type not in _TYPES:
+        raise FrameInvalid(f"{where}.type", str(wire.type), "a column type")
+    name, dtype = _TYPES[wire.type]
+    presence = np.frombuffer(wire.presence, dtype=np.uint8) if wire.presence else None
+    is_text = name in ("text", "texts")
+    words = strings(f"{where}.dictionary", wire.dictionary_data, wire.dictionary_ends) if is_text else None
+    ends = _array(f"{where}.list_ends", wire.list_ends, np.uint32) if name == "texts" else None
+    return Column(wire.name, name, presence, _array(f"{where}.values", wire.values, dtype), words, ends)
+
+
+def ingest_response(reply: Reply) -> events_pb2.IngestResponse:
+    """What the sender of a frame is told."""
+    rejected = [events_pb2.RejectedRow(row=r.row, reason=r.reason, field=r.field, value=r.value, expected=r.expected) for r in reply.rejections]
+    return events_pb2.IngestResponse(accepted=reply.accepted, duplicates=reply.duplicates, rejected=rejected)
+
+
+# --- the row form: converted by the client's own code, as `track` is -----------------------------------------------------
+
+
+def rows_batch(wire: events_pb2.EventRows, now_ms: int) -> Batch:
+    """A batch of events that came as rows."""
+    rows = [(e.user_id, e.name, e.time_ms or now_ms, {name: python_value(v) for name, v in e.properties.items()}, e.event_id or None) for e in wire.events]
+    return events_batch(rows)
+
+
+def updates_batch(wire: profiles_pb2.UpdateProfileRequest) -> Batch:
+    """A batch of attribute updates that came as rows."""
+    updates: list[dict[str, Any]] = []
+    for update in wire.updates:
+        values: dict[str, Any] = dict.fromkeys(update.unset)
+        values.update({name: python_value(value) for name, value in update.set.items()})
+        updates.append(values)
+    return attributes_batch([update.user_id for update in wire.updates], updates)
+
+
+def deletes(wire: profiles_pb2.DeleteProfileRequest) -> Batch:
+    """A batch of erasures."""
+    return deletes_batch(list(wire.user_ids))
+
+
+def python_value(value: events_pb2.Value) -> Any:
+    """The Python value that `track` would have been given."""
+    match value.WhichOneof("kind"):
+        case "text_list":
+            return set(value.text_list.values)
+        case "timestamp_ms":
+            return np.datetime64(value.timestamp_ms, "ms")
+        case None | "null_value":
+            return None
+        case "number_map" | "ranked_list":
+            raise TypeError("a keyed value cannot be set: only features have one")
+        case kind:
+            return getattr(value, kind)
+
+
+# --- profiles ---------------------------------------------------------------------------------------------------------
+
+
+def profile_columns(profiles: Profiles, catalog: Catalog) -> profiles_pb2.ProfileColumns:
+    """Profiles as columns."""
+    columns = [_result_column(name, reading, catalog) for name, reading in profiles.columns.items()]
+    return profiles_pb2.ProfileColumns(
+        exists=profiles.exists.astype(np.uint8).tobytes(), columns=columns, as_of_ms=profiles.as_of_ms,
+        approximate=profiles.approximate, warnings=profiles.warnings,
+    )  # fmt: skip
+
+
+def result_type(name: str, catalog: Catalog) -> str:
+    """The wire type of a field: whole numbers are told from others, so that a count reads 3, not 3.0."""
+    if name in catalog.attributes:
+        declared = catalog.attributes[name]
+        return {"category": "text", "key": "text"}.get(declared, declared)
+    feature = catalog.features[name]
+    counts = feature.property_name is None and not feature.spec.is_decayed
+    of_ints = feature.property_name is not None and catalog.property_type(feature, feature.property_name) == "int"
+    is_whole = counts or feature.kind in ("distinct", "window_distinct") or (of_ints and not feature.spec.is_decayed)
+    if feature.by is not None:
+        return ("ranked" if feature.top is not None else "keyed") + ("_int" if is_whole else "")
+    if feature.spec.yields == "timestamp":
+        return "timestamp"
+    if feature.spec.yields == "value":
+        declared = catalog.property_type(feature, str(feature.property_name))
+        return {"category": "text", "key": "text"}.get(declared, declared)
+    return "int" if is_whole else "float"
+
+
+_VALUE_DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "timestamp": np.int64, "bool": np.uint8}
+
+
+def _result_column(name: str, reading: Reading, catalog: Catalog) -> profiles_pb2.ResultColumn:
+    kind = result_type(name, catalog)
+    column = profiles_pb2.ResultColumn(name=name, type=kind, is_feature=name in catalog.features)
+    if not reading.known.all():
+        column.known = reading.known.astype(np.uint8).tobytes()
+    if kind in _VALUE_DTYPES:
+        values = np.where(reading.known, reading.values, 0)
+        column.values = (np.rint(values) if kind == "int" and values.dtype.kind == "f" else values).astype(_VALUE_DTYPES[kind]).tobytes()
+        return column
+    assert reading.dictionary is not None
+    if reading.counts is not None:
+        column.list_ends = np.cumsum(reading.counts).astype(np.uint32).tobytes()
+    if kind == "text":
+        codes = np.where(reading.known, reading.values, 0)
+        if not reading.known.any():
+            column.values = np.zeros(codes.size, dtype=np.uint32).tobytes()
+            return column
+        codes = np.where(reading.known, codes, codes[int(np.argmax(reading.known))])
+    else:
+        codes = reading.values if kind == "set" else reading.keys
+    words, numbers = _own_dictionary(reading, codes)
+    column.dictionary_data, column.dictionary_ends = words.data.tobytes(), words.ends.astype(np.uint32).tobytes()
+    if kind in ("text", "set"):
+        column.values = numbers.tobytes()
+    else:
+        column.keys, column.values = numbers.tobytes(), reading.values.astype(np.float64).tobytes()
+    return column
+
+
+def _own_dictionary(reading: Reading, codes: NDArray[Any]) -> tuple[Strings, NDArray[np.uint32]]:
+    """Only the words in use, renumbered."""
+    used, numbers = np.unique(codes, return_inverse=True)
+    return reading.dictionary.words_of(used.astype(np.int64)), numbers.astype(np.uint32)  # type: ignore[union-attr]
+
+
+def wire_profile(profile: Profile, catalog: Catalog) -> profiles_pb2.Profile:
+    """A profile in the row form."""
+
+    def values(plain: dict[str, Any]) -> dict[str, events_pb2.Value]:
+        return {name: wire_value(value, result_type(name, catalog)) for name, value in plain.items()}
+
+    return profiles_pb2.Profile(
+        user_id=profile.user_id, exists=profile.exists, attributes=values(profile.attributes), features=values(profile.features),
+        as_of_ms=profile.as_of, approximate=profile.approximate, warnings=profile.warnings,
+    )  # fmt: skip
+
+
+def wire_value(value: Any, kind: str) -> events_pb2.Value:
+    """A value in the row form."""
+    if value is None:
+        return events_pb2.Value(null_value=True)
+    if kind == "set":
+        return events_pb2.Value(text_list=events_pb2.TextList(values=sorted(value)))
+    if kind.startswith("keyed"):
+        return events_pb2.Value(number_map=events_pb2.NumberMap(values=value))
+    if kind.startswith("ranked"):
+        entries = [events_pb2.RankedEntry(key=entry["key"], value=entry["value"]) for entry in value]
+        return events_pb2.Value(ranked_list=events_pb2.RankedList(entries=entries))
+    field = {"float": "float_value", "int": "int_value", "timestamp": "timestamp_ms", "bool": "bool_value", "text": "text_value"}[kind]
+    return events_pb2.Value(**{field: value})
+
+
+def row_profiles(user_ids: list[str], columns: profiles_pb2.ProfileColumns) -> list[Profile]:
+    """Profiles one by one, from the columnar form: one way to read, two to show."""
+    part = Part.of(np.arange(len(user_ids)), columns)
+    return [part.profile(user_id, row) for row, user_id in enumerate(user_ids)]

@@ -1,0 +1,129 @@
+"""Typed errors to gRPC status with rich details. The only place in the server that knows status codes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from grid import errors
+from profilegrid.errors import ProfilegridError
+from profilegrid_rules import RuleError
+
+log = logging.getLogger("profilegrid")
+DOMAIN = "profilegrid"
+STATUS: dict[type[Exception], int] = {
+    errors.GridError: code_pb2.INTERNAL,
+    errors.CatalogInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.CatalogWouldLose: code_pb2.FAILED_PRECONDITION,
+    errors.FrameInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.FieldInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.PartitionMoved: code_pb2.ABORTED,
+    errors.SequenceTooOld: code_pb2.FAILED_PRECONDITION,
+    errors.MemoryExhausted: code_pb2.RESOURCE_EXHAUSTED,
+    errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
+    errors.FeatureBackfilling: code_pb2.FAILED_PRECONDITION,
+    errors.UnknownField: code_pb2.INVALID_ARGUMENT,
+    errors.PartitionUnavailable: code_pb2.DATA_LOSS,
+    errors.ShardRecovering: code_pb2.UNAVAILABLE,
+    errors.StorageError: code_pb2.INTERNAL,
+    errors.LogCorrupt: code_pb2.DATA_LOSS,
+    errors.CheckpointCorrupt: code_pb2.DATA_LOSS,
+    errors.DataFolderForeign: code_pb2.FAILED_PRECONDITION,
+    errors.WriteFailed: code_pb2.UNAVAILABLE,
+    RuleError: code_pb2.INVALID_ARGUMENT,
+}
+_FACTS_MAX = 512
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """The google.rpc.Status of an error: ErrorInfo always, BadRequest where a field is wrong, RetryInfo where waiting helps."""
+    if isinstance(error, ProfilegridError):  # the gateway forwards what a shard said
+        return _forwarded(error)
+    if isinstance(error, TypeError | ValueError) and not isinstance(error, RuleError):  # the row form's converter
+        error = errors.FieldInvalid("request", str(error), "values of the declared types")
+    code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), code_pb2.INTERNAL)
+    facts = {name: str(value)[:_FACTS_MAX] for name, value in vars(error).items() if not name.startswith("_")}
+    info = error_details_pb2.ErrorInfo(reason=getattr(error, "reason", "INTERNAL"), domain=DOMAIN, metadata=facts)
+    details = [_packed(info), *(_packed(detail) for detail in _extra(error))]
+    return status_pb2.Status(code=code, message=str(error), details=details)
+
+
+def _extra(error: Exception) -> list[Any]:
+    violation = error_details_pb2.BadRequest.FieldViolation
+    if isinstance(error, errors.FrameInvalid):
+        return [error_details_pb2.BadRequest(field_violations=[violation(field=error.field, description=f"got {error.got}, expected {error.expected}")])]
+    if isinstance(error, errors.CatalogInvalid):
+        return [error_details_pb2.BadRequest(field_violations=[violation(field=p.path, description=str(p)) for p in error.problems])]
+    if isinstance(error, RuleError):
+        return [error_details_pb2.BadRequest(field_violations=[violation(field="rule", description=str(error))])]
+    if isinstance(error, errors.MemoryExhausted):
+        delay = duration_pb2.Duration(seconds=error.delay_ms // 1000, nanos=error.delay_ms % 1000 * 1_000_000)
+        return [error_details_pb2.RetryInfo(retry_delay=delay)]
+    return []
+
+
+def _forwarded(error: ProfilegridError) -> status_pb2.Status:
+    code = code_pb2.Code.Value(error.code) if error.code in code_pb2.Code.keys() else code_pb2.UNAVAILABLE
+    info = error_details_pb2.ErrorInfo(reason=error.reason or "INTERNAL", domain=DOMAIN, metadata=error.facts)
+    return status_pb2.Status(code=code, message=error.message, details=[_packed(info)])
+
+
+def _packed(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns typed errors of handlers into status. A bug becomes INTERNAL, with its traceback in the log, not on the wire."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(details)
+        if handler is None or not details.method.startswith("/profilegrid."):
+            return handler
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(_streamed(handler.stream_stream), handler.request_deserializer, handler.response_serializer)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(_streamed(handler.unary_stream), handler.request_deserializer, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(_answered(handler.unary_unary), handler.request_deserializer, handler.response_serializer)
+
+
+def _answered(behaviour: Any) -> Any:
+    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            return await behaviour(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _abort(context, error)
+
+    return answer
+
+
+def _streamed(behaviour: Any) -> Any:
+    async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            async for response in behaviour(request, context):
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _abort(context, error)
+
+    return stream
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+    status = status_of(error)
+    if status.code == code_pb2.INTERNAL:
+        log.exception("call failed", exc_info=error)
+    rich = rpc_status.to_status(status)
+    await context.abort(rich.code, rich.details, rich.trailing_metadata)

@@ -1,0 +1,323 @@
+"""The gateway's services: thin clients' calls forwarded to the owners, audiences, catalog, administration."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import msgpack
+import numpy as np
+import xxhash
+
+from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
+from actors.servers import GrpcServer
+from actors.services import convert
+from actors.services.shard import answer_stream, refused
+from grid.errors import FieldInvalid, GridError
+from profilegrid.aio import AsyncClient
+from profilegrid.columns import Batch, now_ms
+from profilegrid.errors import ProfilegridError, Unavailable, from_rpc
+from profilegrid.results import Report
+from profilegrid.v1 import admin_pb2, admin_pb2_grpc, catalog_pb2, catalog_pb2_grpc, events_pb2, events_pb2_grpc
+from profilegrid.v1 import profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 1_000, 100_000
+CONTROLLER_TIMEOUT_S = 5.0
+
+
+def add_services(server: GrpcServer, controller: Any, target: str) -> None:
+    """All public services on one server."""
+    queries = Queries(controller)
+    forward = Forwarder(controller, target)
+    server.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(forward))
+    server.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(forward, queries))
+    server.add(segments_pb2.DESCRIPTOR, "SegmentService", segments_pb2_grpc.add_SegmentServiceServicer_to_server, SegmentService(queries, forward))
+    server.add(catalog_pb2.DESCRIPTOR, "CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(controller))
+    server.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(controller))
+
+
+async def ask(reference: Any, timeout_s: float = CONTROLLER_TIMEOUT_S) -> Any:
+    """A Ray call's result; the engine's own errors come out as they were raised there."""
+
+    async def wait() -> Any:
+        return await reference
+
+    try:
+        return await asyncio.wait_for(wait(), timeout_s)
+    except TimeoutError:
+        raise Unavailable("the controller does not answer", "CONTROLLER_DOWN", code="UNAVAILABLE") from None
+    except GridError:
+        raise
+    except Exception as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, GridError):
+            raise cause from None
+        raise Unavailable(f"the controller is down: {type(error).__name__}", "CONTROLLER_DOWN", code="UNAVAILABLE") from None
+
+
+class Forwarder:
+    """The client's own core, inside the gateway: it routes what thin clients send."""
+
+    def __init__(self, controller: Any, target: str) -> None:
+        self._controller, self._target = controller, target
+        self._clients: dict[bytes, AsyncClient] = {}
+        self.client = AsyncClient(target, delivery_timeout=60.0)
+
+    async def deliver(self, batch: Batch, producer: bytes, number: int) -> Report:
+        """Send a thin client's batch under its own number; without one, under ours."""
+        if not producer:
+            return await self.client.deliver(batch)
+        if len(producer) != 16 or not number:
+            raise FieldInvalid("producer_id", f"{len(producer)} bytes, batch_number {number}", "16 random bytes and a batch number from 1 up")
+        if len(self._clients) > 1024:
+            self._clients.clear()
+        client = self._clients.setdefault(producer, AsyncClient(self._target, delivery_timeout=60.0, producer_id=producer))
+        return await client.deliver(batch, first_batch=number)
+
+
+def _response(report: Report) -> events_pb2.IngestResponse:
+    rejected = [events_pb2.RejectedRow(row=r.row, reason=r.reason, field=r.field, value=r.value, expected=r.expected) for r in report.rejections]
+    return events_pb2.IngestResponse(accepted=report.accepted, duplicates=report.duplicates, rejected=rejected)
+
+
+class EventService(events_pb2_grpc.EventServiceServicer):
+    """Rows are turned into frames and routed. Frames go to their owners directly: only there their directory means something."""
+
+    def __init__(self, forward: Forwarder) -> None:
+        self._forward = forward
+
+    async def Ingest(self, request: events_pb2.IngestRequest, context: Context) -> events_pb2.IngestResponse:
+        if request.HasField("frame"):
+            return await self._frame(request.frame)
+        rows = request.rows
+        return _response(await self._forward.deliver(convert.rows_batch(rows, now_ms()), rows.producer_id, rows.batch_number))
+
+    async def _frame(self, wire: events_pb2.Frame) -> events_pb2.IngestResponse:
+        """A frame for one owner; one that spans owners is for the client library to split."""
+        client = self._forward.client
+        map_ = await client.map()
+        partitions = convert.frame(wire).partitions
+        shards = np.unique(map_.owners[partitions[partitions < map_.partitions]])
+        if shards.size != 1:
+            raise FieldInvalid("partitions", f"partitions of {shards.size} shards", "those of one shard, by AdminService.GetMap; or send rows")
+        stub = events_pb2_grpc.EventServiceStub(client.channel(map_.endpoints[int(shards[0])]))  # type: ignore[no-untyped-call]
+        try:
+            response: events_pb2.IngestResponse = await stub.Ingest(events_pb2.IngestRequest(frame=wire), timeout=30.0)
+            return response
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
+
+    async def IngestStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[events_pb2.IngestStreamResponse]:
+        async for response in answer_stream(requests, self._answer):
+            yield response
+
+    async def _answer(self, request: events_pb2.IngestStreamRequest) -> events_pb2.IngestStreamResponse:
+        is_frame = request.HasField("frame")
+        number = request.frame.batch_number if is_frame else request.rows.batch_number
+        try:
+            unary = events_pb2.IngestRequest(frame=request.frame) if is_frame else events_pb2.IngestRequest(rows=request.rows)
+            response = await self.Ingest(unary, None)  # type: ignore[arg-type]
+        except (GridError, ProfilegridError, TypeError, ValueError) as error:
+            return refused(number, error)
+        return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
+
+
+class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
+    """Profiles for thin clients."""
+
+    def __init__(self, forward: Forwarder, queries: Queries) -> None:
+        self._forward, self._queries = forward, queries
+
+    async def GetProfile(self, request: profiles_pb2.GetProfileRequest, context: Context) -> profiles_pb2.GetProfileResponse:
+        profiles = await self._profiles([request.user_id], list(request.fields), _as_of(request))
+        return profiles_pb2.GetProfileResponse(profile=profiles[0])
+
+    async def BatchGetProfiles(self, request: profiles_pb2.BatchGetProfilesRequest, context: Context) -> profiles_pb2.BatchGetProfilesResponse:
+        if request.format == profiles_pb2.PROFILE_FORMAT_COLUMNS:
+            raise FieldInvalid("format", "PROFILE_FORMAT_COLUMNS", "PROFILE_FORMAT_ROWS here; columns come from the shards themselves (AdminService.GetMap)")
+        profiles = await self._profiles(list(request.user_ids), list(request.fields), _as_of(request))
+        return profiles_pb2.BatchGetProfilesResponse(profiles=profiles)
+
+    async def _profiles(self, user_ids: list[str], fields: list[str], as_of: int | None) -> list[profiles_pb2.Profile]:
+        await self._queries.compiled("TRUE")  # brings the catalog up to date
+        found = await asyncio.gather(*(self._forward.client.get(user_id, fields, as_of=as_of) for user_id in user_ids))
+        return [convert.wire_profile(profile, self._queries.catalog) for profile in found]
+
+    async def UpdateProfile(self, request: profiles_pb2.UpdateProfileRequest, context: Context) -> profiles_pb2.UpdateProfileResponse:
+        response = _response(await self._forward.deliver(convert.updates_batch(request), request.producer_id, request.batch_number))
+        return profiles_pb2.UpdateProfileResponse(accepted=response.accepted, rejected=response.rejected)
+
+    async def DeleteProfile(self, request: profiles_pb2.DeleteProfileRequest, context: Context) -> profiles_pb2.DeleteProfileResponse:
+        report = await self._forward.deliver(convert.deletes(request), request.producer_id, request.batch_number)
+        return profiles_pb2.DeleteProfileResponse(accepted=report.accepted)
+
+    async def WatchProfile(self, request: profiles_pb2.WatchProfileRequest, context: Context) -> AsyncIterator[profiles_pb2.WatchProfileResponse]:
+        async for profile in self._forward.client.watch(request.user_id, list(request.fields)):
+            await self._queries.compiled("TRUE")
+            yield profiles_pb2.WatchProfileResponse(profile=convert.wire_profile(profile, self._queries.catalog))
+
+
+def _as_of(request: Any) -> int | None:
+    return request.as_of_ms if request.HasField("as_of_ms") else None
+
+
+def _moment(request: Any) -> int:
+    return request.as_of_ms if request.HasField("as_of_ms") else now_ms()
+
+
+class SegmentService(segments_pb2_grpc.SegmentServiceServicer):
+    """Audiences."""
+
+    def __init__(self, queries: Queries, forward: Forwarder) -> None:
+        self._queries, self._forward = queries, forward
+
+    async def Count(self, request: segments_pb2.CountRequest, context: Context) -> segments_pb2.CountResponse:
+        started, as_of = time.perf_counter(), _moment(request)
+        count = await self._queries.count(request.rule, as_of)
+        return segments_pb2.CountResponse(count=count, as_of_ms=as_of, elapsed_ms=(time.perf_counter() - started) * 1000)
+
+    async def List(self, request: segments_pb2.ListRequest, context: Context) -> segments_pb2.ListResponse:
+        size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
+        token = PageToken.decode(request.page_token, request.rule) if request.page_token else PageToken(rule_hash(request.rule), _moment(request), -1)
+        first = max(token.last_handle, 0) >> 32
+        # A page needs `size` users after the last handle; those before it lie in its own partition only.
+        handles = np.empty(0, dtype=np.uint64)
+        limit = size + 1
+        while True:
+            audience = await self._queries.audience(request.rule, token.as_of_ms, first=first, limit=limit)
+            handles = audience.handles()
+            handles = handles[handles > token.last_handle] if token.last_handle >= 0 else handles
+            is_last = not audience.bitmaps or max(audience.bitmaps) == (await self._queries.map())["partitions"] - 1
+            if handles.size > size or is_last:
+                break
+            limit *= 4
+        page = handles[:size]
+        user_ids = (await self._queries.ids(page)).to_list() if page.size else []
+        next_token = PageToken(token.rule_hash, token.as_of_ms, int(page[-1])).encode() if handles.size > size else ""
+        return segments_pb2.ListResponse(user_ids=user_ids, next_page_token=next_token, as_of_ms=token.as_of_ms)
+
+    async def Export(self, request: segments_pb2.ExportRequest, context: Context) -> AsyncIterator[segments_pb2.ExportResponse]:
+        audience = await self._queries.audience(request.rule, _moment(request))
+        handles = audience.handles()
+        if handles.size == 0:
+            yield segments_pb2.ExportResponse(total=0, as_of_ms=audience.as_of_ms)
+        for first in range(0, handles.size, EXPORT_IDS):
+            ids = await self._queries.ids(handles[first : first + EXPORT_IDS])
+            yield segments_pb2.ExportResponse(
+                user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.tobytes(), total=handles.size, as_of_ms=audience.as_of_ms
+            )
+
+    async def Sample(self, request: segments_pb2.SampleRequest, context: Context) -> segments_pb2.SampleResponse:
+        audience = await self._queries.audience(request.rule, _moment(request))
+        handles = audience.handles()
+        drawn = sorted(random.Random(request.seed).sample(range(handles.size), min(request.size or 10, handles.size)))
+        ids = (await self._queries.ids(handles[drawn])).to_list() if drawn else []
+        return segments_pb2.SampleResponse(user_ids=ids, total=handles.size, as_of_ms=audience.as_of_ms)
+
+    async def Contains(self, request: segments_pb2.ContainsRequest, context: Context) -> segments_pb2.ContainsResponse:
+        as_of = _moment(request)
+        contained = await self._queries.contains(request.rule, as_of, list(request.user_ids))
+        return segments_pb2.ContainsResponse(contained=contained, as_of_ms=as_of)
+
+    async def Explain(self, request: segments_pb2.ExplainRequest, context: Context) -> segments_pb2.ExplainResponse:
+        started, as_of = time.perf_counter(), _moment(request)
+        users, matched, partitions, clauses = await self._queries.explain(request.rule, as_of)
+        reports = [segments_pb2.ClauseReport(text=text, matched=m, unknown=u) for text, m, u in clauses]
+        hints = [f"{u} of {users} users have no value for `{text}` and are left out; add OR … IS NULL to keep them" for text, _, u in clauses if u]
+        return segments_pb2.ExplainResponse(
+            clauses=reports, users=users, matched=matched, as_of_ms=as_of, elapsed_ms=(time.perf_counter() - started) * 1000,
+            hints=hints, partitions=partitions,
+        )  # fmt: skip
+
+    async def GetBitmap(self, request: segments_pb2.GetBitmapRequest, context: Context) -> segments_pb2.GetBitmapResponse:
+        audience = await self._queries.audience(request.rule, _moment(request))
+        blob = audience.portable()
+        return segments_pb2.GetBitmapResponse(bitmap=blob, cardinality=audience.size, as_of_ms=audience.as_of_ms, checksum=xxhash.xxh3_64_intdigest(blob))
+
+
+class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
+    """Declarations."""
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+
+    async def ApplyCatalog(self, request: catalog_pb2.ApplyCatalogRequest, context: Context) -> catalog_pb2.ApplyCatalogResponse:
+        version, change = await ask(self._controller.apply_catalog.remote(request.source, force=request.force, dry_run=request.dry_run), 120.0)
+        message = catalog_pb2.CatalogChange(added=change.added, changed=change.changed, losses=change.losses, backfills=change.backfills)
+        return catalog_pb2.ApplyCatalogResponse(version=version, change=message)
+
+    async def GetCatalog(self, request: catalog_pb2.GetCatalogRequest, context: Context) -> catalog_pb2.GetCatalogResponse:
+        version, source = await ask(self._controller.catalog.remote())
+        status = await ask(self._controller.status.remote())
+        percents: dict[str, int] = {}
+        for shard in status["shards"]:
+            for name, percent in shard.get("backfilling", {}).items():
+                percents[name] = min(percents.get(name, 100), percent)
+        statuses = [catalog_pb2.FeatureStatus(name=name, percent=percent) for name, percent in sorted(percents.items())]
+        return catalog_pb2.GetCatalogResponse(source=source, version=version, backfilling=statuses)
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """The map, states, checkpoints, dead letters. Map and status are answered from the last known while the controller is down."""
+
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+        self._last_map: dict[str, Any] | None = None
+        self._last_status: dict[str, Any] | None = None
+
+    async def GetMap(self, request: admin_pb2.GetMapRequest, context: Context) -> admin_pb2.GetMapResponse:
+        try:
+            self._last_map = await ask(self._controller.map.remote())
+        except Unavailable:
+            if self._last_map is None:
+                raise
+        assert self._last_map is not None
+        known = self._last_map
+        return admin_pb2.GetMapResponse(
+            map_version=known["map_version"], partitions=known["partitions"], catalog_version=known["catalog_version"],
+            shards=[admin_pb2.ShardAddress(id=shard, endpoint=endpoint) for shard, endpoint in known["endpoints"].items()],
+            owners=known["owners"], epochs=known["epochs"],
+        )  # fmt: skip
+
+    async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Context) -> admin_pb2.GetStatusResponse:
+        try:
+            self._last_status = await ask(self._controller.status.remote())
+        except Unavailable:
+            if self._last_status is None:
+                raise
+        assert self._last_status is not None
+        known = self._last_status
+        return admin_pb2.GetStatusResponse(
+            map_version=known["map_version"], catalog_version=known["catalog_version"], shards=[_shard_status(shard) for shard in known["shards"]]
+        )
+
+    async def Checkpoint(self, request: admin_pb2.CheckpointRequest, context: Context) -> admin_pb2.CheckpointResponse:
+        partitions, seconds = await ask(self._controller.checkpoint.remote(), 600.0)
+        return admin_pb2.CheckpointResponse(partitions=partitions, seconds=seconds)
+
+    async def ListDeadLetters(self, request: admin_pb2.ListDeadLettersRequest, context: Context) -> admin_pb2.ListDeadLettersResponse:
+        letters = await ask(self._controller.dead_letters.remote(request.limit or 100), 15.0)
+        return admin_pb2.ListDeadLettersResponse(letters=[_dead_letter(msgpack.unpackb(raw)) for raw in letters])
+
+
+def _dead_letter(letter: dict[str, Any]) -> admin_pb2.DeadLetter:
+    return admin_pb2.DeadLetter(
+        time_ms=letter["time"], reason=letter["reason"], field=letter["field"], value=letter["value"], expected=letter["expected"],
+        event_json=json.dumps(letter["event"], ensure_ascii=False),
+    )  # fmt: skip
+
+
+def _shard_status(facts: dict[str, Any]) -> admin_pb2.ShardStatus:
+    return admin_pb2.ShardStatus(
+        id=facts["id"], state="recovering" if facts["state"] == "new" else facts["state"], pid=facts.get("pid", 0), endpoint=facts["endpoint"],
+        partitions=facts["partitions"], users=facts.get("users", 0), memory_bytes=facts.get("memory_bytes", 0), events=facts.get("events", 0),
+        dead_letters=facts.get("dead_letters", 0), turn_ms_max=facts.get("turn_ms_max", 0.0), problems=facts.get("problems", []),
+        recovered_users=facts.get("recovered_users", 0), recovered_seconds=facts.get("recovered_seconds", 0.0),
+    )  # fmt: skip
+

@@ -1,0 +1,184 @@
+"""What a shard serves: its own partitions' events, profiles and rule evaluation."""
+
+from __future__ import annotations
+
+import asyncio
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import numpy as np
+
+from actors.services import convert
+from actors.services.errors import status_of
+from actors.serving import ShardServer
+from grid.errors import FieldInvalid, GridError
+from grid.state.dictionary import Strings
+from profilegrid.columns import Batch, now_ms
+from profilegrid.routes import Map, frame_of, partitions_of
+from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, shard_pb2, shard_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+STREAM_IN_FLIGHT_MAX = 64
+
+
+class EventService(events_pb2_grpc.EventServiceServicer):
+    """Events, attribute updates and deletes of this shard's partitions."""
+
+    def __init__(self, shard: ShardServer) -> None:
+        self._shard = shard
+
+    async def Ingest(self, request: events_pb2.IngestRequest, context: Context) -> events_pb2.IngestResponse:
+        self._shard.check_serving()
+        frame = request.frame if request.HasField("frame") else self._framed(request.rows)
+        return convert.ingest_response(await self._shard.committer.commit(convert.frame(frame), request.ByteSize()))
+
+    async def IngestStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[events_pb2.IngestStreamResponse]:
+        async for response in answer_stream(requests, self._answer):
+            yield response
+
+    async def _answer(self, request: events_pb2.IngestStreamRequest) -> events_pb2.IngestStreamResponse:
+        batch = request.frame if request.HasField("frame") else request.rows
+        number = batch.batch_number
+        try:
+            unary = events_pb2.IngestRequest(frame=request.frame) if request.HasField("frame") else events_pb2.IngestRequest(rows=request.rows)
+            response = await self.Ingest(unary, None)  # type: ignore[arg-type]
+        except (GridError, TypeError, ValueError) as error:
+            return refused(number, error)
+        return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
+
+    def _framed(self, rows: events_pb2.EventRows) -> events_pb2.Frame:
+        """Rows that were sent to the shard itself; those of other shards make it answer PARTITION_MOVED."""
+        return own_frame(self._shard, convert.rows_batch(rows, now_ms()), rows.producer_id, rows.batch_number, rows.acks)
+
+
+def own_frame(shard: ShardServer, batch: Batch, producer: bytes, number: int, acks: int = 0) -> events_pb2.Frame:
+    """The frame of a batch in the row form that came straight to a shard."""
+    if not producer or not number:
+        raise FieldInvalid("producer_id", "none", "a producer id and batch number; without them send to the gateway")
+    engine = shard.engine
+    map_ = Map(0, engine.catalog.version, np.zeros(shard.config.partitions, dtype=np.uint16), engine.epochs, {})
+    partitions = partitions_of(batch.ids, shard.config.partitions)
+    order = np.argsort(partitions, kind="stable")
+    frame = frame_of(batch, order, partitions[order], map_)
+    frame.producer_id, frame.batch_number, frame.acks = producer, number, acks  # type: ignore[assignment]
+    return frame
+
+
+async def answer_stream(requests: AsyncIterator[Any], answer: Any) -> AsyncIterator[Any]:
+    """Answer each request of a stream as it completes, at most 64 at once."""
+    done: asyncio.Queue[Any] = asyncio.Queue()
+    room = asyncio.Semaphore(STREAM_IN_FLIGHT_MAX)
+    end = object()
+
+    async def one(request: Any) -> None:
+        try:
+            await done.put(await answer(request))
+        finally:
+            room.release()
+
+    async def read() -> None:
+        async with asyncio.TaskGroup() as group:
+            async for request in requests:
+                await room.acquire()
+                group.create_task(one(request))
+        await done.put(end)
+
+    reader = asyncio.create_task(read())
+    try:
+        while (response := await done.get()) is not end:
+            yield response
+    finally:
+        reader.cancel()
+
+
+def refused(number: int, error: Exception) -> events_pb2.IngestStreamResponse:
+    """A whole batch's error, inside the stream: the stream goes on."""
+    status = status_of(error)
+    return events_pb2.IngestStreamResponse(batch_number=number, error_code=status.code, error_reason=getattr(error, "reason", "INTERNAL"), error_message=status.message)
+
+
+class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
+    """Profiles of this shard's users."""
+
+    def __init__(self, shard: ShardServer) -> None:
+        self._shard = shard
+
+    async def GetProfile(self, request: profiles_pb2.GetProfileRequest, context: Context) -> profiles_pb2.GetProfileResponse:
+        return profiles_pb2.GetProfileResponse(profile=self._rows([request.user_id], list(request.fields), _as_of(request))[0])
+
+    async def BatchGetProfiles(self, request: profiles_pb2.BatchGetProfilesRequest, context: Context) -> profiles_pb2.BatchGetProfilesResponse:
+        if request.format != profiles_pb2.PROFILE_FORMAT_COLUMNS and not request.user_id_ends:
+            return profiles_pb2.BatchGetProfilesResponse(profiles=self._rows(list(request.user_ids), list(request.fields), _as_of(request)))
+        ids = asked_ids(request)
+        profiles = self._shard.read(ids, list(request.fields), _as_of(request))
+        return profiles_pb2.BatchGetProfilesResponse(columns=convert.profile_columns(profiles, self._shard.engine.catalog))
+
+    def _rows(self, user_ids: list[str], fields: list[str], as_of_ms: int | None) -> list[profiles_pb2.Profile]:
+        profiles = self._shard.read(Strings.of(user_ids), fields, as_of_ms)
+        catalog = self._shard.engine.catalog
+        columns = convert.profile_columns(profiles, catalog)
+        return [convert.wire_profile(profile, catalog) for profile in convert.row_profiles(user_ids, columns)]
+
+    async def UpdateProfile(self, request: profiles_pb2.UpdateProfileRequest, context: Context) -> profiles_pb2.UpdateProfileResponse:
+        self._shard.check_serving()
+        frame = own_frame(self._shard, convert.updates_batch(request), request.producer_id, request.batch_number)
+        response = convert.ingest_response(await self._shard.committer.commit(convert.frame(frame), request.ByteSize()))
+        return profiles_pb2.UpdateProfileResponse(accepted=response.accepted, rejected=response.rejected)
+
+    async def DeleteProfile(self, request: profiles_pb2.DeleteProfileRequest, context: Context) -> profiles_pb2.DeleteProfileResponse:
+        self._shard.check_serving()
+        frame = own_frame(self._shard, convert.deletes(request), request.producer_id, request.batch_number)
+        reply = await self._shard.committer.commit(convert.frame(frame), request.ByteSize())
+        return profiles_pb2.DeleteProfileResponse(accepted=reply.accepted)
+
+    async def WatchProfile(self, request: profiles_pb2.WatchProfileRequest, context: Context) -> AsyncIterator[profiles_pb2.WatchProfileResponse]:
+        async for profiles in self._shard.watch(Strings.of([request.user_id]), list(request.fields)):
+            catalog = self._shard.engine.catalog
+            columns = convert.profile_columns(profiles, catalog)
+            profile = convert.row_profiles([request.user_id], columns)[0]
+            yield profiles_pb2.WatchProfileResponse(profile=convert.wire_profile(profile, catalog))
+
+
+def asked_ids(request: profiles_pb2.BatchGetProfilesRequest) -> Strings:
+    """The ids of a request, in either form."""
+    if not request.user_id_ends:
+        return Strings.of(list(request.user_ids))
+    ids = convert.strings("user_id", request.user_id_data, request.user_id_ends)
+    ends = ids.ends.astype(np.int64)
+    if (np.diff(ends, prepend=0) < 0).any() or int(ends[-1]) > ids.data.size:
+        raise FieldInvalid("user_id_ends", "offsets that fall or leave the data", f"ascending, at most {ids.data.size}")
+    return ids
+
+
+def _as_of(request: Any) -> int | None:
+    return request.as_of_ms if request.HasField("as_of_ms") else None
+
+
+class ShardService(shard_pb2_grpc.ShardServiceServicer):
+    """The shard's part of a query."""
+
+    def __init__(self, shard: ShardServer) -> None:
+        self._shard = shard
+
+    async def Evaluate(self, request: shard_pb2.EvaluateRequest, context: Context) -> shard_pb2.EvaluateResponse:
+        if request.mode == shard_pb2.EVALUATE_MODE_EXPLAIN:
+            users, matched, clauses = await self._shard.explain(request.rule, request.as_of_ms)
+            reports = [segments_pb2.ClauseReport(matched=m, unknown=u) for m, u in clauses]
+            return shard_pb2.EvaluateResponse(users=users, clauses=reports, partitions=[shard_pb2.PartitionResult(count=matched)])
+        found = await self._shard.evaluate(
+            request.rule, request.as_of_ms, request.first_partition, request.last_partition, request.limit,
+            with_bitmaps=request.mode == shard_pb2.EVALUATE_MODE_BITMAPS,
+        )  # fmt: skip
+        parts = [shard_pb2.PartitionResult(partition=p, count=n, bitmap=bitmap, position=position) for p, n, bitmap, position in found]
+        return shard_pb2.EvaluateResponse(partitions=parts)
+
+    async def ResolveHandles(self, request: shard_pb2.ResolveHandlesRequest, context: Context) -> shard_pb2.ResolveHandlesResponse:
+        ids = self._shard.ids_of_handles(np.frombuffer(request.handles, dtype=np.uint64))
+        return shard_pb2.ResolveHandlesResponse(user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.astype(np.uint32).tobytes())
+
+    async def TestUsers(self, request: shard_pb2.TestUsersRequest, context: Context) -> shard_pb2.TestUsersResponse:
+        return shard_pb2.TestUsersResponse(contained=self._shard.contains(request.rule, Strings.of(list(request.user_ids)), request.as_of_ms))
+
+

@@ -1,0 +1,289 @@
+"""A shard without Ray: engine, store, commit pipeline, checkpoints, backfill and gRPC server, in one loop.
+
+Owns a set of partitions and their folder. Never decides placement (the controller does) or rules (the grid does). A restart loses
+nothing that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.backfilling import Backfill
+from actors.committing import Committer
+from grid.catalog import load_catalog
+from grid.engine import Engine
+from grid.errors import ShardRecovering
+from grid.reading import Profiles, check_complete, contains, explain, read_profiles, select, user_ids
+from grid.state.bitmaps import mask_to_portable
+from grid.state.dictionary import Strings
+from grid.state.memory import resident_bytes
+from grid.state.users import Slots
+from grid.storage.store import Recovery, Store
+from profilegrid_rules import Expression, compile_rule
+
+log = logging.getLogger("profilegrid")
+CHECKPOINT_EVERY_S = 300.0
+# About 3 s of replay at 0.9 µs an event of 60 bytes.
+CHECKPOINT_LOG_BYTES = 256 << 20
+_HOUSEKEEPING_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShardConfig:
+    """What a shard is told when it is made. Survives restarts: Ray gives it again."""
+
+    shard: int
+    folder: str
+    partitions: int
+    host: str = "127.0.0.1"
+    memory_bytes_max: int = 8 << 30
+    keep_log: bool = False
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+
+
+@dataclass(slots=True)
+class Watcher:
+    """One WatchProfile stream."""
+
+    user: Strings
+    slot: int = -1
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class ShardServer:
+    """Everything of one shard that runs in its loop."""
+
+    def __init__(self, config: ShardConfig) -> None:
+        self.config = config
+        self.incarnation = uuid.uuid4().hex
+        self.state = "new"
+        self.last_tick = time.monotonic()
+        self.recovery = Recovery()
+        self.engine: Engine
+        self.store: Store
+        self.committer: Committer
+        self._watchers: set[Watcher] = set()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._checkpointing = asyncio.Lock()
+        self._rules: dict[tuple[str, int], Expression] = {}
+
+    # --- life -------------------------------------------------------------------------------------------------------------
+
+    async def recover(self, epochs: dict[int, int], seed: int) -> Recovery:
+        """Open the folder and bring back all that was acknowledged. The loop stays free: `status` answers meanwhile."""
+        self.state = "recovering"
+        self.engine = Engine(partitions=self.config.partitions, seed=seed, memory_bytes_max=self.config.memory_bytes_max)
+        for partition, epoch in epochs.items():
+            self.engine.epochs[partition] = epoch
+        self.recovery = await asyncio.to_thread(self._recover)
+        self.committer = Committer(self.engine, self.store, self._notify)
+        self.committer.start()
+        self._tasks = [asyncio.create_task(self._keep_house())]
+        if self.recovery.incomplete:
+            self._start_backfill(self.recovery.incomplete)
+        self.state = "serving"
+        return self.recovery
+
+    def _recover(self) -> Recovery:
+        self.store = Store(Path(self.config.folder), self.engine, keep_log=self.config.keep_log)
+        return self.store.recover()
+
+    async def stop(self) -> None:
+        """Commit what arrived, checkpoint, release the folder."""
+        self.state = "down"
+        for task in self._tasks:
+            task.cancel()
+        await self.committer.stop()
+        self.store.checkpoint_all()
+        self.store.close()
+
+    async def _keep_house(self) -> None:
+        """Ticks, memory, checkpoints when due, old segments."""
+        checkpointed = time.monotonic()
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_S)
+            self.last_tick = time.monotonic()
+            self.engine.memory_bytes = resident_bytes()
+            is_long = self.store.log.bytes_from(self.store.covered_sequence + 1) > CHECKPOINT_LOG_BYTES
+            if is_long or time.monotonic() - checkpointed > self.config.checkpoint_every_s:
+                await self.checkpoint()
+                checkpointed = time.monotonic()
+
+    def check_serving(self) -> None:
+        """Raise ShardRecovering until the log is replayed."""
+        if self.state != "serving":
+            raise ShardRecovering()
+
+    def status(self) -> dict[str, Any]:
+        """Plain facts for the controller. Safe from another thread."""
+        facts: dict[str, Any] = {"state": self.state, "incarnation": self.incarnation, "pid": os.getpid(), "users": 0, "memory_bytes": resident_bytes()}
+        if self.state == "serving":
+            turn, self.committer.turn_ms_max = self.committer.turn_ms_max, 0.0
+            facts |= {
+                "users": self.engine.users.total, "events": self.committer.events, "dead_letters": self.committer.dead_letters,
+                "turn_ms_max": turn, "problems": [f"partition {p}: {why}" for p, why in self.engine.stopped.items()],
+                "catalog_version": self.engine.catalog.version, "recovered_users": self.recovery.users,
+                "recovered_seconds": self.recovery.seconds, "tick_age_s": time.monotonic() - self.last_tick,
+                "backfilling": {name: state.percent for name, state in self.engine.features.items() if not state.is_complete},
+            }  # fmt: skip
+        return facts
+
+    # --- catalog ------------------------------------------------------------------------------------------------------------
+
+    async def install_catalog(self, version: int, source: str) -> None:
+        """Go over to a catalog between two groups; log it for every partition; backfill what it adds."""
+        if version <= self.engine.catalog.version:
+            return
+        catalog = load_catalog(source, version)
+        async with self.committer.quiet():
+            backfilling = [name for name, state in self.engine.features.items() if not state.is_complete]
+            await asyncio.to_thread(self.store.append_catalog, catalog, self.engine.received_ms)
+            missing = self.engine.install_catalog(catalog)
+            for name in backfilling:
+                if name in catalog.features and name not in missing:
+                    self.engine.reset_feature(name)
+                    missing.append(name)
+            if missing:
+                self._start_backfill(missing)
+        self._rules.clear()
+
+    def _start_backfill(self, names: list[str]) -> None:
+        backfill = Backfill(self.engine, self.store, self.committer, names, self.store.log.next_sequence - 1)
+        self._tasks.append(asyncio.create_task(self._backfill(backfill)))
+
+    async def _backfill(self, backfill: Backfill) -> None:
+        try:
+            await backfill.run()
+            await self.checkpoint()
+        except Exception:
+            log.exception("backfill of %s failed; it starts anew with the shard", ", ".join(backfill.names))
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self) -> int:
+        """Checkpoint every partition in turn; commits go on between the copies. Returns how many."""
+        async with self._checkpointing:
+            partitions = self.store.owned()
+            for number, partition in enumerate(partitions):
+                shard = None
+                async with self.committer.quiet():
+                    if number == 0:  # in one moment with the first partition: no word lies between them
+                        shard = self.store.dump_shard()
+                    dump = self.store.dump_partition(partition)
+                if shard is not None:
+                    await asyncio.to_thread(self.store.write_shard, shard)
+                await asyncio.to_thread(self.store.write_partition, dump)
+            await asyncio.to_thread(self.store.drop_old_segments, time.time_ns() // 1_000_000)
+            self.engine.producers.forget_old(self.engine.received_ms)
+            return len(partitions)
+
+    # --- reads ----------------------------------------------------------------------------------------------------------------
+
+    def find(self, ids: Strings) -> Slots:
+        """Slots of ids; raises PartitionMoved for ids of other shards."""
+        self.check_serving()
+        hashes = ids.hashes()
+        partitions = (hashes % np.uint64(self.config.partitions)).astype(np.uint16)
+        self.engine.check_owned(np.unique(partitions))
+        return self.engine.users.find(ids.data, ids.ends, hashes, partitions)
+
+    def read(self, ids: Strings, fields: list[str], as_of_ms: int | None) -> Profiles:
+        """Profiles of ids, as of now when no time is given."""
+        moment = time.time_ns() // 1_000_000 if as_of_ms is None else as_of_ms
+        return read_profiles(self.engine, self.find(ids), fields or None, moment)
+
+    def rule(self, text: str) -> Expression:
+        """The plan of a rule under the current catalog. Raises RuleError, FeatureBackfilling."""
+        self.check_serving()
+        key = (text, self.engine.catalog.version)
+        if key not in self._rules:
+            if len(self._rules) > 256:
+                self._rules.clear()
+            self._rules[key] = compile_rule(text, self.engine.catalog.rule_schema, self.engine.catalog.zone)
+        check_complete(self.engine, self._rules[key])
+        return self._rules[key]
+
+    async def evaluate(self, text: str, as_of_ms: int, first: int, last: int, limit: int, *, with_bitmaps: bool) -> list[tuple[int, int, bytes, int]]:
+        """(partition, count, bitmap, position) of owned partitions first..last; stops after a partition that reaches `limit` users.
+
+        One partition a turn: each part is exact at the log position it states.
+        """
+        rule, found, total = self.rule(text), [], 0
+        partitions = np.flatnonzero(self.engine.epochs)
+        self.engine.check_owned(partitions.astype(np.uint16))
+        for partition in partitions[(partitions >= first) & (partitions <= last)].tolist():
+            mask = select(self.engine, partition, rule, as_of_ms)
+            count = int(mask.sum())
+            bitmap = mask_to_portable(mask) if with_bitmaps else b""
+            found.append((partition, count, bitmap, int(self.engine.positions[partition])))
+            total += count
+            if limit and total >= limit:
+                break
+            await asyncio.sleep(0)
+        return found
+
+    async def explain(self, text: str, as_of_ms: int) -> tuple[int, int, list[tuple[int, int]]]:
+        """(users, matched, [(matched, unknown) of each clause]) of this shard."""
+        rule = self.rule(text)
+        users = matched = 0
+        clauses: list[tuple[int, int]] = []
+        for partition in self.store.owned():
+            more_users, more_matched, counts = explain(self.engine, partition, rule, as_of_ms)
+            users, matched = users + more_users, matched + more_matched
+            clauses = clauses or [(0, 0)] * len(counts)
+            clauses = [(a + c.matched, b + c.unknown) for (a, b), c in zip(clauses, counts, strict=True)]
+            await asyncio.sleep(0)
+        return users, matched, clauses
+
+    def contains(self, text: str, ids: Strings, as_of_ms: int) -> list[bool]:
+        """Whether users are in the audience."""
+        rule = self.rule(text)
+        result: list[bool] = contains(self.engine, self.find(ids), rule, as_of_ms).tolist()
+        return result
+
+    def ids_of_handles(self, handles: np.ndarray[Any, np.dtype[np.uint64]]) -> Strings:
+        """Ids of user handles, in their order; an erased user's is empty."""
+        self.check_serving()
+        slots = np.empty(handles.size, dtype=np.int64)
+        partitions = (handles >> np.uint64(32)).astype(np.int64)
+        for partition in np.unique(partitions).tolist():
+            here = partitions == partition
+            slots[here] = self.engine.users.slots_of_ordinals(partition, (handles[here] & np.uint64(0xFFFFFFFF)).astype(np.int64))
+        return user_ids(self.engine, slots)
+
+    # --- watching -----------------------------------------------------------------------------------------------------------
+
+    async def watch(self, user: Strings, fields: list[str]) -> AsyncIterator[Profiles]:
+        """The user's profile now, then after each change."""
+        watcher = Watcher(user, int(self.find(user)[0]))
+        self._watchers.add(watcher)
+        try:
+            while True:
+                watcher.changed.clear()
+                yield self.read(user, fields, None)
+                await watcher.changed.wait()
+        finally:
+            self._watchers.discard(watcher)
+
+    def _notify(self, touched: Slots) -> None:
+        """Wake the watchers of touched slots (sorted); one of an unknown user looks whether it is known now."""
+        for watcher in self._watchers:
+            if watcher.slot < 0 or not self.engine.users.exists(np.array([watcher.slot]))[0]:
+                slot = int(self.find(watcher.user)[0])
+                if slot != watcher.slot:
+                    watcher.slot = slot
+                    watcher.changed.set()
+                continue
+            at = int(np.searchsorted(touched, watcher.slot))
+            if at < touched.size and touched[at] == watcher.slot:
+                watcher.changed.set()

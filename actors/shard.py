@@ -1,0 +1,72 @@
+"""The Ray actor of a shard: a thin shell around `actors.serving.ShardServer` and its gRPC server."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from actors.serving import ShardConfig, ShardServer
+
+
+class Shard:
+    """Owns a set of partitions and their store. A restart loses nothing acknowledged; the controller starts it again with new epochs.
+
+    `__init__` does nothing that can fail: an exception there makes an actor dead for ever (facts 0.6).
+    """
+
+    def __init__(self, config: ShardConfig) -> None:
+        self._server = ShardServer(config)
+        self._grpc: Any = None
+        self._port = 0
+
+    async def start(self, epochs: dict[int, int], seed: int) -> dict[str, Any]:
+        """Recover, then serve. Runs in the data loop, where gRPC lives. Called once a life."""
+        if self._server.state != "new":
+            return self.facts()
+        from actors.servers import GrpcServer
+        from actors.services.shard import EventService, ProfileService, ShardService
+        from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
+
+        try:
+            await self._server.recover(epochs, seed)
+            self._grpc = GrpcServer()
+            self._grpc.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._server))
+            self._grpc.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(self._server))
+            self._grpc.add(shard_pb2.DESCRIPTOR, "ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, ShardService(self._server))
+            self._port = await self._grpc.start(self._server.config.host, 0)
+        except Exception:
+            self._server.state = "new"
+            raise
+        return self.facts()
+
+    async def install_catalog(self, version: int, source: str) -> None:
+        """Go over to a catalog."""
+        await self._server.install_catalog(version, source)
+
+    async def checkpoint(self) -> int:
+        """Checkpoint all partitions."""
+        return await self._server.checkpoint()
+
+    async def dead_letters(self, limit: int) -> list[bytes]:
+        """Refused rows, newest first, as msgpack."""
+        return self._server.store.checkpoints.dead_letters(limit)
+
+    async def stop(self) -> None:
+        """Drain, checkpoint, release the folder. The actor is killed after it."""
+        if self._grpc is not None:
+            await self._grpc.stop()
+        if self._server.state == "serving":
+            await self._server.stop()
+
+    def facts(self) -> dict[str, Any]:
+        """State, pid and endpoint."""
+        endpoint = f"{self._server.config.host}:{self._port}" if self._port and self._server.state == "serving" else ""
+        return {**self._server.status(), "endpoint": endpoint}
+
+    async def health(self) -> dict[str, Any]:
+        """As `facts`, from the control group's own loop: answers while the data loop is busy."""
+        return self.facts()
+
+    async def die(self) -> None:
+        """End this process at once, as kill -9 would: for tests."""
+        os._exit(137)
