@@ -17,6 +17,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+import xxhash
 
 from actors.names import COORDINATOR, NAMESPACE, shard_name
 from actors.serving import ShardConfig
@@ -120,7 +121,11 @@ class Controller:
     async def _look_after_forever(self) -> None:
         """Heartbeats: whoever is new gets started, whoever is gone is started by Ray and then by us."""
         while not self._is_stopping:
-            await asyncio.gather(*(self._look_after(shard) for shard in range(self._state.shards)), self._look_after_coordinator(), return_exceptions=True)
+            looks = [*(self._look_after(shard) for shard in range(self._state.shards)), self._look_after_coordinator()]
+            for result in await asyncio.gather(*looks, return_exceptions=True):
+                if isinstance(result, Exception):
+                    self._problem = _cause(result)
+                    log.error("looking after the actors: %s", self._problem)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _look_after(self, shard: int) -> None:
@@ -187,9 +192,9 @@ class Controller:
             shard, str(Path(self._config.folder) / f"shard-{shard}"), self._state.partitions, self._config.host, self._config.memory_bytes_max,
             self._config.keep_log, self._config.checkpoint_every_s,
         )  # fmt: skip
-        remote = ray.remote(Shard).options(
+        remote = ray.remote(concurrency_groups={"control": 4})(Shard).options(
             name=shard_name(shard), namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1, max_task_retries=0,
-            num_cpus=0, max_concurrency=1000, concurrency_groups={"control": 4},
+            num_cpus=0, max_concurrency=1000,
         )  # fmt: skip
         return remote.remote(config)
 
@@ -210,6 +215,7 @@ class Controller:
         return {
             "map_version": state.map_version, "partitions": state.partitions, "catalog_version": state.catalog_version, "endpoints": endpoints,
             "owners": np.array(state.owners, dtype=np.uint16).tobytes(), "epochs": np.array(state.epochs, dtype=np.uint64).tobytes(),
+            "grid_id": xxhash.xxh3_64_hexdigest(state.seed.to_bytes(8, "little")),
         }  # fmt: skip
 
     async def status(self) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class ShardConfig:
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Watcher:
     """One WatchProfile stream."""
 

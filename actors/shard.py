@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import ray
+
 from actors.serving import ShardConfig, ShardServer
 
 
@@ -63,10 +65,12 @@ class Shard:
         endpoint = f"{self._server.config.host}:{self._port}" if self._port and self._server.state == "serving" else ""
         return {**self._server.status(), "endpoint": endpoint}
 
+    @ray.method(concurrency_group="control")
     async def health(self) -> dict[str, Any]:
         """As `facts`, from the control group's own loop: answers while the data loop is busy."""
         return self.facts()
 
+    @ray.method(concurrency_group="control")
     async def die(self) -> None:
         """End this process at once, as kill -9 would: for tests."""
         os._exit(137)

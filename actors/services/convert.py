@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from grid.catalog import Catalog
 from grid.engine import Reply
-from grid.errors import FrameInvalid
+from grid.errors import FieldInvalid, FrameInvalid
 from grid.frame import Column, Frame, FrameKind
 from grid.reading import Profiles
 from grid.state.dictionary import Strings
@@ -80,7 +80,7 @@ def ingest_response(reply: Reply) -> events_pb2.IngestResponse:
 
 def rows_batch(wire: events_pb2.EventRows, now_ms: int) -> Batch:
     """A batch of events that came as rows."""
-    rows = [(e.user_id, e.name, e.time_ms or now_ms, {name: python_value(v) for name, v in e.properties.items()}, e.event_id or None) for e in wire.events]
+    rows = [(e.user_id, e.name, e.time_ms or now_ms, {name: python_value(name, v) for name, v in e.properties.items()}, e.event_id or None) for e in wire.events]
     return events_batch(rows)
 
 
@@ -89,7 +89,7 @@ def updates_batch(wire: profiles_pb2.UpdateProfileRequest) -> Batch:
     updates: list[dict[str, Any]] = []
     for update in wire.updates:
         values: dict[str, Any] = dict.fromkeys(update.unset)
-        values.update({name: python_value(value) for name, value in update.set.items()})
+        values.update({name: python_value(name, value) for name, value in update.set.items()})
         updates.append(values)
     return attributes_batch([update.user_id for update in wire.updates], updates)
 
@@ -99,7 +99,7 @@ def deletes(wire: profiles_pb2.DeleteProfileRequest) -> Batch:
     return deletes_batch(list(wire.user_ids))
 
 
-def python_value(value: events_pb2.Value) -> Any:
+def python_value(name: str, value: events_pb2.Value) -> Any:
     """The Python value that `track` would have been given."""
     match value.WhichOneof("kind"):
         case "text_list":
@@ -109,7 +109,7 @@ def python_value(value: events_pb2.Value) -> Any:
         case None | "null_value":
             return None
         case "number_map" | "ranked_list":
-            raise TypeError("a keyed value cannot be set: only features have one")
+            raise FieldInvalid(name, "a keyed value", "a value of a property or attribute: only features are keyed")
         case kind:
             return getattr(value, kind)
 

@@ -45,8 +45,6 @@ def status_of(error: Exception) -> status_pb2.Status:
     """The google.rpc.Status of an error: ErrorInfo always, BadRequest where a field is wrong, RetryInfo where waiting helps."""
     if isinstance(error, ProfilegridError):  # the gateway forwards what a shard said
         return _forwarded(error)
-    if isinstance(error, TypeError | ValueError) and not isinstance(error, RuleError):  # the row form's converter
-        error = errors.FieldInvalid("request", str(error), "values of the declared types")
     code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), code_pb2.INTERNAL)
     facts = {name: str(value)[:_FACTS_MAX] for name, value in vars(error).items() if not name.startswith("_")}
     info = error_details_pb2.ErrorInfo(reason=getattr(error, "reason", "INTERNAL"), domain=DOMAIN, metadata=facts)

@@ -34,7 +34,7 @@ CONTROLLER_TIMEOUT_S = 5.0
 def add_services(server: GrpcServer, controller: Any, target: str) -> None:
     """All public services on one server."""
     queries = Queries(controller)
-    forward = Forwarder(controller, target)
+    forward = Forwarder(target)
     server.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(forward))
     server.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(forward, queries))
     server.add(segments_pb2.DESCRIPTOR, "SegmentService", segments_pb2_grpc.add_SegmentServiceServicer_to_server, SegmentService(queries, forward))
@@ -52,10 +52,8 @@ async def ask(reference: Any, timeout_s: float = CONTROLLER_TIMEOUT_S) -> Any:
         return await asyncio.wait_for(wait(), timeout_s)
     except TimeoutError:
         raise Unavailable("the controller does not answer", "CONTROLLER_DOWN", code="UNAVAILABLE") from None
-    except GridError:
-        raise
     except Exception as error:
-        cause = getattr(error, "cause", None)
+        cause = getattr(error, "cause", None)  # Ray wraps what the actor raised
         if isinstance(cause, GridError):
             raise cause from None
         raise Unavailable(f"the controller is down: {type(error).__name__}", "CONTROLLER_DOWN", code="UNAVAILABLE") from None
@@ -64,9 +62,7 @@ async def ask(reference: Any, timeout_s: float = CONTROLLER_TIMEOUT_S) -> Any:
 class Forwarder:
     """The client's own core, inside the gateway: it routes what thin clients send."""
 
-    def __init__(self, controller: Any, target: str) -> None:
-        self._controller, self._target = controller, target
-        self._clients: dict[bytes, AsyncClient] = {}
+    def __init__(self, target: str) -> None:
         self.client = AsyncClient(target, delivery_timeout=60.0)
 
     async def deliver(self, batch: Batch, producer: bytes, number: int) -> Report:
@@ -75,10 +71,7 @@ class Forwarder:
             return await self.client.deliver(batch)
         if len(producer) != 16 or not number:
             raise FieldInvalid("producer_id", f"{len(producer)} bytes, batch_number {number}", "16 random bytes and a batch number from 1 up")
-        if len(self._clients) > 1024:
-            self._clients.clear()
-        client = self._clients.setdefault(producer, AsyncClient(self._target, delivery_timeout=60.0, producer_id=producer))
-        return await client.deliver(batch, first_batch=number)
+        return await self.client.deliver(batch, producer_id=producer, first_batch=number)
 
 
 def _response(report: Report) -> events_pb2.IngestResponse:
@@ -123,7 +116,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         try:
             unary = events_pb2.IngestRequest(frame=request.frame) if is_frame else events_pb2.IngestRequest(rows=request.rows)
             response = await self.Ingest(unary, None)  # type: ignore[arg-type]
-        except (GridError, ProfilegridError, TypeError, ValueError) as error:
+        except (GridError, ProfilegridError) as error:
             return refused(number, error)
         return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
 
@@ -282,7 +275,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.GetMapResponse(
             map_version=known["map_version"], partitions=known["partitions"], catalog_version=known["catalog_version"],
             shards=[admin_pb2.ShardAddress(id=shard, endpoint=endpoint) for shard, endpoint in known["endpoints"].items()],
-            owners=known["owners"], epochs=known["epochs"],
+            owners=known["owners"], epochs=known["epochs"], grid_id=known["grid_id"],
         )  # fmt: skip
 
     async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Context) -> admin_pb2.GetStatusResponse:

@@ -44,7 +44,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         try:
             unary = events_pb2.IngestRequest(frame=request.frame) if request.HasField("frame") else events_pb2.IngestRequest(rows=request.rows)
             response = await self.Ingest(unary, None)  # type: ignore[arg-type]
-        except (GridError, TypeError, ValueError) as error:
+        except GridError as error:
             return refused(number, error)
         return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
 

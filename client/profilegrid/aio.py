@@ -230,8 +230,11 @@ class AsyncClient:
             await self.buffer.drain()
             return await self.deliver(batch)
 
-    async def deliver(self, batch: Batch, *, first_batch: int | None = None) -> Report:
-        """Send a batch in pieces, at most 8 at once; each piece is numbered once, so that its retries count once."""
+    async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None) -> Report:
+        """Send a batch in pieces, at most 8 at once; each piece is numbered once, so that its retries count once.
+
+        With `producer_id` and `first_batch` the caller numbers: the same number must always be the same rows.
+        """
         self._check_open()
         if batch.rows == 0:
             return Report()
@@ -240,7 +243,7 @@ class AsyncClient:
         pieces = chunks(batch)
         numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._deliver_piece(batch, rows, partitions, number)) for rows, number in zip(pieces, numbers, strict=True)]
+            tasks = [group.create_task(self._deliver_piece(batch, rows, partitions, producer_id, number)) for rows, number in zip(pieces, numbers, strict=True)]
         report = Report()
         unknown: list[int] = []
         for task in tasks:
@@ -256,20 +259,32 @@ class AsyncClient:
         report.rejections.sort(key=lambda rejection: rejection.row)
         return report
 
-    async def _deliver_piece(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], number: int | None) -> Report | ProfilegridError:
+    async def _deliver_piece(
+        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: bytes | None, number: int | None
+    ) -> Report | ProfilegridError:
         """One numbered batch on the wire. Errors are returned: the other pieces go on."""
         assert self._sending is not None
         async with self._sending:
-            number = await self._take_number() if number is None else number
+            if number is not None:
+                return await self._deliver_numbered(batch, rows, partitions, producer or self._producer, number)
+            number = await self._take_number()
             self._in_flight.add(number)
             try:
-                return await self._deliver_rows(batch, rows, partitions, number)
+                return await self._deliver_rows(batch, rows, partitions, self._producer, number)
             except ProfilegridError as error:
                 return error
             finally:
                 self._in_flight.discard(number)
                 if self._window_moved is not None:
                     self._window_moved.set()
+
+    async def _deliver_numbered(
+        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: bytes, number: int
+    ) -> Report | ProfilegridError:
+        try:
+            return await self._deliver_rows(batch, rows, partitions, producer, number)
+        except ProfilegridError as error:
+            return error
 
     async def _take_number(self) -> int:
         """The next batch number, when it is less than 64 above the oldest in flight: what shards remember."""
@@ -281,7 +296,9 @@ class AsyncClient:
         self._next_batch += 1
         return number
 
-    async def _deliver_rows(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], number: int) -> Report:
+    async def _deliver_rows(
+        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: bytes, number: int
+    ) -> Report:
         """Send rows until every one is acknowledged, by the map of the moment."""
         report = Report()
         left = rows
@@ -291,7 +308,7 @@ class AsyncClient:
             retry, delay_s = left, backoff
             try:
                 map_ = await self.map()
-                outcomes = await asyncio.gather(*(self._send(parcel, number, map_) for parcel in split(batch, left, partitions, map_)))
+                outcomes = await asyncio.gather(*(self._send(parcel, producer, number, map_) for parcel in split(batch, left, partitions, map_)))
                 retry, delay_s = self._sort_outcomes(outcomes, report, backoff)
             except (Unavailable, Overloaded):
                 self._map = None
@@ -327,9 +344,9 @@ class AsyncClient:
             raise fatal
         return np.concatenate(again), delay_s
 
-    async def _send(self, parcel: Parcel, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
+    async def _send(self, parcel: Parcel, producer: bytes, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
         frame = parcel.frame
-        frame.producer_id, frame.batch_number, frame.acks = self._producer, number, self._acks
+        frame.producer_id, frame.batch_number, frame.acks = producer, number, self._acks
         endpoint = map_.endpoints.get(parcel.shard, "")
         if not endpoint:
             return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
@@ -507,6 +524,10 @@ class AsyncClient:
                 if progress is not None:
                     progress(done, total)
         return done
+
+    async def grid_id(self) -> str:
+        """What tells this grid from another: made with its data folder."""
+        return (await self._retrying(self.map, self.read_timeout)).grid_id
 
     # --- operators ------------------------------------------------------------------------------------------------------
 

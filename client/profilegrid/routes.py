@@ -25,6 +25,7 @@ class Map:
     owners: NDArray[np.uint16]
     epochs: NDArray[np.uint64]
     endpoints: dict[int, str]
+    grid_id: str = ""
 
     @classmethod
     def of(cls, response: admin_pb2.GetMapResponse) -> Map:
@@ -32,6 +33,7 @@ class Map:
         return cls(
             response.map_version, response.catalog_version, np.frombuffer(response.owners, dtype=np.uint16),
             np.frombuffer(response.epochs, dtype=np.uint64), {shard.id: shard.endpoint for shard in response.shards},
+            response.grid_id,
         )  # fmt: skip
 
     @property

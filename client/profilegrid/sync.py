@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from typing import Any, Literal, Self, TypeVar
 
 from profilegrid.aio import AsyncClient, event_row
+from profilegrid.columns import Batch
 from profilegrid.errors import ClientClosed
 from profilegrid.results import Page, Profile, Report, Table
 from profilegrid.v1 import admin_pb2
@@ -118,6 +119,10 @@ class Client:
         """As AsyncClient.track_many."""
         return self._run(self._core.track_many(event, user_id=user_id, time=time, event_id=event_id, **properties))
 
+    def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None) -> Report:
+        """As AsyncClient.deliver: for importers that number their own batches."""
+        return self._run(self._core.deliver(batch, producer_id=producer_id, first_batch=first_batch))
+
     def set(self, user_id: str | int, /, **attributes: Any) -> Report:
         """Set attributes of a user; None unsets."""
         return self._run(self._core.set(user_id, **attributes))
@@ -191,6 +196,10 @@ class Client:
     def export(self, rule: str, path: str | os.PathLike[str], *, as_of: Any = None, progress: Callable[[int, int], None] | None = None) -> int:
         """As AsyncClient.export."""
         return self._run(self._core.export(rule, path, as_of=as_of, progress=progress))
+
+    def grid_id(self) -> str:
+        """As AsyncClient.grid_id."""
+        return self._run(self._core.grid_id())
 
     # --- operators ------------------------------------------------------------------------------------------------------
 

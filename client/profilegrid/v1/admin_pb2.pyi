@@ -19,20 +19,22 @@ class ShardAddress(_message.Message):
     def __init__(self, id: _Optional[int] = ..., endpoint: _Optional[str] = ...) -> None: ...
 
 class GetMapResponse(_message.Message):
-    __slots__ = ("map_version", "partitions", "catalog_version", "shards", "owners", "epochs")
+    __slots__ = ("map_version", "partitions", "catalog_version", "shards", "owners", "epochs", "grid_id")
     MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     CATALOG_VERSION_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    GRID_ID_FIELD_NUMBER: _ClassVar[int]
     map_version: int
     partitions: int
     catalog_version: int
     shards: _containers.RepeatedCompositeFieldContainer[ShardAddress]
     owners: bytes
     epochs: bytes
-    def __init__(self, map_version: _Optional[int] = ..., partitions: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., owners: _Optional[bytes] = ..., epochs: _Optional[bytes] = ...) -> None: ...
+    grid_id: str
+    def __init__(self, map_version: _Optional[int] = ..., partitions: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., owners: _Optional[bytes] = ..., epochs: _Optional[bytes] = ..., grid_id: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

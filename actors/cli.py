@@ -1,0 +1,157 @@
+"""The operator's commands: up, down. They join the client's CLI through an entry point."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from profilegrid.cli.output import note
+
+Data = Annotated[Path, typer.Option("--data", envvar="PROFILEGRID_HOME", help="Folder of the grid's data.")]
+DEFAULT_DATA = Path("profilegrid-data")
+DETACH_TIMEOUT_S = 150.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add our commands."""
+    app.command()(up)
+    app.command()(down)
+
+
+def up(
+    detach: Annotated[bool, typer.Option("--detach", help="Start in the background; return when it serves.")] = False,
+    data: Data = DEFAULT_DATA,
+    shards: Annotated[int, typer.Option("--shards", min=1, max=64, help="Shards of a new grid.")] = 2,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the gateway.")] = 7600,
+    catalog: Annotated[Path | None, typer.Option("--catalog", exists=True, dir_okay=False, help="Catalog to apply before it serves.")] = None,
+    partitions: Annotated[int, typer.Option("--partitions", min=1, max=65535, help="Partitions of a new grid; fixed for its life.")] = 64,
+    memory: Annotated[int, typer.Option("--memory-mb", min=256, help="Memory bound of a shard, MB.")] = 8192,
+    keep_log: Annotated[bool, typer.Option("--keep-log", help="Never delete log segments (tests).")] = False,
+    checkpoint_every: Annotated[float, typer.Option("--checkpoint-every", min=0.1, help="Seconds between checkpoints.")] = 300.0,
+) -> None:
+    """Start a grid on this machine: controller, shards and gateway. Stays until Ctrl-C; the data survives."""
+    if detach:
+        _up_detached(data, port)
+        return
+    from actors.controller import GridConfig
+    from actors.local import LocalGrid
+
+    config = GridConfig(
+        str(data.resolve()), shards, partitions, port=port, memory_bytes_max=memory << 20, keep_log=keep_log, checkpoint_every_s=checkpoint_every
+    )
+    grid = LocalGrid(config, lambda text: note(f"… {text}"))
+    is_over = _on_signals()
+    try:
+        grid.start()
+        if catalog is not None:
+            _apply(grid.endpoint, catalog)
+        _greet(grid.status(), grid.endpoint)
+        (data.resolve() / "ready").touch()
+        grid.wait(is_over)
+        note("… stopping: shards drain and write checkpoints")
+        grid.stop()
+    except BaseException:
+        grid.abandon()
+        raise
+    finally:
+        (data.resolve() / "ready").unlink(missing_ok=True)
+    note("stopped; the data is kept")
+
+
+def _on_signals() -> Any:
+    """A question that turns true with the first SIGINT or SIGTERM."""
+    received: list[int] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        if received:
+            os._exit(130)
+        received.append(number)
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    return lambda: bool(received)
+
+
+def _apply(endpoint: str, catalog: Path) -> None:
+    from profilegrid.errors import Refused
+    from profilegrid.sync import Client
+
+    with Client(endpoint, read_timeout=30.0) as grid:
+        try:
+            grid.apply_catalog(catalog)
+        except Refused as error:
+            note(f"{catalog} was not applied: {error.message}")
+
+
+def _greet(status: dict[str, Any], endpoint: str) -> None:
+    users = sum(shard.get("recovered_users", 0) for shard in status["shards"])
+    if users:
+        seconds = max(shard.get("recovered_seconds", 0.0) for shard in status["shards"])
+        note(f"recovered {users:,} users in {seconds:.1f} s")
+    for shard in status["shards"]:
+        for problem in shard.get("problems", []):
+            note(f"shard {shard['id']}: {problem}")
+    note(f"serving on {endpoint} with {len(status['shards'])} shards")
+
+
+def _up_detached(data: Path, port: int) -> None:
+    """Start ourselves in the background, without --detach, and wait until it serves or has failed."""
+    folder = data.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log_path = folder.with_name(folder.name + ".log")
+    arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
+    ready = folder / "ready"
+    if ready.exists() and not _is_alive(folder):
+        ready.unlink()
+    with log_path.open("ab") as log:
+        start = log.tell()
+        command = [sys.executable, "-c", "from profilegrid.cli import main; main()", *arguments]
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + DETACH_TIMEOUT_S
+    while not (ready.exists() and _pid(folder) == process.pid):
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = log_path.read_bytes()[start:].decode("utf-8", "replace").strip().splitlines()
+            if process.poll() is None:
+                process.terminate()
+            from actors.local import CannotStart
+
+            raise CannotStart((said[-1] if said else "it ended without a word").removeprefix("error: "))
+        time.sleep(0.05)
+    note(f"serving on 127.0.0.1:{port} in the background; log: {log_path}; stop it with: profilegrid down --data {data}")
+
+
+def _pid(folder: Path) -> int:
+    from actors.local import Running
+
+    running = Running.read(folder)
+    return running.pid if running is not None else 0
+
+
+def _is_alive(folder: Path) -> bool:
+    return _pid(folder) != 0
+
+
+def down(data: Data = DEFAULT_DATA) -> None:
+    """Stop the grid of a data folder: it drains, writes checkpoints, and keeps the data."""
+    pid = _pid(data.resolve())
+    if not pid:
+        note(f"no grid is running on {data}")
+        return
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            note("stopped; the data is kept")
+            return
+        time.sleep(0.1)
+    note(f"process {pid} is still stopping")
+    raise typer.Exit(1)

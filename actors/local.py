@@ -1,0 +1,227 @@
+"""A grid on one machine: its own Ray, a controller, shards and a coordinator, from start to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.controller import GridConfig
+from actors.names import CONTROLLER, COORDINATOR, NAMESPACE
+from grid.errors import DataFolderForeign, GridError
+from grid.storage.files import own, replace_file
+
+FORMAT = "1"
+DISK_BYTES_MIN = 1 << 30
+MEMORY_BYTES_MIN = 1 << 30
+START_TIMEOUT_S = 120.0
+Say = Callable[[str], None]
+
+
+class CannotStart(GridError):
+    """The grid cannot start here; the message says why in one sentence."""
+
+    reason = "CANNOT_START"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What `up` leaves in the data folder for `down` and `status`."""
+
+    pid: int
+    endpoint: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Running | None:
+        """Of a live grid on this folder, or None."""
+        try:
+            facts = json.loads((folder / "up.json").read_text())
+            os.kill(facts["pid"], 0)
+        except (OSError, ValueError, KeyError):
+            return None
+        return cls(facts["pid"], facts["endpoint"])
+
+
+def check_place(config: GridConfig) -> None:
+    """Raise CannotStart unless port, folder, disk and memory will do."""
+    folder = Path(config.folder)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise CannotStart(f"port {config.port} on {config.host} is taken ({error.strerror}); stop what listens there or choose another with --port") from None
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    marker = folder / "GRID"
+    if marker.exists():
+        found = marker.read_text().strip()
+        if found != FORMAT:
+            raise CannotStart(f"{folder} has data of format {found}; this version reads format {FORMAT}")
+    elif any(folder.iterdir()):
+        raise CannotStart(f"{folder} is not empty and holds no grid; choose another folder with --data")
+    free = shutil.disk_usage(folder).free
+    if free < DISK_BYTES_MIN:
+        raise CannotStart(f"{folder} has {free >> 20} MB free, at least {DISK_BYTES_MIN >> 20} MB are needed")
+    available = _available_memory()
+    if available < MEMORY_BYTES_MIN:
+        raise CannotStart(f"{available >> 20} MB of memory are available, at least {MEMORY_BYTES_MIN >> 20} MB are needed")
+    if not marker.exists():
+        replace_file(marker, FORMAT.encode())
+
+
+def _available_memory() -> int:
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
+
+
+class LocalGrid:
+    """The processes of one local grid. `start`, then `status`, `wait`, `stop`."""
+
+    def __init__(self, config: GridConfig, say: Say = lambda text: None) -> None:
+        self.config, self._say = config, say
+        self._temporary: Path | None = None
+        self._controller: Any = None
+        self._lock = -1
+
+    @property
+    def endpoint(self) -> str:
+        """Where clients connect."""
+        return f"{self.config.host}:{self.config.port}"
+
+    def start(self) -> None:
+        """Start everything and wait until all shards serve. Raises CannotStart."""
+        folder = Path(self.config.folder)
+        check_place(self.config)
+        try:
+            self._lock = own(folder / "up", timeout_s=0.5)
+        except DataFolderForeign as error:
+            raise CannotStart(f"{folder} is served already ({error.detail}); stop it with: profilegrid down --data {folder}") from None
+        warm_kernels(self._say)
+        self._say("starting Ray")
+        self._start_ray()
+        self._say("starting controller, shards and gateway")
+        self._start_actors()
+        self._wait_until_serving()
+        replace_file(folder / "up.json", json.dumps({"pid": os.getpid(), "endpoint": self.endpoint}).encode())
+
+    def _start_ray(self) -> None:
+        # Ray's sockets need a short path; the folder is ours alone because Ray makes its own 0777 (facts 1).
+        self._temporary = Path(tempfile.mkdtemp(prefix="pg-"))
+        # Ray listens on all interfaces: without a token that is remote code execution for everyone who reaches this machine.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        # Workers run at nice 15 by default and would be starved by anything else on the machine.
+        os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+        import ray
+
+        ray.init(
+            address="local", namespace=NAMESPACE, include_dashboard=False, log_to_driver=False, logging_level="ERROR", num_cpus=4,
+            object_store_memory=128 << 20, _temp_dir=str(self._temporary / "r"),
+        )  # fmt: skip
+
+    def _start_actors(self) -> None:
+        import ray
+
+        from actors.controller import Controller
+        from actors.coordinator import Coordinator
+
+        options: dict[str, Any] = {
+            "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "max_task_retries": 0, "num_cpus": 0,
+            "max_concurrency": 1000,
+        }  # fmt: skip
+        self._controller = ray.remote(Controller).options(name=CONTROLLER, **options).remote(self.config)
+        ray.remote(Coordinator).options(name=COORDINATOR, **options).remote()
+        self._ask(self._controller.start.remote(), 60.0)
+
+    def _ask(self, reference: Any, timeout_s: float) -> Any:
+        import ray
+
+        try:
+            return ray.get(reference, timeout=timeout_s)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise CannotStart(str(cause)) from None
+
+    def _wait_until_serving(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            status = self.status()
+            if all(shard["state"] == "serving" for shard in status["shards"]) and self._is_listening():
+                return
+            if time.monotonic() > deadline or (status["problem"] and "taken" in status["problem"]):
+                raise CannotStart(status["problem"] or f"shards do not serve within {START_TIMEOUT_S:g} s: {[s['state'] for s in status['shards']]}")
+            time.sleep(0.1)
+
+    def _is_listening(self) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            return probe.connect_ex((self.config.host, self.config.port)) == 0
+
+    def status(self) -> dict[str, Any]:
+        """The controller's status."""
+        facts: dict[str, Any] = self._ask(self._controller.status.remote(), 30.0)
+        return facts
+
+    def wait(self, until: Callable[[], bool]) -> None:
+        """Stay until `until` is true; a controller that Ray restarted is woken meanwhile."""
+        import ray
+
+        while not until():
+            time.sleep(0.2)
+            with contextlib.suppress(ray.exceptions.RayError, CannotStart):
+                ray.get(self._controller.start.remote(), timeout=10.0)
+
+    def stop(self) -> None:
+        """Drain and checkpoint the shards, end Ray, remove the temporary folder."""
+        import ray
+
+        folder = Path(self.config.folder)
+        (folder / "up.json").unlink(missing_ok=True)
+        if self._controller is not None:
+            with contextlib.suppress(ray.exceptions.RayError, CannotStart):
+                coordinator = ray.get_actor(COORDINATOR, namespace=NAMESPACE)
+                ray.get(coordinator.stop.remote(), timeout=15.0)
+            with contextlib.suppress(ray.exceptions.RayError, CannotStart):
+                ray.get(self._controller.stop.remote(), timeout=180.0)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """End Ray and remove the temporary folder, without draining."""
+        import ray
+
+        ray.shutdown()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def warm_kernels(say: Say) -> None:
+    """Compile the kernels unless that is done: once per version and machine, in a process of its own."""
+    from grid.kernels import cache_folder
+
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or cache_folder())
+    if (folder / "WARM").exists():
+        return
+    say("compiling kernels (once per version)")
+    result = subprocess.run([sys.executable, "-m", "grid.warming"], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise CannotStart(f"the kernels do not compile: {result.stderr.strip().splitlines()[-1] if result.stderr.strip() else result.returncode}")

@@ -1,0 +1,110 @@
+"""get, watch, status, deadletters, checkpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from profilegrid.cli.output import DEFAULT_TARGET, AsOf, Json, Target, User, app, connect, note, print_json, print_table, show, show_time
+
+
+def profile_rows(profile: Any) -> list[list[Any]]:
+    """Rows of a profile for a table; times shown as such."""
+    rows = []
+    for kind, values in (("attribute", profile.attributes), ("feature", profile.features)):
+        for name, value in values.items():
+            is_time = isinstance(value, int) and not isinstance(value, bool) and value > 10**11
+            rows.append([kind, name, show_time(value) if is_time else show(value)])
+    return rows
+
+
+@app.command()
+def get(
+    user: User,
+    fields: Annotated[list[str] | None, typer.Option("--field", help="Only this attribute or feature; may be repeated.")] = None,
+    as_of: AsOf = None,
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
+) -> None:
+    """Show a user's profile: attributes and features, now or as of a time."""
+    with connect(target) as grid:
+        profile = grid.get(user, fields or (), as_of=as_of)
+    if as_json:
+        print_json(profile.to_json())
+        return
+    title = f"{user}  as of {show_time(profile.as_of)} UTC" + ("" if profile.exists else "  (unknown user)")
+    print_table(["", "name", "value"], profile_rows(profile), title)
+    for warning in profile.warnings:
+        note(warning)
+
+
+@app.command()
+def watch(
+    user: User,
+    fields: Annotated[list[str] | None, typer.Option("--field", help="Only this attribute or feature; may be repeated.")] = None,
+    changes: Annotated[int, typer.Option("--changes", help="Stop after so many (0: go on until Ctrl-C).")] = 0,
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
+) -> None:
+    """Print a user's profile now and after each change."""
+    with connect(target) as grid:
+        before: dict[str, Any] = {}
+        for number, profile in enumerate(grid.watch(user, fields or ())):
+            if as_json:
+                print(json.dumps(profile.to_json(), ensure_ascii=False), flush=True)
+            else:
+                changed = {name: value for name, value in profile.items() if number == 0 or before.get(name) != value}
+                print(f"{show_time(profile.as_of)}  " + "  ".join(f"{name}={show(value)}" for name, value in changed.items()), flush=True)
+            before = dict(profile)
+            if changes and number + 1 >= changes:
+                return
+
+
+@app.command()
+def status(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
+    """Show the map's version and each shard's state; works while shards are down."""
+    with connect(target, read_timeout=5.0) as grid:
+        found = grid.status()
+    shards = [
+        {"id": s.id, "state": s.state, "pid": s.pid or None, "endpoint": s.endpoint or None, "partitions": s.partitions, "users": s.users,
+         "memory_bytes": s.memory_bytes, "events": s.events, "dead_letters": s.dead_letters, "turn_ms_max": s.turn_ms_max,
+         "recovered_users": s.recovered_users, "recovered_seconds": s.recovered_seconds, "problems": list(s.problems)}
+        for s in found.shards
+    ]  # fmt: skip
+    if as_json:
+        print_json({"map_version": found.map_version, "catalog_version": found.catalog_version, "shards": shards})
+        return
+    rows = [[s["id"], s["state"], s["pid"] or "–", s["endpoint"] or "–", s["partitions"], s["users"], f"{int(s['memory_bytes']) >> 20} MB", s["events"]] for s in shards]
+    title = f"map {found.map_version}, catalog {found.catalog_version}"
+    print_table(["shard", "state", "pid", "endpoint", "partitions", "users", "memory", "events"], rows, title)
+    for shard in shards:
+        for problem in shard["problems"]:  # type: ignore[attr-defined]
+            note(f"shard {shard['id']}: {problem}")
+
+
+@app.command()
+def deadletters(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100, target: Target = DEFAULT_TARGET, as_json: Json = False
+) -> None:
+    """List refused rows, newest first, each with its reason."""
+    with connect(target) as grid:
+        letters = grid.dead_letters(limit)
+    if as_json:
+        print_json(
+            [{"time": x.time_ms, "reason": x.reason, "field": x.field, "value": x.value, "expected": x.expected, "event": json.loads(x.event_json)} for x in letters]
+        )
+        return
+    print_table(["time", "reason", "field", "value", "expected"], [[show_time(x.time_ms), x.reason, x.field, x.value, x.expected] for x in letters])
+
+
+@app.command()
+def checkpoint(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
+    """Write checkpoints of all partitions now, so that a restart replays little."""
+    with connect(target) as grid:
+        done = grid.checkpoint()
+    if as_json:
+        print_json({"partitions": done.partitions, "seconds": done.seconds})
+    else:
+        print(f"{done.partitions} partitions in {done.seconds:.1f} s")

@@ -1,0 +1,1 @@
+"""`profilegrid ingest`: files to batches, by columns and expressions, resumable, every bad row told."""

@@ -1,0 +1,119 @@
+"""Compile every kernel once, by running a small engine through all kinds. `python -m grid.warming` shows progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from grid.catalog import ATTRIBUTE_TYPES, KINDS, load_catalog
+from grid.engine import Engine
+from grid.errors import GridError
+from grid.frame import Column, Frame
+from grid.kernels import cache_folder
+from grid.reading import read_profiles, select
+from grid.state.dictionary import Strings
+from grid.storage.store import Store
+from profilegrid_rules import compile_rule
+
+NOW_MS = 1_700_000_000_000
+PARTITIONS = 2
+
+
+def every_kind() -> dict[str, object]:
+    """A catalog with each kind, plain and by key."""
+    features: dict[str, object] = {}
+    for kind in KINDS.values():
+        base: dict[str, object] = {kind.name: "e" if kind.takes == "event" else "e.n"}
+        if kind.is_decayed:
+            base["half_life"] = "1h"
+        if kind.is_windowed:
+            base |= {"window": "30d"} if kind.name == "days_active" else {"window": "1h", "hop": "5m"}
+        features[kind.name] = base
+        if kind.takes_by:
+            features[f"{kind.name}_by"] = {**base, "by": "c", "top": 2}
+    features["last_text"] = {"last": "e.c"}
+    features["distinct_text"] = {"distinct": "e.c"}
+    attributes = {f"a_{name}": name for name in ATTRIBUTE_TYPES}
+    return {"events": {"e": {"n": "float", "c": "category"}}, "attributes": attributes, "features": features, "dedupe": "1d"}
+
+
+def frames(users: int, batch: int, time_ms: int) -> list[Frame]:
+    """Events, attributes and a delete of some users, as they come off the wire (read-only arrays)."""
+    ids = Strings.of([f"user-{number}" for number in range(users)])
+    partition = (ids.hashes() % np.uint64(PARTITIONS)).astype(np.uint16)
+    order = np.argsort(partition, kind="stable")
+    names = [f"user-{number}" for number in order.tolist()]
+    numbers, counts = np.unique(partition, return_counts=True)
+
+    def frame(kind: str, columns: list[Column], number: int) -> Frame:
+        n = users if kind == "events" else 0
+        made = Frame(
+            kind, b"w" * 16, number, 1, numbers.astype(np.uint16), counts.astype(np.uint32), np.ones(numbers.size, dtype=np.uint64),  # type: ignore[arg-type]
+            Strings.of(names), np.full(n, time_ms, dtype=np.int64), ["e"] if n else [], np.zeros(n, dtype=np.uint16), columns,
+            Strings.of([f"{number}-{name}" for name in names]) if n else None,
+        )  # fmt: skip
+        return Frame.decode(memoryview(b"".join(made.encode())))
+
+    words = Strings.of(["x", "y", "z"])
+    codes = np.arange(users, dtype=np.uint32) % 3
+    events = [Column("n", "float", None, np.arange(users, dtype=np.float64)), Column("c", "text", None, codes, words)]
+    whole = np.arange(users, dtype=np.int64)
+    attributes = [
+        Column("a_int", "int", None, whole), Column("a_float", "float", None, whole.astype(np.float64)),
+        Column("a_bool", "bool", None, (whole % 2).astype(np.uint8)), Column("a_timestamp", "timestamp", None, whole),
+        *(Column(f"a_{name}", "text", None, codes, words) for name in ("category", "key", "text")),
+        Column("a_set", "texts", None, codes, words, np.arange(1, users + 1, dtype=np.uint32)),
+    ]  # fmt: skip
+    return [frame("events", events, batch), frame("attributes", attributes, batch + 1)]
+
+
+def warm(folder: Path) -> None:
+    """Run each kernel with the types that serving gives it."""
+    catalog = load_catalog(every_kind())
+    for _ in range(2):  # the second time recovers
+        engine = Engine(partitions=PARTITIONS)
+        engine.epochs[:] = 1
+        store = Store(folder, engine)
+        store.recover()
+        if not engine.catalog.version:
+            engine.install_catalog(catalog)
+            store.append_catalog(catalog, NOW_MS)
+        for number in range(4):
+            made = frames(600, 10 * number + 1 + int(engine.positions.max()), NOW_MS + number * 300_000)
+            for part in made:
+                engine.admit(part)
+                group = engine.prepare([part], NOW_MS)
+                store.append(group, is_durable=False)
+                engine.apply(group)
+            if number == 1:
+                store.checkpoint_all()
+        slots = engine.users.slots_of(0)
+        read_profiles(engine, slots, None, NOW_MS)
+        rule = compile_rule("has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')", catalog.rule_schema)
+        select(engine, 0, rule, NOW_MS)
+        delete = frames(600, 1000 + int(engine.positions.max()), NOW_MS)[1]
+        delete.kind, delete.columns = "deletes", []
+        group = engine.prepare([delete], NOW_MS)
+        engine.apply(group)
+        store.close()
+
+
+def main() -> int:
+    """Warm up with a word of what goes on; 0 when all is compiled."""
+    folder = cache_folder()
+    try:
+        with tempfile.TemporaryDirectory(prefix="pg-warm-") as temporary:
+            warm(Path(temporary) / "grid")
+    except GridError as error:
+        print(error, file=sys.stderr)
+        return 1
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "WARM").write_text("")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
