@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
 from profilegrid.cli.output import note
 
 Data = Annotated[Path, typer.Option("--data", envvar="PROFILEGRID_HOME", help="Folder of the grid's data.")]

@@ -98,7 +98,8 @@ class Committer:
         while not self._inbox:
             self._arrived.clear()
             await self._arrived.wait()
-        taken, nbytes, rows = [], 0, 0
+        taken: list[Work] = []
+        nbytes = rows = 0
         while self._inbox and (not taken or (nbytes + self._inbox[0].nbytes <= GROUP_BYTES_MAX and rows + self._inbox[0].frame.rows <= GROUP_ROWS_MAX)):
             work = self._inbox.popleft()
             nbytes += work.nbytes

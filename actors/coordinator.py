@@ -16,16 +16,16 @@ import grpc
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-
-from grid.catalog import Catalog, load_catalog
-from grid.errors import FieldInvalid, ShardRecovering
-from grid.state.bitmaps import cardinality, merge_partitions, ordinals
 from profilegrid.columns import Strings
 from profilegrid.errors import Overloaded, Unavailable, from_rpc
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import partitions_of
 from profilegrid.v1 import shard_pb2, shard_pb2_grpc
 from profilegrid_rules import Expression, compile_rule, conjuncts
+
+from grid.catalog import Catalog, load_catalog
+from grid.errors import FieldInvalid, ShardRecovering
+from grid.state.bitmaps import cardinality, merge_partitions, ordinals
 
 QUERY_TIMEOUT_S = 30.0
 EXPORT_IDS = 20_000
@@ -97,10 +97,12 @@ class Queries:
         deadline = time.monotonic() + QUERY_TIMEOUT_S
         while True:  # a shard that restarts is back in seconds
             map_ = await self.map()
-            request = shard_pb2.EvaluateRequest(rule=rule, as_of_ms=as_of_ms, mode=mode, first_partition=first, last_partition=map_["partitions"] - 1, limit=limit)
+            request = shard_pb2.EvaluateRequest(
+                rule=rule, as_of_ms=as_of_ms, mode=mode, first_partition=first, last_partition=map_["partitions"] - 1, limit=limit
+            )
             try:
                 left = max(deadline - time.monotonic(), 0.1)
-                return await self._scatter(lambda stub: stub.Evaluate(request, timeout=left), list(map_["endpoints"].values()))
+                return await self._scatter(_call("Evaluate", request, left), list(map_["endpoints"].values()))
             except (ShardRecovering, Unavailable, Overloaded):
                 if time.monotonic() > deadline - 1:
                     raise
@@ -127,7 +129,8 @@ class Queries:
         map_ = await self.map()
         texts = clause_texts(rule, len(conjuncts(plan)))
         clauses = [
-            (text, sum(response.clauses[i].matched for response in responses), sum(response.clauses[i].unknown for response in responses)) for i, text in enumerate(texts)
+            (text, sum(response.clauses[i].matched for response in responses), sum(response.clauses[i].unknown for response in responses))
+            for i, text in enumerate(texts)
         ]
         users = sum(response.users for response in responses)
         matched = sum(part.count for response in responses for part in response.partitions)
@@ -141,7 +144,7 @@ class Queries:
         for shard in np.unique(owners).tolist():
             here = np.flatnonzero(owners == shard)
             request = shard_pb2.ResolveHandlesRequest(handles=handles[here].tobytes())
-            response = (await self._scatter(lambda stub, r=request: stub.ResolveHandles(r, timeout=QUERY_TIMEOUT_S), [map_["endpoints"][shard]]))[0]
+            response = (await self._scatter(_call("ResolveHandles", request, QUERY_TIMEOUT_S), [map_["endpoints"][shard]]))[0]
             packed = Strings(np.frombuffer(response.user_id_data, dtype=np.uint8), np.frombuffer(response.user_id_ends, dtype=np.uint32))
             texts[here] = np.array([*packed.to_bytes_list(), None], dtype=object)[:-1]
         return Strings.of([text for text in texts.tolist() if text])
@@ -155,10 +158,15 @@ class Queries:
         for shard in np.unique(owners).tolist():
             here = np.flatnonzero(owners == shard)
             request = shard_pb2.TestUsersRequest(rule=rule, as_of_ms=as_of_ms, user_ids=[user_ids[i] for i in here.tolist()])
-            response = (await self._scatter(lambda stub, r=request: stub.TestUsers(r, timeout=QUERY_TIMEOUT_S), [map_["endpoints"][shard]]))[0]
+            response = (await self._scatter(_call("TestUsers", request, QUERY_TIMEOUT_S), [map_["endpoints"][shard]]))[0]
             result[here] = list(response.contained)
         found: list[bool] = result.tolist()
         return found
+
+
+def _call(method: str, request: Any, timeout_s: float) -> Callable[[Any], Awaitable[Any]]:
+    """One method of a shard's stub."""
+    return lambda stub: getattr(stub, method)(request, timeout=timeout_s)
 
 
 def _whole_prefix(parts: list[Any], responses: list[Any], limit: int) -> list[Any]:

@@ -68,7 +68,9 @@ def check_place(config: GridConfig) -> None:
         try:
             probe.bind((config.host, config.port))
         except OSError as error:
-            raise CannotStart(f"port {config.port} on {config.host} is taken ({error.strerror}); stop what listens there or choose another with --port") from None
+            raise CannotStart(
+                f"port {config.port} on {config.host} is taken ({error.strerror}); stop what listens there or choose another with --port"
+            ) from None
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     marker = folder / "GRID"
     if marker.exists():

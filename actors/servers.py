@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from profilegrid.options import SERVER_OPTIONS
 
 from actors.services.errors import ErrorInterceptor
 from grid.errors import GridError
-from profilegrid.options import SERVER_OPTIONS
 
 GRACE_S = 5.0
 

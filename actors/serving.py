@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from profilegrid_rules import Expression, compile_rule
 
 from actors.backfilling import Backfill
 from actors.committing import Committer
@@ -29,7 +30,6 @@ from grid.state.dictionary import Strings
 from grid.state.memory import resident_bytes
 from grid.state.users import Slots
 from grid.storage.store import Recovery, Store
-from profilegrid_rules import Expression, compile_rule
 
 log = logging.getLogger("profilegrid")
 CHECKPOINT_EVERY_S = 300.0

@@ -25,9 +25,10 @@ class Shard:
         """Recover, then serve. Runs in the data loop, where gRPC lives. Called once a life."""
         if self._server.state != "new":
             return self.facts()
+        from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
+
         from actors.servers import GrpcServer
         from actors.services.shard import EventService, ProfileService, ShardService
-        from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
 
         try:
             await self._server.recover(epochs, seed)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from profilegrid_rules import Expression, compile_rule
 
 from grid.catalog import Catalog, Feature
 from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable
@@ -22,15 +23,23 @@ from grid.kernels.ids import gather_strings
 from grid.producers import BlockReply, Producers
 from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns
 from grid.state.dedupe import EventIds
-from grid.state.dictionary import Dictionary, Strings
+from grid.state.dictionary import Dictionary, Strings, lengths_of
 from grid.state.features import KEYED, PLAIN, FeatureColumns, SharedState
 from grid.state.memory import Space
 from grid.state.rows import Picker, Rows, joined, joined_strings, selected
 from grid.state.users import Slots, Users
 from grid.verdict import (
-    AttributeUpdate, Judge, Rejection, Reserved, check_ids, check_partitions, coded_properties, judge_attributes, judge_events, reserve_words,
+    AttributeUpdate,
+    Judge,
+    Rejection,
+    Reserved,
+    check_ids,
+    check_partitions,
+    coded_properties,
+    judge_attributes,
+    judge_events,
+    reserve_words,
 )  # fmt: skip
-from profilegrid_rules import Expression, compile_rule
 
 EMPTY_CATALOG = Catalog()
 
@@ -98,7 +107,9 @@ class Engine:
                 state.feature, state.picker = feature, self._picker(catalog, feature)
                 kept[name] = state
                 continue
-            kept[name] = FeatureState(feature, self._columns(catalog, feature, shared), self._picker(catalog, feature), is_complete=is_empty, percent=100 if is_empty else 0)
+            kept[name] = FeatureState(
+                feature, self._columns(catalog, feature, shared), self._picker(catalog, feature), is_complete=is_empty, percent=100 if is_empty else 0
+            )
             if not is_empty:
                 missing.append(name)
         self.features = kept
@@ -141,7 +152,9 @@ class Engine:
         """Empty a feature's columns and mark it incomplete: a backfill starts anew."""
         feature = self.catalog.features[name]
         shared = SharedState(self.space, self.dictionaries, self.catalog.timezone)
-        self.features[name] = FeatureState(feature, self._columns(self.catalog, feature, shared), self._picker(self.catalog, feature), is_complete=False, percent=0)
+        self.features[name] = FeatureState(
+            feature, self._columns(self.catalog, feature, shared), self._picker(self.catalog, feature), is_complete=False, percent=0
+        )
 
     # --- prepare ------------------------------------------------------------------------------------------------------
 
@@ -212,7 +225,7 @@ class Engine:
                 continue
             if update.type == "set":
                 assert update.ends is not None
-                owners = np.repeat(np.arange(judge.frame.rows), np.diff(update.ends.astype(np.int64), prepend=0))
+                owners = np.repeat(np.arange(judge.frame.rows), lengths_of(update.ends))
                 here = np.isin(owners, update.set_rows)
                 rows_of, codes = owners[here], update.values[here]
             else:
@@ -361,8 +374,7 @@ class Engine:
             values = columns.dictionary.find_all(update.words)[values] if len(update.words) else values
         if isinstance(columns, SetAttribute):
             assert update.ends is not None
-            ends = update.ends.astype(np.int64)
-            lengths = np.diff(ends, prepend=0)
+            lengths = lengths_of(update.ends)
             picked = np.repeat(np.isin(np.arange(lengths.size), set_rows), lengths)
             columns.set(slots[set_rows], values[picked], np.cumsum(lengths[set_rows]), None)
         else:

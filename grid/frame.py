@@ -80,12 +80,16 @@ class Frame:
         expect(self.partitions.size == self.block_rows.size == self.epochs.size, "partitions", "directory columns of different lengths", "one entry a block")
         expect(bool((np.diff(self.partitions.astype(np.int64)) > 0).all()), "partitions", "unsorted or repeated", "ascending, each once")
         expect(self.partitions.size > 0 and int(self.partitions[-1]) < partitions, "partitions", str(self.partitions[-1:]), f"below {partitions}")
-        expect(int(self.block_rows.sum(dtype=np.int64)) == self.rows, "partition_rows", str(int(self.block_rows.sum(dtype=np.int64))), f"{self.rows} rows in all")
+        expect(
+            int(self.block_rows.sum(dtype=np.int64)) == self.rows, "partition_rows", str(int(self.block_rows.sum(dtype=np.int64))), f"{self.rows} rows in all"
+        )
         _check_strings("user_id", self.ids, self.rows)
         if self.kind == "events":
             expect(self.times.size == self.rows, "times_ms", f"{self.times.size} values", f"{self.rows}")
             expect(self.events.size == self.rows, "events", f"{self.events.size} values", f"{self.rows}")
-            expect(int(self.events.max()) < len(self.event_names), "events", str(self.events.max()), f"below {len(self.event_names)}, the number of event names")
+            expect(
+                int(self.events.max()) < len(self.event_names), "events", str(self.events.max()), f"below {len(self.event_names)}, the number of event names"
+            )
             if self.event_ids is not None:
                 _check_strings("event_id", self.event_ids, self.rows)
         for column in self.columns:
@@ -156,7 +160,12 @@ def _check_strings(where: str, strings: Strings, count: int) -> None:
     expect(len(strings) == count, f"{where}_ends", f"{len(strings)} values", str(count))
     ends = strings.ends.astype(np.int64)
     ascends = bool((np.diff(ends, prepend=0) >= 0).all())
-    expect(ascends and (count == 0 or int(ends[-1]) <= strings.data.size), f"{where}_ends", "offsets that fall or leave the data", f"ascending, at most {strings.data.size}")
+    expect(
+        ascends and (count == 0 or int(ends[-1]) <= strings.data.size),
+        f"{where}_ends",
+        "offsets that fall or leave the data",
+        f"ascending, at most {strings.data.size}",
+    )
     data = strings.data[: int(ends[-1])] if count else strings.data[:0]
     starts = ends[:-1][ends[:-1] < data.size] if count else ends
     try:
@@ -177,7 +186,12 @@ def _check_column(column: Column, rows: int, kind: FrameKind) -> None:
         expect(column.list_ends is not None and column.list_ends.size == rows, f"{where}.list_ends", "none or of another length", f"{rows} values")
         assert column.list_ends is not None
         ends = column.list_ends.astype(np.int64)
-        expect(bool((np.diff(ends, prepend=0) >= 0).all()) and int(ends[-1]) == column.values.size, f"{where}.list_ends", "offsets that fall or miss the values", "ascending to the number of values")
+        expect(
+            bool((np.diff(ends, prepend=0) >= 0).all()) and int(ends[-1]) == column.values.size,
+            f"{where}.list_ends",
+            "offsets that fall or miss the values",
+            "ascending to the number of values",
+        )
     else:
         expect(column.values.size == rows, f"{where}.values", f"{column.values.size} values", str(rows))
     if column.type in ("text", "texts"):
@@ -185,4 +199,9 @@ def _check_column(column: Column, rows: int, kind: FrameKind) -> None:
         assert column.words is not None
         _check_strings(f"{where}.dictionary", column.words, len(column.words))
         highest_code = int(column.values.max()) if column.values.size else -1
-        expect(highest_code < len(column.words) or (column.presence is not None and not column.presence.any()), f"{where}.values", str(highest_code), f"below {len(column.words)}")
+        expect(
+            highest_code < len(column.words) or (column.presence is not None and not column.presence.any()),
+            f"{where}.values",
+            str(highest_code),
+            f"below {len(column.words)}",
+        )

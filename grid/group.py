@@ -95,7 +95,10 @@ class Group:
 
 def reserved_words(header: dict[str, Any]) -> list[Reserved]:
     """The words that a group's record added to dictionaries."""
-    return [Reserved(key, first, Strings(np.frombuffer(data, dtype=np.uint8), np.frombuffer(ends, dtype=np.uint32))) for key, first, data, ends in header["reserved"]]
+    return [
+        Reserved(key, first, Strings(np.frombuffer(data, dtype=np.uint8), np.frombuffer(ends, dtype=np.uint32)))
+        for key, first, data, ends in header["reserved"]
+    ]
 
 
 def touched_positions(header: dict[str, Any]) -> list[tuple[int, int]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from profilegrid_rules import Expression, TextVector, Vector, columns_of, conjuncts, truth
+from profilegrid_rules.evaluate import true_and_known
 
 from grid.engine import Engine
 from grid.errors import FeatureBackfilling, UnknownField
@@ -18,8 +20,6 @@ from grid.state.features import Reading
 from grid.state.features.days import DaysColumns
 from grid.state.features.keyed import KeyedColumns
 from grid.state.users import Slots
-from profilegrid_rules import Expression, TextVector, Vector, columns_of, conjuncts, truth
-from profilegrid_rules.evaluate import true_and_known
 
 
 @dataclass(slots=True)

@@ -92,7 +92,11 @@ def check_partitions(frame: Frame, hashes: NDArray[np.uint64], partitions: int) 
     wrong = wrong[frame.ids.lengths[wrong] <= 1024]
     if wrong.size:
         row = int(wrong[0])
-        raise FrameInvalid(f"user_id[{row}]", f"'{_text(frame.ids, row)}' in partition {frame.row_partitions[row]}", f"partition {int(hashes[row]) % partitions} (xxh3_64 mod {partitions})")
+        raise FrameInvalid(
+            f"user_id[{row}]",
+            f"'{_text(frame.ids, row)}' in partition {frame.row_partitions[row]}",
+            f"partition {int(hashes[row]) % partitions} (xxh3_64 mod {partitions})",
+        )
 
 
 def judge_events(judge: Judge, catalog: Catalog, received_ms: int) -> Rows:
@@ -235,7 +239,9 @@ class Reserved:
     words: Strings
 
 
-def reserve_words(judge: Judge, where: str, dictionary: Dictionary, key: str, words: Strings, codes: NDArray[np.int64], rows_of: NDArray[np.int64]) -> Reserved | None:
+def reserve_words(
+    judge: Judge, where: str, dictionary: Dictionary, key: str, words: Strings, codes: NDArray[np.int64], rows_of: NDArray[np.int64]
+) -> Reserved | None:
     """Enter the words that good rows use into a dictionary; refuse rows whose word no longer fits.
 
     codes int64[m] into words, rows_of int64[m]: the row of each code.

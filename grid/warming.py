@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from profilegrid_rules import compile_rule
 
 from grid.catalog import ATTRIBUTE_TYPES, KINDS, load_catalog
 from grid.engine import Engine
@@ -16,7 +17,6 @@ from grid.kernels import cache_folder
 from grid.reading import read_profiles, select
 from grid.state.dictionary import Strings
 from grid.storage.store import Store
-from profilegrid_rules import compile_rule
 
 NOW_MS = 1_700_000_000_000
 PARTITIONS = 2
@@ -92,7 +92,10 @@ def warm(folder: Path) -> None:
                 store.checkpoint_all()
         slots = engine.users.slots_of(0)
         read_profiles(engine, slots, None, NOW_MS)
-        rule = compile_rule("has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')", catalog.rule_schema)
+        rule = compile_rule(
+            "has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')",
+            catalog.rule_schema,
+        )
         select(engine, 0, rule, NOW_MS)
         delete = frames(600, 1000 + int(engine.positions.max()), NOW_MS)[1]
         delete.kind, delete.columns = "deletes", []

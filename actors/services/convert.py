@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
+from profilegrid.results import Part, Profile
+from profilegrid.v1 import events_pb2, profiles_pb2
 
 from grid.catalog import Catalog
 from grid.engine import Reply
@@ -14,9 +17,6 @@ from grid.frame import Column, Frame, FrameKind
 from grid.reading import Profiles
 from grid.state.dictionary import Strings
 from grid.state.features import Reading
-from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
-from profilegrid.results import Part, Profile
-from profilegrid.v1 import events_pb2, profiles_pb2
 
 _KINDS: dict[int, FrameKind] = {
     events_pb2.FRAME_KIND_EVENTS: "events", events_pb2.FRAME_KIND_ATTRIBUTES: "attributes", events_pb2.FRAME_KIND_DELETES: "deletes",
@@ -80,7 +80,9 @@ def ingest_response(reply: Reply) -> events_pb2.IngestResponse:
 
 def rows_batch(wire: events_pb2.EventRows, now_ms: int) -> Batch:
     """A batch of events that came as rows."""
-    rows = [(e.user_id, e.name, e.time_ms or now_ms, {name: python_value(name, v) for name, v in e.properties.items()}, e.event_id or None) for e in wire.events]
+    rows = [
+        (e.user_id, e.name, e.time_ms or now_ms, {name: python_value(name, v) for name, v in e.properties.items()}, e.event_id or None) for e in wire.events
+    ]
     return events_batch(rows)
 
 
@@ -129,7 +131,7 @@ def profile_columns(profiles: Profiles, catalog: Catalog) -> profiles_pb2.Profil
 def result_type(name: str, catalog: Catalog) -> str:
     """The wire type of a field: whole numbers are told from others, so that a count reads 3, not 3.0."""
     if name in catalog.attributes:
-        declared = catalog.attributes[name]
+        declared: str = catalog.attributes[name]
         return {"category": "text", "key": "text"}.get(declared, declared)
     feature = catalog.features[name]
     counts = feature.property_name is None and not feature.spec.is_decayed
@@ -167,7 +169,7 @@ def _result_column(name: str, reading: Reading, catalog: Catalog) -> profiles_pb
             return column
         codes = np.where(reading.known, codes, codes[int(np.argmax(reading.known))])
     else:
-        codes = reading.values if kind == "set" else reading.keys
+        codes = reading.values if kind == "set" or reading.keys is None else reading.keys
     words, numbers = _own_dictionary(reading, codes)
     column.dictionary_data, column.dictionary_ends = words.data.tobytes(), words.ends.astype(np.uint32).tobytes()
     if kind in ("text", "set"):

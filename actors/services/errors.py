@@ -10,10 +10,10 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
-
-from grid import errors
 from profilegrid.errors import ProfilegridError
 from profilegrid_rules import RuleError
+
+from grid import errors
 
 log = logging.getLogger("profilegrid")
 DOMAIN = "profilegrid"
@@ -67,7 +67,7 @@ def _extra(error: Exception) -> list[Any]:
 
 
 def _forwarded(error: ProfilegridError) -> status_pb2.Status:
-    code = code_pb2.Code.Value(error.code) if error.code in code_pb2.Code.keys() else code_pb2.UNAVAILABLE
+    code = code_pb2.Code.Value(error.code) if error.code in set(code_pb2.Code.keys()) else code_pb2.UNAVAILABLE
     info = error_details_pb2.ErrorInfo(reason=error.reason or "INTERNAL", domain=DOMAIN, metadata=error.facts)
     return status_pb2.Status(code=code, message=error.message, details=[_packed(info)])
 
@@ -81,9 +81,7 @@ def _packed(message: Any) -> any_pb2.Any:
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns typed errors of handlers into status. A bug becomes INTERNAL, with its traceback in the log, not on the wire."""
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
-    ) -> Any:
+    async def intercept_service(self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails) -> Any:
         handler = await continuation(details)
         if handler is None or not details.method.startswith("/profilegrid."):
             return handler

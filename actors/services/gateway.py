@@ -13,20 +13,30 @@ import grpc
 import msgpack
 import numpy as np
 import xxhash
+from profilegrid.aio import AsyncClient
+from profilegrid.columns import Batch, now_ms
+from profilegrid.errors import ProfilegridError, Unavailable, from_rpc
+from profilegrid.results import Report
+from profilegrid.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    catalog_pb2,
+    catalog_pb2_grpc,
+    events_pb2,
+    events_pb2_grpc,
+    profiles_pb2,
+    profiles_pb2_grpc,
+    segments_pb2,
+    segments_pb2_grpc,
+)
 
 from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
 from actors.servers import GrpcServer
 from actors.services import convert
 from actors.services.shard import answer_stream, refused
 from grid.errors import FieldInvalid, GridError
-from profilegrid.aio import AsyncClient
-from profilegrid.columns import Batch, now_ms
-from profilegrid.errors import ProfilegridError, Unavailable, from_rpc
-from profilegrid.results import Report
-from profilegrid.v1 import admin_pb2, admin_pb2_grpc, catalog_pb2, catalog_pb2_grpc, events_pb2, events_pb2_grpc
-from profilegrid.v1 import profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 1_000, 100_000
 CONTROLLER_TIMEOUT_S = 5.0
 
@@ -202,9 +212,7 @@ class SegmentService(segments_pb2_grpc.SegmentServiceServicer):
             yield segments_pb2.ExportResponse(total=0, as_of_ms=audience.as_of_ms)
         for first in range(0, handles.size, EXPORT_IDS):
             ids = await self._queries.ids(handles[first : first + EXPORT_IDS])
-            yield segments_pb2.ExportResponse(
-                user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.tobytes(), total=handles.size, as_of_ms=audience.as_of_ms
-            )
+            yield segments_pb2.ExportResponse(user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.tobytes(), total=handles.size, as_of_ms=audience.as_of_ms)
 
     async def Sample(self, request: segments_pb2.SampleRequest, context: Context) -> segments_pb2.SampleResponse:
         audience = await self._queries.audience(request.rule, _moment(request))
@@ -313,4 +321,3 @@ def _shard_status(facts: dict[str, Any]) -> admin_pb2.ShardStatus:
         dead_letters=facts.get("dead_letters", 0), turn_ms_max=facts.get("turn_ms_max", 0.0), problems=facts.get("problems", []),
         recovered_users=facts.get("recovered_users", 0), recovered_seconds=facts.get("recovered_seconds", 0.0),
     )  # fmt: skip
-

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import numpy as np
+from profilegrid.columns import Batch, now_ms
+from profilegrid.routes import Map, frame_of, partitions_of
+from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, shard_pb2, shard_pb2_grpc
 
 from actors.services import convert
 from actors.services.errors import status_of
 from actors.serving import ShardServer
 from grid.errors import FieldInvalid, GridError
 from grid.state.dictionary import Strings
-from profilegrid.columns import Batch, now_ms
-from profilegrid.routes import Map, frame_of, partitions_of
-from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, shard_pb2, shard_pb2_grpc
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 STREAM_IN_FLIGHT_MAX = 64
 
 
@@ -96,7 +94,9 @@ async def answer_stream(requests: AsyncIterator[Any], answer: Any) -> AsyncItera
 def refused(number: int, error: Exception) -> events_pb2.IngestStreamResponse:
     """A whole batch's error, inside the stream: the stream goes on."""
     status = status_of(error)
-    return events_pb2.IngestStreamResponse(batch_number=number, error_code=status.code, error_reason=getattr(error, "reason", "INTERNAL"), error_message=status.message)
+    return events_pb2.IngestStreamResponse(
+        batch_number=number, error_code=status.code, error_reason=getattr(error, "reason", "INTERNAL"), error_message=status.message
+    )
 
 
 class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
@@ -180,5 +180,3 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
 
     async def TestUsers(self, request: shard_pb2.TestUsersRequest, context: Context) -> shard_pb2.TestUsersResponse:
         return shard_pb2.TestUsersResponse(contained=self._shard.contains(request.rule, Strings.of(list(request.user_ids)), request.as_of_ms))
-
-

@@ -17,17 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profilegrid.aio import AsyncClient
-    from profilegrid.errors import (
-        ClientClosed,
-        DeliveryUnknown,
-        InvalidRequest,
-        NotFound,
-        Overloaded,
-        ProfilegridError,
-        Refused,
-        ServerFailed,
-        Unavailable,
-    )
+    from profilegrid.errors import ClientClosed, DeliveryUnknown, InvalidRequest, NotFound, Overloaded, ProfilegridError, Refused, ServerFailed, Unavailable
     from profilegrid.results import Page, Profile, Rejection, Report, Table
     from profilegrid.sync import Client
 

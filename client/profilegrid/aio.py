@@ -17,14 +17,37 @@ from numpy.typing import NDArray
 
 from profilegrid.buffering import TrackBuffer
 from profilegrid.columns import (
-    Batch, EventRow, Strings, attributes_batch, column_of, deletes_batch, event_columns, events_batch, ids_of, now_ms, time_ms, typed, user_id_text, UNSET,
+    UNSET,
+    Batch,
+    EventRow,
+    Strings,
+    attributes_batch,
+    column_of,
+    deletes_batch,
+    event_columns,
+    events_batch,
+    ids_of,
+    now_ms,
+    time_ms,
+    typed,
+    user_id_text,
 )  # fmt: skip
 from profilegrid.errors import ClientClosed, DeliveryUnknown, Overloaded, ProfilegridError, Unavailable, from_rpc
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.results import Page, Part, Profile, Rejection, Report, Table
 from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
-from profilegrid.v1 import admin_pb2, admin_pb2_grpc, catalog_pb2, catalog_pb2_grpc, events_pb2 as pb, events_pb2_grpc
-from profilegrid.v1 import profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
+from profilegrid.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    catalog_pb2,
+    catalog_pb2_grpc,
+    events_pb2_grpc,
+    profiles_pb2,
+    profiles_pb2_grpc,
+    segments_pb2,
+    segments_pb2_grpc,
+)
+from profilegrid.v1 import events_pb2 as pb
 
 Result = TypeVar("Result")
 IN_FLIGHT_MAX = 64
@@ -194,9 +217,7 @@ class AsyncClient:
     async def _send_tracked(self, rows: list[EventRow]) -> Report:
         return await self.deliver(events_batch(rows))
 
-    async def track_many(
-        self, event: str | Any, *, user_id: Any, time: Any = None, event_id: Any = None, **properties: Any
-    ) -> Report:
+    async def track_many(self, event: str | Any, *, user_id: Any, time: Any = None, event_id: Any = None, **properties: Any) -> Report:
         """Send columns of events and wait for the acknowledgement: lists, numpy, Arrow, pandas or polars, all of one length.
 
         `event` is one name or a column of names; `time` ms since 1970 or datetimes (default: now). None (Arrow null) is a missing
@@ -296,9 +317,7 @@ class AsyncClient:
         self._next_batch += 1
         return number
 
-    async def _deliver_rows(
-        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: bytes, number: int
-    ) -> Report:
+    async def _deliver_rows(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: bytes, number: int) -> Report:
         """Send rows until every one is acknowledged, by the map of the moment."""
         report = Report()
         left = rows
@@ -410,7 +429,9 @@ class AsyncClient:
         async def attempt(left: float) -> list[Part]:
             map_ = await self.map(left)
             shards = map_.owners[partitions_of(ids, map_.partitions)]
-            return list(await asyncio.gather(*(self._read_shard(map_, s, ids, np.flatnonzero(shards == s), fields, moment, left) for s in np.unique(shards).tolist())))
+            return list(
+                await asyncio.gather(*(self._read_shard(map_, s, ids, np.flatnonzero(shards == s), fields, moment, left) for s in np.unique(shards).tolist()))
+            )
 
         return await self._retrying(attempt, self.read_timeout)
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,12 @@ class Strings:
     def to_list(self) -> list[str]:
         """As str objects."""
         raw, bounds = self.data.tobytes(), [0, *self.ends.tolist()]
-        return [raw[a:b].decode() for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [raw[a:b].decode() for a, b in pairwise(bounds)]
 
     def to_bytes_list(self) -> list[bytes]:
         """As bytes objects."""
         raw, bounds = self.data.tobytes(), [0, *self.ends.tolist()]
-        return [raw[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [raw[a:b] for a, b in pairwise(bounds)]
 
     def __len__(self) -> int:
         return int(self.ends.size)

@@ -96,7 +96,8 @@ _CLASSES: dict[grpc.StatusCode, type[ProfilegridError]] = {
 def from_rpc(error: grpc.RpcError) -> ProfilegridError:
     """The typed error of a failed call, with the server's rich details."""
     code, message = error.code(), error.details() or ""
-    reason, facts = "", {}
+    reason = ""
+    facts: dict[str, str] = {}
     for key, value in error.trailing_metadata() or ():
         if key == _DETAILS_KEY:
             reason, facts = _details(value)
@@ -106,7 +107,8 @@ def from_rpc(error: grpc.RpcError) -> ProfilegridError:
 
 
 def _details(raw: bytes) -> tuple[str, dict[str, str]]:
-    reason, facts = "", {}
+    reason = ""
+    facts: dict[str, str] = {}
     status = status_pb2.Status.FromString(raw)
     for detail in status.details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):

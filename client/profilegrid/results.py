@@ -152,7 +152,7 @@ class FieldColumn:
                 out[row] = self.value(row)
             return out
         if self.type == "text":
-            padded = np.append(self.words, None)
+            padded = np.array([*self.words.tolist(), None], dtype=object)
             return padded[np.where(self.known, self.values, self.words.size)]  # type: ignore[no-any-return]
         values = self.values.astype(bool) if self.type == "bool" else self.values
         return values if self.known.all() else np.ma.masked_array(values, ~self.known)  # type: ignore[no-any-return,no-untyped-call]
@@ -184,7 +184,8 @@ class Part:
 
     def profile(self, user_id: str, row: int) -> Profile:
         """The profile of the part's row `row`."""
-        attributes, features = {}, {}
+        attributes: dict[str, Any] = {}
+        features: dict[str, Any] = {}
         for column in self.columns:
             (features if column.is_feature else attributes)[column.name] = column.value(row)
         return Profile(user_id, bool(self.exists[row]), attributes, features, self.as_of, list(self.approximate), list(self.warnings))

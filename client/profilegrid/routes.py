@@ -10,7 +10,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from profilegrid.columns import Batch, Strings
-from profilegrid.v1 import admin_pb2, events_pb2 as pb
+from profilegrid.v1 import admin_pb2
+from profilegrid.v1 import events_pb2 as pb
 
 FRAME_ROWS_MAX = 30_000
 FRAME_BYTES_MAX = 8 << 20

@@ -25,12 +25,16 @@ class Source(Protocol):
     def now_ms(self) -> int: ...
     def column(self, name: str) -> AnyVector:
         """The column `name` for all rows."""
+
     def keyed(self, name: str, key: str) -> Vector:
         """The value under `key`, 0 where absent, for all rows."""
+
     def set_contains(self, name: str, values: tuple[str, ...], is_all: bool) -> Vector:
         """Whether the set holds any (or all) of `values`."""
+
     def day_active(self, name: str, day: Vector) -> Vector:
         """Whether the user was active on the local day of `day` (ms)."""
+
     def calendar(self, name: str, times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
         """`year`, `month` or `day` of times in the source's timezone."""
 
@@ -151,8 +155,7 @@ def _in(operation: plan.Operation, source: Source) -> Vector:
 
 def _coalesce(operation: plan.Operation, source: Source) -> AnyVector:
     vectors = [evaluate(operand, source) for operand in operation.operands]
-    chosen = _choose([(_known(v, source.rows), v) for v in vectors[:-1]], vectors[-1], source.rows)
-    return chosen
+    return _choose([(_known(v, source.rows), v) for v in vectors[:-1]], vectors[-1], source.rows)
 
 
 def _known(vector: AnyVector, rows: int) -> Mask:

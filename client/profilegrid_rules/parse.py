@@ -15,7 +15,7 @@ from datetime import UTC, datetime, tzinfo
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from profilegrid_rules import plan
 from profilegrid_rules.errors import RuleError
@@ -69,7 +69,7 @@ class _Compiler:
 
     # --- text to sqlglot's tree ---------------------------------------------------------------------------------------
 
-    def parse(self) -> exp.Expression:
+    def parse(self) -> exp.Expr:
         if len(self._text) > TEXT_CHARACTERS_MAX:
             raise RuleError(f"the rule has {len(self._text)} characters, at most {TEXT_CHARACTERS_MAX} are allowed")
         if not self._text.strip():
@@ -112,7 +112,7 @@ class _Compiler:
         line = self._text.count("\n") + 1
         return RuleError("cannot read the rule: a quote or bracket is not closed", line, len(self._text.splitlines()[-1]), "close it")
 
-    def _position(self, node: exp.Expression) -> tuple[int, int]:
+    def _position(self, node: exp.Expr) -> tuple[int, int]:
         """(line, column) of a node: identifiers carry it; for others the first token with the node's text."""
         for inner in node.walk():
             if isinstance(inner, exp.Identifier) and "start" in inner.meta:
@@ -131,19 +131,19 @@ class _Compiler:
         before = self._text[:offset]
         return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
 
-    def _error(self, node: exp.Expression, message: str, suggestion: str = "") -> RuleError:
+    def _error(self, node: exp.Expr, message: str, suggestion: str = "") -> RuleError:
         return RuleError(message, *self._position(node), suggestion)
 
     # --- sqlglot's tree to the plan -----------------------------------------------------------------------------------
 
-    def condition(self, node: exp.Expression) -> Expression:
+    def condition(self, node: exp.Expr) -> Expression:
         """An expression that must be a bool."""
         compiled = self.expression(node)
         if compiled.type not in (Type.BOOL, Type.NULL):
             raise self._error(node, f"{self._words(compiled)}, expected a condition", self._condition_hint(compiled))
         return compiled
 
-    def expression(self, node: exp.Expression) -> Expression:
+    def expression(self, node: exp.Expr) -> Expression:
         node = _unwrapped(node)
         handler = _HANDLERS.get(type(node))
         if handler is not None:
@@ -156,7 +156,7 @@ class _Compiler:
             return self._unknown_function(node, node.sql_name().lower())
         raise self._error(node, f"{node.key.upper()} is not part of the rule language", "see the rule language in docs/rules.md")
 
-    def _literal(self, node: exp.Expression) -> Expression:
+    def _literal(self, node: exp.Expr) -> Expression:
         position = self._position(node)
         if node.args.get("is_string"):
             return plan.Literal(Type.TEXT, position, str(node.this))
@@ -168,13 +168,13 @@ class _Compiler:
         except ValueError:
             raise self._error(node, f"'{text}' is not a number") from None
 
-    def _boolean(self, node: exp.Expression) -> Expression:
+    def _boolean(self, node: exp.Expr) -> Expression:
         return plan.Literal(Type.BOOL, self._position(node), bool(node.this))
 
-    def _null(self, node: exp.Expression) -> Expression:
+    def _null(self, node: exp.Expr) -> Expression:
         return plan.Literal(Type.NULL, self._position(node), None)
 
-    def _timestamp(self, node: exp.Expression) -> Expression:
+    def _timestamp(self, node: exp.Expr) -> Expression:
         """TIMESTAMP '…': the catalog's timezone when the text names none."""
         is_timestamp = isinstance(node, exp.Cast) and node.to.this in _TIMESTAMP_TYPES
         if not is_timestamp or not isinstance(node.this, exp.Literal):
@@ -187,7 +187,7 @@ class _Compiler:
             moment = moment.replace(tzinfo=self._timezone)
         return plan.Literal(Type.TIMESTAMP, self._position(node), round(moment.timestamp() * 1000))
 
-    def _interval(self, node: exp.Expression) -> Expression:
+    def _interval(self, node: exp.Expr) -> Expression:
         amount, unit = node.this, node.args.get("unit")
         name = str(unit.this).upper().removesuffix("S") if unit is not None else ""
         try:
@@ -198,13 +198,13 @@ class _Compiler:
             raise self._error(node, f"unknown unit of INTERVAL: '{name.lower()}'", "use SECOND, MINUTE, HOUR, DAY or WEEK")
         return plan.Literal(Type.INTERVAL, self._position(node), number * INTERVAL_MS[name])
 
-    def _column(self, node: exp.Expression) -> Expression:
+    def _column(self, node: exp.Expr) -> Expression:
         if node.args.get("table") is not None:
             raise self._error(node, f"'{node.sql()}' has a dot; names have none", f"write {node.name}")
         field = self._field(node, node.name)
         return plan.Column(field.type, self._position(node), node.name)
 
-    def _field(self, node: exp.Expression, name: str) -> Field:
+    def _field(self, node: exp.Expr, name: str) -> Field:
         field = self._schema.get(name)
         if field is None:
             near = difflib.get_close_matches(name, list(self._schema), n=1, cutoff=0.5)
@@ -212,7 +212,7 @@ class _Compiler:
             raise self._error(node, f"unknown name {name}", known)
         return field
 
-    def _bracket(self, node: exp.Expression) -> Expression:
+    def _bracket(self, node: exp.Expr) -> Expression:
         keys = node.expressions
         if not isinstance(node.this, exp.Column) or len(keys) != 1 or not isinstance(keys[0], exp.Literal):
             raise self._error(node, "a keyed feature takes one literal key", "write interest['shoes']")
@@ -222,36 +222,36 @@ class _Compiler:
             raise self._error(node, f"{name} is {self._kind(name)}, it has no keys", f"write {name} without [...]")
         return plan.KeyedValue(Type.NUMBER, self._position(node), name, str(keys[0].this))
 
-    def _and(self, node: exp.Expression) -> Expression:
+    def _and(self, node: exp.Expr) -> Expression:
         return self._junction("and", node)
 
-    def _or(self, node: exp.Expression) -> Expression:
+    def _or(self, node: exp.Expr) -> Expression:
         return self._junction("or", node)
 
-    def _junction(self, name: str, node: exp.Expression) -> Expression:
+    def _junction(self, name: str, node: exp.Expr) -> Expression:
         operands = tuple(self.condition(part) for part in node.flatten())
         return plan.Operation(Type.BOOL, operands[0].position, name, operands)
 
-    def _not(self, node: exp.Expression) -> Expression:
+    def _not(self, node: exp.Expr) -> Expression:
         return self._negated(self.condition(node.this))
 
     @staticmethod
     def _negated(operand: Expression) -> Expression:
         return plan.Operation(Type.BOOL, operand.position, "not", (operand,))
 
-    def _is(self, node: exp.Expression) -> Expression:
+    def _is(self, node: exp.Expr) -> Expression:
         operand = self.expression(node.this)
         wanted = node.expression
         if isinstance(wanted, exp.Null):
             return plan.Operation(Type.BOOL, operand.position, "is_null", (operand,))
         raise self._error(node, "IS takes NULL or NOT NULL", f"write {node.this.sql()} = {wanted.sql()}")
 
-    def _between(self, node: exp.Expression) -> Expression:
+    def _between(self, node: exp.Expr) -> Expression:
         low = self._comparison(">=", node, node.this, node.args["low"])
         high = self._comparison("<=", node, node.this, node.args["high"])
         return plan.Operation(Type.BOOL, low.position, "and", (low, high))
 
-    def _in(self, node: exp.Expression) -> Expression:
+    def _in(self, node: exp.Expr) -> Expression:
         if not node.expressions:
             raise self._error(node, "IN takes a list", "write city IN ('a', 'b')")
         subject = self.expression(node.this)
@@ -261,7 +261,7 @@ class _Compiler:
             listed.append(comparison.children[1])
         return plan.Operation(Type.BOOL, subject.position, "in", (subject, *listed))
 
-    def _like(self, node: exp.Expression, escape: str = "\\") -> Expression:
+    def _like(self, node: exp.Expr, escape: str = "\\") -> Expression:
         text = self.expression(node.this)
         if text.type is not Type.TEXT:
             raise self._error(node, f"{self._words(text)}, LIKE works on text")
@@ -270,13 +270,13 @@ class _Compiler:
         like = plan.Like(Type.BOOL, text.position, text, like_to_regex(str(node.expression.this), escape))
         return self._negated(like) if node.args.get("negate") else like
 
-    def _escape(self, node: exp.Expression) -> Expression:
+    def _escape(self, node: exp.Expr) -> Expression:
         escape = str(node.expression.this)
         if not isinstance(node.this, exp.Like) or len(escape) != 1:
             raise self._error(node, "ESCAPE takes one character after LIKE '…'")
         return self._like(node.this, escape)
 
-    def _case(self, node: exp.Expression) -> Expression:
+    def _case(self, node: exp.Expr) -> Expression:
         if node.this is not None:
             raise self._error(node, "CASE needs a condition in each WHEN", "write CASE WHEN a = 1 THEN …")
         branches = [(self.condition(part.this), self.expression(part.args["true"])) for part in node.args["ifs"]]
@@ -285,14 +285,14 @@ class _Compiler:
         type_ = self._common_type(node, [then for _, then in branches] + [otherwise])
         return plan.Case(type_, branches[0][0].position, tuple(branches), otherwise)
 
-    def _common_type(self, node: exp.Expression, parts: list[Expression]) -> Type:
+    def _common_type(self, node: exp.Expr, parts: list[Expression]) -> Type:
         types = {part.type for part in parts} - {Type.NULL}
         if len(types) > 1:
             names = " and ".join(sorted(t.value for t in types))
             raise self._error(node, f"the results are {names}; they must be of one type")
         return types.pop() if types else Type.NULL
 
-    def _comparison(self, name: str, node: exp.Expression, left: exp.Expression, right: exp.Expression) -> Expression:
+    def _comparison(self, name: str, node: exp.Expr, left: exp.Expr, right: exp.Expr) -> Expression:
         a, b = self.expression(left), self.expression(right)
         for side, other in ((a, b), (b, a)):
             if side.type in (Type.SET, Type.KEYED, Type.DAYS):
@@ -303,14 +303,14 @@ class _Compiler:
             raise RuleError(f"{self._words(a)}, {self._words(b)}", *_wrong_side(a, b).position, self._comparison_hint(a, b))
         return plan.Operation(Type.BOOL, a.position, name, (a, b))
 
-    def _arithmetic(self, name: str, node: exp.Expression) -> Expression:
+    def _arithmetic(self, name: str, node: exp.Expr) -> Expression:
         a, b = self.expression(node.this), self.expression(node.expression)
         result = _ARITHMETIC_TYPES.get((name, a.type, b.type))
         if result is None:
             raise self._error(node, f"{self._words(a)}, {self._words(b)}; they cannot be joined by '{name}'")
         return plan.Operation(result, a.position, name, (a, b))
 
-    def _negate(self, node: exp.Expression) -> Expression:
+    def _negate(self, node: exp.Expr) -> Expression:
         operand = self.expression(node.this)
         if operand.type not in (Type.NUMBER, Type.INTERVAL):
             raise self._error(node, f"{self._words(operand)}, '-' takes a number")
@@ -320,7 +320,7 @@ class _Compiler:
 
     # --- functions ----------------------------------------------------------------------------------------------------
 
-    def _anonymous(self, node: exp.Expression) -> Expression:
+    def _anonymous(self, node: exp.Expr) -> Expression:
         name = str(node.this).lower()
         if name in ("has", "has_any", "has_all"):
             return self._set_test(name, node)
@@ -330,15 +330,15 @@ class _Compiler:
             return self._day_active(node)
         return self._unknown_function(node, name)
 
-    def _unknown_function(self, node: exp.Expression, name: str) -> Expression:
+    def _unknown_function(self, node: exp.Expr, name: str) -> Expression:
         near = difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "functions: " + ", ".join(FUNCTIONS)
         raise self._error(node, f"unknown function {name}", hint)
 
-    def _now(self, node: exp.Expression) -> Expression:
+    def _now(self, node: exp.Expr) -> Expression:
         return plan.Now(Type.TIMESTAMP, self._position(node))
 
-    def _set_test(self, name: str, node: exp.Expression) -> Expression:
+    def _set_test(self, name: str, node: exp.Expr) -> Expression:
         arguments = node.expressions
         values = [a for a in arguments[1:] if isinstance(a, exp.Literal) and a.args.get("is_string")]
         if len(arguments) < 2 or len(values) != len(arguments) - 1 or (name == "has" and len(values) != 1):
@@ -350,7 +350,7 @@ class _Compiler:
         found = tuple(str(value.this) for value in values)
         return plan.SetTest(Type.BOOL, column.position, column.name, found, name == "has_all")
 
-    def _day_active(self, node: exp.Expression) -> Expression:
+    def _day_active(self, node: exp.Expr) -> Expression:
         example = "write day_active(active_days, TIMESTAMP '2026-11-24')"
         if len(node.expressions) != 2:
             raise self._error(node, "day_active takes a days_active feature and a timestamp", example)
@@ -365,42 +365,42 @@ class _Compiler:
             raise self._error(node.expressions[1], f"{self._words(day)}, expected a timestamp", example)
         return plan.DayTest(Type.BOOL, column.position, column.name, day)
 
-    def _coalesce(self, node: exp.Expression) -> Expression:
+    def _coalesce(self, node: exp.Expr) -> Expression:
         operands = [self.expression(part) for part in (node.this, *node.expressions)]
         return plan.Operation(self._common_type(node, operands), operands[0].position, "coalesce", tuple(operands))
 
-    def _abs(self, node: exp.Expression) -> Expression:
+    def _abs(self, node: exp.Expr) -> Expression:
         return self._typed_call("abs", node, (Type.NUMBER, Type.INTERVAL))
 
-    def _least(self, node: exp.Expression) -> Expression:
+    def _least(self, node: exp.Expr) -> Expression:
         return self._extreme("least", node)
 
-    def _greatest(self, node: exp.Expression) -> Expression:
+    def _greatest(self, node: exp.Expr) -> Expression:
         return self._extreme("greatest", node)
 
-    def _extreme(self, name: str, node: exp.Expression) -> Expression:
+    def _extreme(self, name: str, node: exp.Expr) -> Expression:
         operands = tuple(self.expression(part) for part in (node.this, *node.expressions))
         type_ = self._common_type(node, list(operands))
         if type_ not in (Type.NUMBER, Type.TIMESTAMP, Type.INTERVAL, Type.NULL):
             raise self._error(node, f"{name} takes numbers, timestamps or intervals, got {type_.value}")
         return plan.Operation(type_, operands[0].position, name, operands)
 
-    def _lower(self, node: exp.Expression) -> Expression:
+    def _lower(self, node: exp.Expr) -> Expression:
         return self._typed_call("lower", node, (Type.TEXT,))
 
-    def _length(self, node: exp.Expression) -> Expression:
+    def _length(self, node: exp.Expr) -> Expression:
         return self._typed_call("length", node, (Type.TEXT,), Type.NUMBER)
 
-    def _year(self, node: exp.Expression) -> Expression:
+    def _year(self, node: exp.Expr) -> Expression:
         return self._typed_call("year", node, (Type.TIMESTAMP,), Type.NUMBER)
 
-    def _month(self, node: exp.Expression) -> Expression:
+    def _month(self, node: exp.Expr) -> Expression:
         return self._typed_call("month", node, (Type.TIMESTAMP,), Type.NUMBER)
 
-    def _day(self, node: exp.Expression) -> Expression:
+    def _day(self, node: exp.Expr) -> Expression:
         return self._typed_call("day", node, (Type.TIMESTAMP,), Type.NUMBER)
 
-    def _typed_call(self, name: str, node: exp.Expression, takes: tuple[Type, ...], gives: Type | None = None) -> Expression:
+    def _typed_call(self, name: str, node: exp.Expr, takes: tuple[Type, ...], gives: Type | None = None) -> Expression:
         operand = self.expression(_unwrapped(node.this))
         if operand.type not in takes:
             raise self._error(node, f"{self._words(operand)}, {name} takes a {takes[0].value}")
@@ -450,7 +450,7 @@ class _Compiler:
         return examples.get(column.type, "")
 
 
-def _unwrapped(node: exp.Expression) -> exp.Expression:
+def _unwrapped(node: exp.Expr) -> exp.Expr:
     """Without parentheses and the casts that sqlglot adds by itself around the argument of year, month and day."""
     while isinstance(node, exp.Paren | exp.TsOrDsToDate):
         node = node.this
@@ -459,8 +459,6 @@ def _unwrapped(node: exp.Expression) -> exp.Expression:
 
 def _wrong_side(a: Expression, b: Expression) -> Expression:
     return b if isinstance(b, plan.Literal) or not isinstance(a, plan.Literal) else a
-
-
 
 
 def like_to_regex(pattern: str, escape: str) -> str:

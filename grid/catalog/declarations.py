@@ -10,12 +10,12 @@ from functools import cached_property
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
+from profilegrid_rules import Field as RuleField
+from profilegrid_rules import Type
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from grid.catalog.durations import DAY_MS, format_duration, parse_duration
 from grid.catalog.kinds import KINDS, Kind
-from profilegrid_rules import Field as RuleField
-from profilegrid_rules import Type
 
 PropertyType = Literal["category", "key", "int", "float", "bool", "timestamp", "text"]
 AttributeType = Literal["category", "key", "set", "int", "float", "bool", "timestamp", "text"]
@@ -169,4 +169,3 @@ class Catalog(_Declaration):
         for event in events[1:]:
             common = {name: kind for name, kind in common.items() if self.events[event].get(name) == kind}
         return {name: RuleField(RULE_TYPES[kind], kind) for name, kind in common.items()}
-

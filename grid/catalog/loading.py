@@ -9,13 +9,13 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import yaml
+from profilegrid_rules import RuleError, compile_rule
 from pydantic import ValidationError
 
 from grid.catalog.declarations import ATTRIBUTE_TYPES, NUMERIC_TYPES, PROPERTY_TYPES, Catalog, Feature
 from grid.catalog.durations import DAY_MS
 from grid.catalog.kinds import KINDS
 from grid.errors import CatalogInvalid, Problem
-from profilegrid_rules import RuleError, compile_rule
 
 HOPS_MAX = 366
 BYTES_MAX = 1 << 20

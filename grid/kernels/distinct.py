@@ -8,8 +8,8 @@ sampling", 1990; about 1.2/sqrt(pairs kept), 2 %).
 import numpy as np
 
 from grid.kernels.compiling import inlined, kernel
-from grid.kernels.lists import CLASS_WORDS, allocate, block_count, release
 from grid.kernels.hashing import seeded
+from grid.kernels.lists import CLASS_WORDS, allocate, block_count, release
 
 U = np.uint64
 EXACT_MAX = 256

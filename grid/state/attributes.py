@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from profilegrid_rules import TextVector, Vector, Words
 
 from grid.kernels.lists import bytes_get, bytes_put, keyed_items, keyed_load, list_clear, set_contains, set_put
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.features.base import ListArena, Reading, Slots, page_slots
 from grid.state.memory import PAGE_ROWS, Space, reserve
-from profilegrid_rules import TextVector, Vector, Words
 
 
 class AttributeColumns:

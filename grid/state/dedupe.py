@@ -22,7 +22,9 @@ class EventIds:
         self._count = 0
         self._turned_ms = 0
 
-    def seen_before(self, hashes: NDArray[np.uint64], partitions: NDArray[np.uint16], rows: NDArray[np.int64], keep_ms: int, received_ms: int) -> NDArray[np.bool_]:
+    def seen_before(
+        self, hashes: NDArray[np.uint64], partitions: NDArray[np.uint16], rows: NDArray[np.int64], keep_ms: int, received_ms: int
+    ) -> NDArray[np.bool_]:
         """bool[n]: rows (of `rows`, in order) whose id was there already, also earlier in the same call. Remembers the others."""
         self._turn(keep_ms, received_ms)
         mixed = _mixed(hashes, partitions)

@@ -5,14 +5,21 @@ Invariant: what a code means is decided in the log: a group's record lists the w
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from profilegrid_rules import Words
 
 from grid.kernels.hashing import hash_strings
 from grid.kernels.ids import find_words, index_words
-from profilegrid_rules import Words
+
+
+def lengths_of(ends: NDArray[Any]) -> NDArray[np.int64]:
+    """int64[n]: how long each part is that ends at ends[i]."""
+    ends = ends.astype(np.int64)
+    return ends - np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])
 
 
 class Strings:
@@ -36,7 +43,7 @@ class Strings:
         """As str objects; for the distinct words of a dictionary, not for rows."""
         raw = self.data.tobytes()
         bounds = [0, *self.ends.tolist()]
-        return [raw[a:b].decode("utf-8", "replace") for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [raw[a:b].decode("utf-8", "replace") for a, b in pairwise(bounds)]
 
     def hashes(self) -> NDArray[np.uint64]:
         """uint64[n]: xxh3_64 of each."""
@@ -45,7 +52,7 @@ class Strings:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """int64[n]: bytes of each."""
-        return np.diff(self.ends.astype(np.int64), prepend=0)
+        return lengths_of(self.ends)
 
 
 class Dictionary(Words):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from profilegrid_rules import Expression, TextVector, Vector, Words, truth
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.hashing import hash_numbers
 from grid.state.days import DAY_MS, calendar_part, local_times
 from grid.state.dictionary import Dictionary, Strings
-from profilegrid_rules import Expression, TextVector, Vector, Words, truth
 
 RowNumbers = NDArray[np.int64]
 TEXT_TYPES = ("category", "key", "text")
@@ -29,7 +30,7 @@ class PropertyColumn:
 
     type: str
     present: NDArray[np.bool_]
-    values: NDArray[np.generic]
+    values: NDArray[Any]
     words: Strings | None = None
 
     def hashes(self) -> NDArray[np.uint64]:
@@ -48,7 +49,7 @@ class PropertyColumn:
         return _taken(dictionary.find_all(self.words), self.values).astype(np.uint32)
 
 
-def _taken(per_word: NDArray[np.generic], codes: NDArray[np.generic]) -> NDArray[np.generic]:
+def _taken(per_word: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
     """per_word[codes]; zeros when there is no word at all (then no row is present)."""
     if per_word.size == 0:
         return np.zeros(codes.size, dtype=per_word.dtype)
@@ -148,7 +149,7 @@ class Picker:
         self._fed = np.zeros(max(len(catalog.events), 1), dtype=bool)
         self._fed[codes] = True
         # The catalog made sure that the events' types agree in all that the feature uses.
-        self._types = dict(catalog.events[feature.events[0]])
+        self._types: dict[str, str] = dict(catalog.events[feature.events[0]])
         self._needs = [(name, self._types[name]) for name in (feature.property_name, feature.by) if name is not None]
         self._where = where
 

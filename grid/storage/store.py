@@ -1,8 +1,8 @@
 """An engine and its folder: what was acknowledged is in the log, what the log need not replay is in checkpoints.
 
-    folder/OWNER   the lock of the process that serves it
-    folder/log/    segments of groups
-    folder/rocks/  checkpoints, dictionaries, catalogs, dead letters
+folder/OWNER   the lock of the process that serves it
+folder/log/    segments of groups
+folder/rocks/  checkpoints, dictionaries, catalogs, dead letters
 """
 
 from __future__ import annotations
@@ -100,7 +100,11 @@ class Store:
     def _columns(self) -> list[tuple[str, Any]]:
         """(key, columns) of all that goes to disk by page. A feature whose past is missing does not: it starts anew."""
         engine = self.engine
-        features = [(feature_key(state.feature.name, state.feature.identity, engine.catalog.timezone), state.columns) for state in engine.features.values() if state.is_complete]
+        features = [
+            (feature_key(state.feature.name, state.feature.identity, engine.catalog.timezone), state.columns)
+            for state in engine.features.values()
+            if state.is_complete
+        ]
         attributes = [(f"a:{name}:{columns.type}", columns) for name, columns in engine.attributes.items()]
         return [("ids", engine.users), *attributes, *features]
 

@@ -65,11 +65,7 @@ def export(
 
 @app.command()
 def contains(
-    rule: Rule,
-    users: Annotated[list[str], typer.Argument(help="User ids.")],
-    as_of: AsOf = None,
-    target: Target = DEFAULT_TARGET,
-    as_json: Json = False,
+    rule: Rule, users: Annotated[list[str], typer.Argument(help="User ids.")], as_of: AsOf = None, target: Target = DEFAULT_TARGET, as_json: Json = False
 ) -> None:
     """Say of each user whether a rule is true."""
     with connect(target) as grid:

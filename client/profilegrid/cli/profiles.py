@@ -67,7 +67,7 @@ def status(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     """Show the map's version and each shard's state; works while shards are down."""
     with connect(target, read_timeout=5.0) as grid:
         found = grid.status()
-    shards = [
+    shards: list[dict[str, Any]] = [
         {"id": s.id, "state": s.state, "pid": s.pid or None, "endpoint": s.endpoint or None, "partitions": s.partitions, "users": s.users,
          "memory_bytes": s.memory_bytes, "events": s.events, "dead_letters": s.dead_letters, "turn_ms_max": s.turn_ms_max,
          "recovered_users": s.recovered_users, "recovered_seconds": s.recovered_seconds, "problems": list(s.problems)}
@@ -76,11 +76,14 @@ def status(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     if as_json:
         print_json({"map_version": found.map_version, "catalog_version": found.catalog_version, "shards": shards})
         return
-    rows = [[s["id"], s["state"], s["pid"] or "–", s["endpoint"] or "–", s["partitions"], s["users"], f"{int(s['memory_bytes']) >> 20} MB", s["events"]] for s in shards]
+    rows = [
+        [s["id"], s["state"], str(s["pid"] or "–"), s["endpoint"] or "–", s["partitions"], s["users"], f"{int(s['memory_bytes']) >> 20} MB", s["events"]]
+        for s in shards
+    ]
     title = f"map {found.map_version}, catalog {found.catalog_version}"
     print_table(["shard", "state", "pid", "endpoint", "partitions", "users", "memory", "events"], rows, title)
     for shard in shards:
-        for problem in shard["problems"]:  # type: ignore[attr-defined]
+        for problem in shard["problems"]:
             note(f"shard {shard['id']}: {problem}")
 
 
@@ -93,7 +96,10 @@ def deadletters(
         letters = grid.dead_letters(limit)
     if as_json:
         print_json(
-            [{"time": x.time_ms, "reason": x.reason, "field": x.field, "value": x.value, "expected": x.expected, "event": json.loads(x.event_json)} for x in letters]
+            [
+                {"time": x.time_ms, "reason": x.reason, "field": x.field, "value": x.value, "expected": x.expected, "event": json.loads(x.event_json)}
+                for x in letters
+            ]
         )
         return
     print_table(["time", "reason", "field", "value", "expected"], [[show_time(x.time_ms), x.reason, x.field, x.value, x.expected] for x in letters])

@@ -34,7 +34,7 @@ def _reported(report: Any, as_json: bool, what: str) -> None:
 @app.command("set")
 def set_(
     user: User,
-    values: Annotated[list[str], typer.Argument(help="name=value …; sets as name='[\"a\", \"b\"]'; quote a number twice to keep it text.")],
+    values: Annotated[list[str], typer.Argument(help='name=value …; sets as name=\'["a", "b"]\'; quote a number twice to keep it text.')],
     target: Target = DEFAULT_TARGET,
     as_json: Json = False,
 ) -> None:
@@ -114,9 +114,7 @@ def ingest(
         mapping[name] = expression
     if time_unit not in (None, "s", "ms", "us", "iso"):
         usage(f"--time-unit: got {time_unit!r}, expected s, ms, us or iso")
-    options = Options(
-        file, "attributes" if attributes else "events", user, time, event, event_id, mapping, time_unit, timezone, delimiter, state, again, note
-    )
+    options = Options(file, "attributes" if attributes else "events", user, time, event, event_id, mapping, time_unit, timezone, delimiter, state, again, note)
     with connect(target) as grid:
         result = Ingest(grid, options).run()
     if as_json:

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from profilegrid_rules import Expression, Field, TextVector, Type, Vector, Words, columns_of, compile_value, evaluate
 
 from profilegrid.arrow import column_of_arrow
 from profilegrid.columns import PRESENT, TEXT, TIMESTAMP, Column
-from profilegrid_rules import Expression, Field, TextVector, Type, Vector, Words, columns_of, compile_value, evaluate
 
 _INTEGER, _NUMBER = r"^[+-]?(0|[1-9][0-9]{0,17})$", r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _US_MIN, _MS_MIN = 10**14, 10**11
@@ -284,4 +284,3 @@ def _parse_distinct(texts: Any, timezone: str) -> tuple[NDArray[np.int64], NDArr
         times[number] = round((moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp() * 1000)
         good[number] = True
     return times, good
-

@@ -126,7 +126,9 @@ class Ingest:
         if options.again and self._progress.is_done:
             self._progress = Progress(self._progress.path, self._progress.grid_id, self._progress.run + 1)
         # What would make other rows of the same file is part of the producer's name.
-        recipe = json.dumps([options.kind, options.user, options.time, options.event, options.event_id, options.maps, options.time_unit, options.timezone, self._progress.run])
+        recipe = json.dumps(
+            [options.kind, options.user, options.time, options.event, options.event_id, options.maps, options.time_unit, options.timezone, self._progress.run]
+        )
         self._producer = xxhash.xxh3_128_digest(digest + recipe.encode())
 
     def _state_folder(self) -> Path:
@@ -167,7 +169,9 @@ class Ingest:
         used = {name for one in fields.values() for name in names_of(one)}
         for name, text in options.maps.items():
             if name not in declared:
-                raise ValueError(f"--map {name}: the catalog declares no such {'attribute' if options.kind == 'attributes' else 'property'}; known: {', '.join(declared)}")
+                raise ValueError(
+                    f"--map {name}: the catalog declares no such {'attribute' if options.kind == 'attributes' else 'property'}; known: {', '.join(declared)}"
+                )
             fields[f".{name}"] = mapped(name, text, types, f"--map {name}=")
             used |= set(names_of(fields[f".{name}"]))
         for name in types:
@@ -222,7 +226,9 @@ class Ingest:
                 bar.advance(task, rows)
             self._tell_bad_lines(rejects)
 
-    def _deliveries(self, pool: ThreadPoolExecutor, fields: dict[str, Mapped], sniffed: Sniffed, unit: str | None) -> Iterator[tuple[int, Report, NDArray[np.int64], int]]:
+    def _deliveries(
+        self, pool: ThreadPoolExecutor, fields: dict[str, Mapped], sniffed: Sniffed, unit: str | None
+    ) -> Iterator[tuple[int, Report, NDArray[np.int64], int]]:
         """Chunks not acknowledged yet, a few in flight, in order."""
         waiting: list[tuple[int, Any, NDArray[np.int64], int]] = []
         self._file = open_file(self._options.file, self._options.delimiter)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from profilegrid_rules import Vector
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.lists import CLASSES
 from grid.state.dictionary import Dictionary
 from grid.state.memory import PAGE_ROWS, Space, reserve
 from grid.state.rows import RowNumbers, Rows
-from profilegrid_rules import Vector
 
 Slots = NDArray[np.int64]
 ONE = np.ones(1, dtype=np.float64)

@@ -141,9 +141,7 @@ class KeyedWindowColumns(KeyedColumns):
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
         lists = self._lists
-        cells = keyed_cells(
-            lists.words, lists.keys, lists.heads, lists.control, lists.free, self.dirty, rows.slots, picked, self.row_keys(rows), self.width
-        )
+        cells = keyed_cells(lists.words, lists.keys, lists.heads, lists.control, lists.free, self.dirty, rows.slots, picked, self.row_keys(rows), self.width)
         keyed_ring_add(lists.words, lists.floats, cells, rows.hops(self.feature.hop_ms), self.weights(rows), picked, self.feature.hops)
 
     def _hop(self, as_of_ms: int) -> int:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from profilegrid_rules import TextVector, Vector
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.scalars import count_add, decode_number, decode_time, encode_number, encode_time, keep_first_or_last, raise_to, sum_add
 from grid.state.features.base import FixedColumns, Reading, SharedState, Slots
 from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
-from profilegrid_rules import TextVector, Vector
 
 
 def all_known(slots: Slots) -> NDArray[np.bool_]:

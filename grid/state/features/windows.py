@@ -81,5 +81,3 @@ class WindowColumns(FeatureColumns):
     def nbytes(self) -> int:
         rings = int(self._control[0] - self._control[1])
         return rings * (16 + self._hops * self._values.itemsize)
-
-
