@@ -46,7 +46,7 @@ def up(
         str(data.resolve()), shards, partitions, port=port, memory_bytes_max=memory << 20, keep_log=keep_log, checkpoint_every_s=checkpoint_every
     )
     grid = LocalGrid(config, lambda text: note(f"… {text}"))
-    is_over = _on_signals()
+    is_over = on_signals()
     try:
         grid.start()
         if catalog is not None:
@@ -64,7 +64,7 @@ def up(
     note("stopped; the data is kept")
 
 
-def _on_signals() -> Any:
+def on_signals() -> Any:
     """A question that turns true with the first SIGINT or SIGTERM."""
     received: list[int] = []
 

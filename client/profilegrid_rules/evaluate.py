@@ -241,7 +241,7 @@ def _per_word(text: TextVector, of_words: Callable[[NDArray[Any]], Any], dtype: 
     used = np.clip(used, 0, max(words.size - 1, 0))
     if words.size == 0:
         return np.zeros(text.codes.shape, dtype=dtype)
-    result = np.asarray(of_words(words[used]), dtype=dtype)
+    result: NDArray[Any] = np.asarray(of_words(words[used]), dtype=dtype)
     return result[inverse].reshape(text.codes.shape)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from typing import Any
 
 import sqlglot
 from sqlglot import exp
@@ -486,7 +487,7 @@ _ARITHMETIC_TYPES: dict[tuple[str, Type, Type], Type] = {
     ("-", _T, _T): _I, ("-", _T, _I): _T, ("+", _T, _I): _T, ("+", _I, _T): _T,
     ("+", _I, _I): _I, ("-", _I, _I): _I, ("*", _I, _N): _I, ("*", _N, _I): _I, ("/", _I, _N): _I, ("/", _I, _I): _N,
 }  # fmt: skip
-_HANDLERS = {
+_HANDLERS: dict[type, Callable[[_Compiler, Any], Expression]] = {
     exp.Literal: _Compiler._literal, exp.Boolean: _Compiler._boolean, exp.Null: _Compiler._null,
     exp.Cast: _Compiler._timestamp, exp.Interval: _Compiler._interval, exp.Column: _Compiler._column,
     exp.Bracket: _Compiler._bracket, exp.And: _Compiler._and, exp.Or: _Compiler._or, exp.Not: _Compiler._not,

@@ -1,0 +1,48 @@
+# Two commands for newcomers: make run, make test. Both set themselves up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= data
+PORT ?= 7600
+# The real data sets, where they are at hand; without them the demo makes its own shoppers.
+ifndef PROFILEGRID_DATA
+ifneq ($(wildcard ../shared/data/online_retail_2010_2011.csv.gz),)
+export PROFILEGRID_DATA := $(abspath ../shared/data)
+endif
+endif
+
+.PHONY: setup run test lint long protos clean
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.lock pyproject.toml client/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "profilegrid needs Python 3.11 or newer; name one with: make PYTHON=python3.12 run"; exit 1; }
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e client -e .
+	@echo "compiling kernels (once per version)"
+	@$(BIN)/python -m grid.warming
+	@touch $@
+
+run: setup
+	@$(BIN)/python -m examples.demo --data $(DATA) --port $(PORT)
+
+test: setup
+	@$(BIN)/python -m pytest -m "not long"
+
+long: setup
+	@$(BIN)/python -m pytest -m long
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@protos/generate.sh --check
+
+protos: setup
+	@protos/generate.sh
+
+clean:
+	@rm -rf $(VENV) build client/build *.egg-info client/*.egg-info

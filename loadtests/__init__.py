@@ -1,0 +1,1 @@
+"""Load: a generator of shoppers, and (next) benchmarks beside peers."""
