@@ -98,7 +98,7 @@ class Engine:
         for key in self._coded.values():
             self._dictionary(key, self._limit_of(catalog, key))
         shared = SharedState(self.space, self.dictionaries, catalog.timezone)
-        is_empty = not self.positions.any()
+        is_empty = not self.users.next_ordinal.any()
         kept, missing = {}, []
         for name, feature in catalog.features.items():
             state = self.features.get(name)

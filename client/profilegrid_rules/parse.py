@@ -425,7 +425,8 @@ class _Compiler:
             return f"{str(node.value).upper() if node.type is Type.BOOL else node.value} is a {node.type.value}"
         if isinstance(node, plan.KeyedValue):
             return f"{node.name}['{node.key}'] is a number"
-        return f"this is {'text' if node.type is Type.TEXT else 'a ' + node.type.value}"
+        article = {Type.TEXT: "", Type.INTERVAL: "an "}.get(node.type, "a ")
+        return f"this is {article}{node.type.value}"
 
     def _condition_hint(self, node: Expression) -> str:
         name = node.name if isinstance(node, plan.Column) else "x"

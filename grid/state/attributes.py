@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from profilegrid_rules import TextVector, Vector, Words
 
+from grid.kernels.ids import gather_strings
 from grid.kernels.lists import bytes_get, bytes_put, keyed_items, keyed_load, list_clear, set_contains, set_put
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.features.base import ListArena, Reading, Slots, page_slots
@@ -198,8 +199,8 @@ class _PerRow(Words):
         return np.flatnonzero(self._strings.hashes() == Strings.of([word]).hashes()[0])
 
     def words_of(self, codes: NDArray[Any]) -> Strings:
-        """The texts themselves: codes are always 0, 1, …"""
-        return self._strings
+        """The texts of some rows."""
+        return Strings(*gather_strings(self._strings.data, self._strings.ends.astype(np.uint32), codes.astype(np.int64)))
 
 
 def attribute_columns(name: str, type_: str, dictionary: Dictionary, space: Space) -> AttributeColumns:

@@ -247,10 +247,13 @@ class Store:
             engine.reserved = np.maximum(engine.reserved, positions)
             return
         assert record.body is not None
+        reached: dict[int, int] = {}  # several frames of a group may touch one partition
         for partition, position in touched_positions(header):
-            here = int(engine.positions[partition])
+            here = reached.get(partition, int(engine.positions[partition]))
             if position > here + 1 and engine.epochs[partition] and partition not in engine.stopped:
-                engine.stopped[partition] = f"{record.file} at offset {record.offset}: position {position} follows {here}; groups between are missing"
+                missing = f"position {position} follows {here}; groups between are missing"
+                engine.stopped[partition] = f"{record.file} at offset {record.offset}: {missing}"
+            reached[partition] = max(here, position)
         engine.replay(Group.decode(header, record.body, record.sequence))
 
     def _stop_touched(self, record: Record, fault: LogCorrupt) -> None:

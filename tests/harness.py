@@ -1,0 +1,109 @@
+"""An engine with its store, fed as a shard is: the client's own encoding, the server's own conversion, the real log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actors.services import convert
+from grid.catalog import load_catalog
+from grid.engine import Engine, Reply
+from grid.frame import Frame
+from grid.group import Group
+from grid.reading import read_profiles
+from grid.state.dictionary import Strings
+from grid.state.memory import Space
+from grid.storage.store import Recovery, Store
+from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
+from profilegrid.results import Profile
+from profilegrid.routes import Map, frame_of, partitions_of
+
+PARTITIONS = 4
+SPACE = Space(slots_max=1 << 18, list_words_max=1 << 24, id_bytes_max=1 << 24, partition_pages_max=64)
+NOW_MS = 1_700_000_000_000
+
+
+def pages_of(engine: Engine, store: Store) -> dict[tuple[str, int, int], bytes]:
+    """Every page as it would go to disk: what must be equal bit for bit after a replay."""
+    found = {}
+    for key, columns in store._columns():
+        for partition in range(engine.partitions):
+            for number, page in enumerate(engine.users.pages_of(partition).tolist()):
+                found[key, partition, number] = columns.dump_page(page)
+    return found
+
+
+class Shard:
+    """One shard that owns all partitions of a small grid."""
+
+    def __init__(self, folder: Path, catalog: dict[str, Any] | None = None, *, keep_log: bool = True) -> None:
+        self.folder, self._keep_log = folder, keep_log
+        self.recovery = self._open()
+        if catalog is not None and not self.engine.catalog.version:
+            self.apply_catalog(catalog)
+
+    def _open(self) -> Recovery:
+        self.engine = Engine(partitions=PARTITIONS, space=SPACE)
+        self.engine.epochs[:] = 1
+        self.store = Store(self.folder, self.engine, keep_log=self._keep_log, segment_bytes=1 << 18, owner_timeout_s=1.0)
+        self.store.checkpoints.is_paced = False
+        return self.store.recover()
+
+    def crash(self) -> None:
+        """Forget all memory and come back from the folder."""
+        self.store.close()
+        self.recovery = self._open()
+
+    def close(self) -> None:
+        self.store.close()
+
+    def apply_catalog(self, source: dict[str, Any]) -> list[str]:
+        catalog = load_catalog(source, self.engine.catalog.version + 1)
+        self.store.append_catalog(catalog, NOW_MS)
+        return self.engine.install_catalog(catalog)
+
+    def frame(self, batch: Batch, producer: bytes, number: int) -> Frame:
+        engine = self.engine
+        map_ = Map(0, engine.catalog.version, np.zeros(PARTITIONS, dtype=np.uint16), engine.epochs, {})
+        partitions = partitions_of(batch.ids, PARTITIONS)
+        order = np.argsort(partitions, kind="stable")
+        wire = frame_of(batch, order, partitions[order], map_)
+        wire.producer_id, wire.batch_number = producer, number
+        return convert.frame(type(wire).FromString(wire.SerializeToString()))
+
+    def commit(self, frames: list[Frame], *, now_ms: int = NOW_MS, is_lost: bool = False) -> list[Reply]:
+        """Prepare, log, apply, as one group. `is_lost`: the process dies after the log, before anyone is told."""
+        judged, reserved = [], []
+        for frame in frames:
+            self.engine.admit(frame)
+            group = self.engine.prepare([frame], now_ms)
+            judged += group.judged
+            reserved += group.reserved
+        group = Group(self.engine.received_ms, self.engine.catalog.version, judged, reserved)
+        if group.has_news:
+            self.store.append(group, is_durable=False)
+        if is_lost:
+            self.crash()
+            return []
+        self.engine.apply(group)
+        return [self.engine.reply(item) for item in judged]
+
+    def track(self, rows: list[tuple[str, str, int, dict[str, Any] | None, str | None]], number: int, producer: bytes = b"p" * 16, **options: Any) -> Reply:
+        return self.commit([self.frame(events_batch(rows), producer, number)], **options)[0]
+
+    def set(self, user_ids: list[str], updates: list[dict[str, Any]], number: int) -> Reply:
+        return self.commit([self.frame(attributes_batch(user_ids, updates), b"a" * 16, number)])[0]
+
+    def delete(self, user_ids: list[str], number: int) -> Reply:
+        return self.commit([self.frame(deletes_batch(user_ids), b"d" * 16, number)])[0]
+
+    def find(self, user_ids: list[str]) -> np.ndarray:
+        ids = Strings.of(user_ids)
+        hashes = ids.hashes()
+        return self.engine.users.find(ids.data, ids.ends, hashes, (hashes % np.uint64(PARTITIONS)).astype(np.uint16))
+
+    def get(self, user_ids: list[str], as_of_ms: int = NOW_MS, fields: list[str] | None = None) -> list[Profile]:
+        profiles = read_profiles(self.engine, self.find(user_ids), fields, as_of_ms)
+        return convert.row_profiles(user_ids, convert.profile_columns(profiles, self.engine.catalog))

@@ -1,0 +1,220 @@
+"""The engine beside the naive model, through batches, retries, lost replies, checkpoints, crashes, erasures."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from grid.catalog import load_catalog
+from grid.storage.checkpoints import Checkpoints
+from profilegrid.columns import events_batch
+from tests.catalogs import EVERY_KIND
+from tests.harness import NOW_MS, Shard, pages_of
+from tests.model import Model
+
+# Shrinking a failing run takes minutes: set PHASES to list(Phase) by hand when one fails.
+PHASES = (Phase.explicit, Phase.generate)
+# PROPERTY_EXAMPLES=20 runs twenty times as many, unseeded.
+TIMES_MORE = int(os.environ.get("PROPERTY_EXAMPLES", "1"))
+IS_SEEDED = TIMES_MORE == 1
+USERS = ("ann", "bob", "卡尔", "d" * 40)
+TIMES = st.integers(NOW_MS - 9 * 86_400_000, NOW_MS + 300_000)
+PROPERTIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "n": st.floats(-1000, 1000).map(lambda value: round(value, 2)),
+        "i": st.integers(-50, 50),
+        "c": st.sampled_from(["x", "y", "z", "鞋"]),
+        "k": st.sampled_from([f"k{number}" for number in range(8)]),
+        "b": st.booleans(),
+    },
+)
+EVENTS = st.tuples(st.sampled_from(USERS), st.sampled_from(["e", "f"]), TIMES, PROPERTIES)
+BATCHES = st.lists(EVENTS, min_size=1, max_size=12)
+
+
+def row(event: tuple[str, str, int, dict[str, Any]]) -> tuple[str, str, int, dict[str, Any], None]:
+    """As `track` has it; event f knows fewer properties."""
+    user, name, time, properties = event
+    known = EVERY_KIND["events"][name]
+    return user, name, time, {key: value for key, value in properties.items() if key in known}, None
+
+
+def same(ours: Any, naive: Any) -> bool:
+    """Equal, sums within rounding."""
+    if isinstance(naive, dict) and isinstance(ours, dict):
+        return ours.keys() == naive.keys() and all(same(ours[key], naive[key]) for key in naive)
+    if isinstance(naive, list) and isinstance(ours, list):
+        return len(ours) == len(naive) and all(a["key"] == b["key"] and same(a["value"], b["value"]) for a, b in zip(ours, naive, strict=True))
+    if isinstance(naive, float) and isinstance(ours, int | float):
+        return math.isclose(ours, naive, rel_tol=1e-9, abs_tol=1e-7)
+    return bool(ours == naive)
+
+
+def assert_same(shard: Shard, model: Model, as_of: int) -> None:
+    """Every feature of every user, and who exists."""
+    for profile in shard.get(list(USERS), as_of):
+        assert profile.exists == (profile.user_id in model.attributes), profile.user_id
+        for name, value in profile.features.items():
+            naive = model.feature(profile.user_id, name, as_of)
+            assert same(value, naive), f"{profile.user_id}.{name} as of {as_of - NOW_MS}: engine {value!r}, model {naive!r}"
+        for name, value in profile.attributes.items():
+            expected = model.attributes.get(profile.user_id, {}).get(name, set() if name == "hobbies" else None)
+            assert value == expected, f"{profile.user_id}.{name}: engine {value!r}, model {expected!r}"
+
+
+class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
+    """Through crashes, retries and checkpoints the engine answers as plain lists that none of it happened to."""
+
+    @initialize()
+    def start(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-test-"))
+        self.shard = Shard(self.folder / "shard", EVERY_KIND)
+        self.model = Model(EVERY_KIND)
+        self.number = 0
+        self.sent: list[tuple[int, list[Any]]] = []
+
+    def teardown(self) -> None:
+        if hasattr(self, "shard"):
+            self.shard.engine.check()
+            self.shard.close()
+            shutil.rmtree(self.folder)
+
+    def _rows(self, batch: list[Any]) -> list[Any]:
+        return [row(event) for event in batch]
+
+    def _count(self, rows: list[Any]) -> None:
+        for user, name, time, properties, _ in rows:
+            self.model.add(user, name, time, properties)
+
+    @rule(batch=BATCHES)
+    def a_batch_is_acknowledged(self, batch: list[Any]) -> None:
+        self.number += 1
+        rows = self._rows(batch)
+        reply = self.shard.track(rows, self.number)
+        assert (reply.accepted, reply.rejections) == (len(rows), [])
+        self._count(rows)
+        self.sent.append((self.number, rows))
+
+    @rule(first=BATCHES, second=BATCHES)
+    def two_batches_share_a_group(self, first: list[Any], second: list[Any]) -> None:
+        numbered = []
+        for batch in (first, second):
+            self.number += 1
+            numbered.append((self.number, self._rows(batch)))
+        self.shard.commit([self.shard.frame(events_batch(rows), b"p" * 16, number) for number, rows in numbered])
+        for number, rows in numbered:
+            self._count(rows)
+            self.sent.append((number, rows))
+
+    @rule(batch=BATCHES)
+    def the_process_dies_after_the_log_and_the_batch_comes_again(self, batch: list[Any]) -> None:
+        self.number += 1
+        rows = self._rows(batch)
+        frame = self.shard.frame(events_batch(rows), b"p" * 16, self.number)
+        self.shard.commit([frame], is_lost=True)
+        assert self.shard.track(rows, self.number).accepted == len(rows)
+        self._count(rows)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def a_reply_was_lost_so_the_batch_comes_again(self, data: st.DataObject) -> None:
+        number, rows = data.draw(st.sampled_from(self.sent[-60:]))
+        reply = self.shard.track(rows, number)
+        assert (reply.accepted, reply.rejections) == (len(rows), [])
+
+    @rule(user=st.sampled_from(USERS), city=st.sampled_from(["Rome", "上海", None]), hobbies=st.sets(st.sampled_from(["a", "b", "c"])), note=st.text(max_size=20))
+    def attributes_are_set(self, user: str, city: str | None, hobbies: set[str], note: str) -> None:
+        self.number += 1
+        update = {"city": city, "hobbies": hobbies, "note": note, "age": len(note)}
+        self.shard.set([user], [update], self.number)
+        known = self.model.attributes.setdefault(user, {})
+        self.model.users.setdefault(user, [])
+        known.update({name: value for name, value in update.items() if value is not None})
+        if city is None:
+            known.pop("city", None)
+
+    @rule(user=st.sampled_from(USERS))
+    def a_user_is_erased(self, user: str) -> None:
+        self.number += 1
+        self.shard.delete([user], self.number)
+        self.model.forget(user)
+        self.sent.clear()  # a retry of what was sent before would be answered, not applied; nothing to compare
+
+    @rule()
+    def a_checkpoint_is_written(self) -> None:
+        self.shard.store.checkpoint_all()
+
+    @rule()
+    def the_process_dies_and_comes_back(self) -> None:
+        before = pages_of(self.shard.engine, self.shard.store)
+        self.shard.crash()
+        assert not self.shard.recovery.stopped
+        assert pages_of(self.shard.engine, self.shard.store) == before, "recovery is not bit for bit"
+
+    @invariant()
+    def it_answers_as_the_model_does(self) -> None:
+        if hasattr(self, "shard"):
+            assert_same(self.shard, self.model, NOW_MS)
+
+
+TestEngine = TheEngineNeverLosesOrDoublesAnEvent.TestCase
+TestEngine.settings = settings(max_examples=30 * TIMES_MORE, stateful_step_count=15, deadline=None, derandomize=IS_SEEDED, suppress_health_check=list(HealthCheck), phases=PHASES)
+
+
+@settings(max_examples=60 * TIMES_MORE, deadline=None, derandomize=IS_SEEDED, suppress_health_check=list(HealthCheck), phases=PHASES)
+@given(
+    batch=st.lists(EVENTS, min_size=1, max_size=60),
+    shuffled=st.randoms(use_true_random=False),
+    cuts=st.integers(1, 6),
+    as_of=st.integers(NOW_MS - 9 * 86_400_000, NOW_MS + 86_400_000),
+)
+def test_any_order_and_any_split_of_events_gives_what_the_model_gives(batch: list[Any], shuffled: Any, cuts: int, as_of: int) -> None:
+    rows = [row(event) for event in batch]
+    shuffled.shuffle(rows)
+    with tempfile.TemporaryDirectory(prefix="pg-test-") as folder:
+        shard, model = Shard(Path(folder) / "shard", EVERY_KIND), Model(EVERY_KIND)
+        for number in range(cuts):
+            part = rows[number::cuts]
+            if part:
+                shard.track(part, number + 1)
+                for user, name, time, properties, _ in part:
+                    model.add(user, name, time, properties)
+        assert_same(shard, model, as_of)
+        shard.close()
+
+
+@settings(max_examples=10 * TIMES_MORE, deadline=None, derandomize=IS_SEEDED, suppress_health_check=list(HealthCheck), phases=PHASES)
+@given(batches=st.lists(BATCHES, min_size=1, max_size=6), checkpoint_after=st.integers(0, 6))
+def test_a_replay_of_the_whole_log_gives_the_same_pages_bit_for_bit(batches: list[Any], checkpoint_after: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="pg-test-") as folder:
+        shard = Shard(Path(folder) / "shard", EVERY_KIND)
+        for number, batch in enumerate(batches):
+            shard.track([row(event) for event in batch], number + 1)
+            if number == checkpoint_after:
+                shard.store.checkpoint_all()
+        shard.crash()
+        recovered = pages_of(shard.engine, shard.store)
+        shard.close()
+        replayed = _replayed_from_nothing(Path(folder) / "shard")
+        assert replayed == recovered
+
+
+def _replayed_from_nothing(folder: Path) -> dict[Any, bytes]:
+    """The pages that the log alone gives, without any checkpoint; only the catalog is put back."""
+    shutil.rmtree(folder / "rocks")
+    checkpoints = Checkpoints(folder / "rocks")
+    checkpoints.put_catalog(1, load_catalog(EVERY_KIND).source)
+    checkpoints.close()
+    shard = Shard(folder)
+    pages = pages_of(shard.engine, shard.store)
+    shard.close()
+    return pages

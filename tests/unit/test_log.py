@@ -1,0 +1,87 @@
+"""The log: torn tails are cut whole, damage before a sound record is never passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grid.storage.log import Log, Record
+
+SEGMENT = 8192
+
+
+def written(folder: Path, bodies: list[bytes]) -> Log:
+    log = Log(folder, SEGMENT)
+    list(log.recover())
+    for number, body in enumerate(bodies):
+        log.append({"kind": "group", "number": number}, [body])
+    return log
+
+
+def recovered(folder: Path) -> tuple[Log, list[Record]]:
+    log = Log(folder, SEGMENT)
+    return log, list(log.recover())
+
+
+def numbers(records: list[Record]) -> list[int]:
+    return [record.header["number"] for record in records if record.fault is None]
+
+
+def test_what_append_returned_from_is_there_in_order_over_segments(tmp_path: Path) -> None:
+    written(tmp_path, [bytes([n]) * 700 for n in range(40)]).close()
+    log, records = recovered(tmp_path)
+    assert numbers(records) == list(range(40))
+    assert [bytes(record.body or b"")[:1] for record in records] == [bytes([n]) for n in range(40)]
+    assert len(log.segments()) > 2
+    assert log.next_sequence == 41
+
+
+def test_a_tail_torn_at_any_byte_is_cut_whole_and_the_log_goes_on(tmp_path: Path) -> None:
+    written(tmp_path / "whole", [b"first", b"second" * 20]).close()
+    segment = next((tmp_path / "whole").glob("*.log"))
+    raw = segment.read_bytes()
+    start = raw.find(b"PGL1"[::-1], 8)
+    end = len(raw.rstrip(b"\0"))
+    for cut in range(start, end):
+        folder = tmp_path / f"cut-{cut}"
+        folder.mkdir()
+        (folder / segment.name).write_bytes(raw[:cut] + bytes(len(raw) - cut))
+        log, records = recovered(folder)
+        assert numbers(records) == [0], f"torn at byte {cut}"
+        log.append({"kind": "group", "number": 7}, [b"after"])
+        log.close()
+        assert numbers(recovered(folder)[1]) == [0, 7], f"torn at byte {cut}"
+
+
+def test_a_flipped_bit_in_a_body_before_a_sound_record_is_told_with_file_and_offset(tmp_path: Path) -> None:
+    written(tmp_path, [b"a" * 100, b"b" * 100, b"c" * 100]).close()
+    segment = next(tmp_path.glob("*.log"))
+    raw = bytearray(segment.read_bytes())
+    raw[raw.find(b"b" * 100) + 5] ^= 1
+    segment.write_bytes(raw)
+    _, records = recovered(tmp_path)
+    assert numbers(records) == [0, 2]
+    (damaged,) = [record for record in records if record.fault is not None]
+    assert damaged.fault is not None
+    assert damaged.header["number"] == 1
+    assert damaged.fault.file == str(segment)
+    assert damaged.fault.offset == damaged.offset > 0
+
+
+def test_a_flipped_bit_in_a_header_before_a_sound_record_ends_the_reading(tmp_path: Path) -> None:
+    written(tmp_path, [b"a" * 100, b"b" * 100, b"c" * 100]).close()
+    segment = next(tmp_path.glob("*.log"))
+    raw = bytearray(segment.read_bytes())
+    raw[raw.find(b"b" * 100) - 10] ^= 1
+    segment.write_bytes(raw)
+    _, records = recovered(tmp_path)
+    assert numbers(records) == [0]
+    assert records[-1].fault is not None
+    assert not records[-1].header
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 5000])
+def test_records_of_any_size_come_back(tmp_path: Path, size: int) -> None:
+    written(tmp_path, [b"x" * size] * 3).close()
+    assert [len(record.body or b"") for record in recovered(tmp_path)[1]] == [size] * 3
