@@ -1,0 +1,77 @@
+"""A real grid as a user starts it: its own processes, driven by the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import profilegrid
+
+COMMAND = [sys.executable, "-c", "from profilegrid.cli import main; main()"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class RunningGrid:
+    """`profilegrid up --detach` on a folder, and the command beside it."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self.port = folder, free_port()
+        self._options = options
+
+    @property
+    def target(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def up(self) -> RunningGrid:
+        done = self.cli("up", "--detach", "--data", str(self.folder), "--port", str(self.port), *self._options, targeted=False)
+        assert done.returncode == 0, done.stderr
+        return self
+
+    def down(self) -> None:
+        done = self.cli("down", "--data", str(self.folder), targeted=False)
+        assert done.returncode == 0, done.stderr
+
+    def cli(self, *arguments: str, targeted: bool = True, check: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run the command as a user does."""
+        environment = {**os.environ, "PROFILEGRID_TARGET": self.target} if targeted else dict(os.environ)
+        done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment, timeout=240, check=False)
+        assert not check or done.returncode == 0, done.stderr
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        """The one JSON document of a command that must succeed."""
+        return json.loads(self.cli(*arguments, "--json", check=True).stdout)
+
+    def client(self, **options: Any) -> profilegrid.Client:
+        return profilegrid.Client(self.target, **options)
+
+    def shards(self) -> list[dict[str, Any]]:
+        return list(self.json("status")["shards"])
+
+    def kill_shard(self, shard: int) -> int:
+        """kill -9, as the kernel does when memory is out."""
+        pid = int(self.shards()[shard]["pid"])
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_until(self, question: Any, timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not question():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.1)
+
+    def wait_for_backfill(self, timeout_s: float = 60.0) -> None:
+        with self.client() as grid:
+            self.wait_until(lambda: not grid.catalog()["backfilling"], timeout_s)
