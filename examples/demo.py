@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+from profilegrid import Client
+from rich.console import Console
+from rich.progress import Progress
+
 from actors.cli import on_signals
 from actors.controller import GridConfig
 from actors.local import CannotStart, LocalGrid
 from loadtests.shoppers import Shoppers
-from profilegrid import Client
-from rich.console import Console
-from rich.progress import Progress
 
 HERE = Path(__file__).parent
 EVENTS, PARTS = 200_000, 10
@@ -53,7 +54,7 @@ def load_real(grid: Client, folder: Path, state: Path) -> None:
 REAL_COMMANDS = (
     "profilegrid get 17850 --as-of 1323432000000",
     "profilegrid count \"country = 'Germany' AND purchases >= 100\" --as-of 1323432000000",
-    "profilegrid list \"spend_30d > 5000\" --as-of 1323432000000 --limit 5",
+    'profilegrid list "spend_30d > 5000" --as-of 1323432000000 --limit 5',
     "profilegrid explain \"country = 'France' AND item_heat['22423'] > 1\" --as-of 1323432000000",
 )
 SHOPPER_COMMANDS = (

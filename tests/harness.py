@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
+from profilegrid.results import Profile
+from profilegrid.routes import Map, frame_of, partitions_of
 
 from actors.services import convert
 from grid.catalog import load_catalog
@@ -16,9 +19,6 @@ from grid.reading import read_profiles
 from grid.state.dictionary import Strings
 from grid.state.memory import Space
 from grid.storage.store import Recovery, Store
-from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
-from profilegrid.results import Profile
-from profilegrid.routes import Map, frame_of, partitions_of
 
 PARTITIONS = 4
 SPACE = Space(slots_max=1 << 18, list_words_max=1 << 24, id_bytes_max=1 << 24, partition_pages_max=64)

@@ -57,7 +57,7 @@ class Model:
                     keyed.setdefault(event.properties[declared["by"]], []).append(event)
             values = {key: NAIVE[kind](of_key, prop, declared, as_of, zone) for key, of_key in keyed.items()}
             if kind.startswith("window"):
-                values = {key: value for key, value in values.items() if _in_window(keyed[key], declared, as_of, zone)}
+                values = {key: value for key, value in values.items() if value is not None and _in_window(keyed[key], declared, as_of, zone)}
             if "top" in declared:
                 best = sorted(values.items(), key=lambda item: (-item[1], item[0].encode()))
                 return [{"key": key, "value": value} for key, value in best[: declared["top"]]]

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import profilegrid
 import pytest
 import yaml
 
-import profilegrid
 from tests.catalogs import EVERY_KIND
 from tests.grids import RunningGrid
 

@@ -12,11 +12,11 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
-
 from profilegrid.columns import events_batch
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import Map, frame_of, partitions_of
 from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
+
 from tests.grids import RunningGrid
 
 Value = events_pb2.Value
@@ -113,7 +113,8 @@ def test_a_hostile_frame_is_refused_by_the_name_of_its_field(channel: Any, user:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("values", b"\1"), ("type", 0), ("presence", b"\1\1\1"), ("dictionary_ends", b"\xff\xff\xff\xff"), ("values", b"\xff\xff\xff\xff\0\0\0\0")]
+    ("field", "value"),
+    [("values", b"\1"), ("type", 0), ("presence", b"\1\1\1"), ("dictionary_ends", b"\xff\xff\xff\xff"), ("values", b"\xff\xff\xff\xff\0\0\0\0")],
 )
 def test_a_hostile_column_is_refused_by_name(channel: Any, user: str, field: str, value: Any) -> None:
     frame, endpoint = good_frame(channel, user)
@@ -153,8 +154,8 @@ def test_a_frame_of_an_older_epoch_or_another_owner_is_told_to_refresh_its_map(c
 
 def test_a_message_over_16_mb_is_refused_and_the_server_lives(channel: Any) -> None:
     huge = events_pb2.IngestRequest(rows=events_pb2.EventRows(events=[event("x" * (17 << 20))]))
-    with grpc.insecure_channel(channel._channel.target().decode(), options=[("grpc.max_send_message_length", 64 << 20)]) as big:
-        with pytest.raises(grpc.RpcError) as caught:
-            events_pb2_grpc.EventServiceStub(big).Ingest(huge)
+    options = [("grpc.max_send_message_length", 64 << 20)]
+    with grpc.insecure_channel(channel._channel.target().decode(), options=options) as big, pytest.raises(grpc.RpcError) as caught:
+        events_pb2_grpc.EventServiceStub(big).Ingest(huge)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert segments_pb2_grpc.SegmentServiceStub(channel).Count(segments_pb2.CountRequest(rule="count >= 0")).count >= 0

@@ -12,10 +12,10 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from profilegrid.columns import events_batch
 
 from grid.catalog import load_catalog
 from grid.storage.checkpoints import Checkpoints
-from profilegrid.columns import events_batch
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, Shard, pages_of
 from tests.model import Model
@@ -131,7 +131,9 @@ class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
         reply = self.shard.track(rows, number)
         assert (reply.accepted, reply.rejections) == (len(rows), [])
 
-    @rule(user=st.sampled_from(USERS), city=st.sampled_from(["Rome", "上海", None]), hobbies=st.sets(st.sampled_from(["a", "b", "c"])), note=st.text(max_size=20))
+    @rule(
+        user=st.sampled_from(USERS), city=st.sampled_from(["Rome", "上海", None]), hobbies=st.sets(st.sampled_from(["a", "b", "c"])), note=st.text(max_size=20)
+    )
     def attributes_are_set(self, user: str, city: str | None, hobbies: set[str], note: str) -> None:
         self.number += 1
         update = {"city": city, "hobbies": hobbies, "note": note, "age": len(note)}
@@ -167,7 +169,9 @@ class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
 
 
 TestEngine = TheEngineNeverLosesOrDoublesAnEvent.TestCase
-TestEngine.settings = settings(max_examples=30 * TIMES_MORE, stateful_step_count=15, deadline=None, derandomize=IS_SEEDED, suppress_health_check=list(HealthCheck), phases=PHASES)
+TestEngine.settings = settings(
+    max_examples=30 * TIMES_MORE, stateful_step_count=15, deadline=None, derandomize=IS_SEEDED, suppress_health_check=list(HealthCheck), phases=PHASES
+)
 
 
 @settings(max_examples=60 * TIMES_MORE, deadline=None, derandomize=IS_SEEDED, suppress_health_check=list(HealthCheck), phases=PHASES)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from profilegrid_rules import Field, RuleError, TextVector, Type, Vector, Words, compile_rule, truth
 
 SCHEMA = {
@@ -43,7 +42,9 @@ def test_every_rule_of_the_fixture_is_answered_as_written() -> None:
         assert said(rule) == answer, rule
 
 
-@pytest.mark.parametrize("rule", ["(" * 3000 + "vip" + ")" * 3000, "NOT " * 3000 + "vip", "age = " + "1 + " * 3000 + "1", "vip" * 40_000, "'" * 9, "\0", "[" * 500])
+@pytest.mark.parametrize(
+    "rule", ["(" * 3000 + "vip" + ")" * 3000, "NOT " * 3000 + "vip", "age = " + "1 + " * 3000 + "1", "vip" * 40_000, "'" * 9, "\0", "[" * 500]
+)
 def test_rules_that_would_break_a_parser_are_refused(rule: str) -> None:
     with pytest.raises(RuleError):
         compile_rule(rule, SCHEMA)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from profilegrid_rules import Expression, Field, TextVector, Type, Vector, Words, columns_of, compile_value, evaluate
+from profilegrid_rules.plan import Column as ColumnOf
 
 from profilegrid.arrow import column_of_arrow
 from profilegrid.columns import PRESENT, TEXT, TIMESTAMP, Column
@@ -145,6 +146,8 @@ def mapped(field: str, text: str, types: dict[str, str], flag: str) -> Mapped:
         expression = compile_value(text, schema)
     except ValueError as error:
         raise ValueError(f"{flag} {text}: {error}; columns of the file: {', '.join(types)}") from None
+    if isinstance(expression, ColumnOf):  # a quoted name: "session ID"
+        return Mapped(field, expression.name)
     return Mapped(field, "", expression)
 
 

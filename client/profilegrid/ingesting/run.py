@@ -73,6 +73,7 @@ class Progress:
 
     path: Path
     grid_id: str
+    recipe: str
     run: int = 0
     chunks: int = 0
     accepted: int = 0
@@ -82,15 +83,15 @@ class Progress:
     ahead: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path, grid_id: str) -> Progress:
-        """The progress of an earlier run on the same grid, or a fresh one."""
+    def load(cls, path: Path, grid_id: str, recipe: str) -> Progress:
+        """The progress of an earlier run of the same file, the same way, into the same grid; or a fresh one."""
         try:
             facts = json.loads(path.read_text())
         except (OSError, ValueError):
-            return cls(path, grid_id)
-        if facts.get("grid_id") != grid_id:
-            return cls(path, grid_id)
-        return cls(path, grid_id, facts["run"], facts["chunks"], facts["accepted"], facts["rejected"], facts["duplicates"], facts["is_done"])
+            return cls(path, grid_id, recipe)
+        if facts.get("grid_id") != grid_id or facts.get("recipe") != recipe:
+            return cls(path, grid_id, recipe)
+        return cls(path, grid_id, recipe, facts["run"], facts["chunks"], facts["accepted"], facts["rejected"], facts["duplicates"], facts["is_done"])
 
     def add(self, chunk: int, report: Report) -> None:
         """A chunk is acknowledged; the file moves on when no earlier one is missing."""
@@ -105,7 +106,7 @@ class Progress:
 
     def save(self) -> None:
         """Write it whole."""
-        facts = {name: getattr(self, name) for name in ("grid_id", "run", "chunks", "accepted", "rejected", "duplicates", "is_done")}
+        facts = {name: getattr(self, name) for name in ("grid_id", "recipe", "run", "chunks", "accepted", "rejected", "duplicates", "is_done")}
         temporary = self.path.with_suffix(".new")
         temporary.write_text(json.dumps(facts))
         temporary.replace(self.path)
@@ -119,17 +120,15 @@ class Ingest:
         self._file: CsvFile | JsonFile = open_file(options.file, options.delimiter)
         self._catalog = yaml.safe_load(grid.catalog()["source"]) or {}
         self._folder = self._state_folder()
-        stem = options.file.name
+        stem = options.file.name + (".attributes" if options.kind == "attributes" else "")
         self._rejects = self._folder / f"{stem}.rejects.csv"
-        digest = digest_of(options.file)
-        self._progress = Progress.load(self._folder / f"{stem}.ingest.json", grid.grid_id())
-        if options.again and self._progress.is_done:
-            self._progress = Progress(self._progress.path, self._progress.grid_id, self._progress.run + 1)
         # What would make other rows of the same file is part of the producer's name.
-        recipe = json.dumps(
-            [options.kind, options.user, options.time, options.event, options.event_id, options.maps, options.time_unit, options.timezone, self._progress.run]
-        )
-        self._producer = xxhash.xxh3_128_digest(digest + recipe.encode())
+        asked = [options.kind, options.user, options.time, options.event, options.event_id, options.maps, options.time_unit, options.timezone]
+        recipe = digest_of(options.file) + json.dumps(asked).encode()
+        self._progress = Progress.load(self._folder / f"{stem}.ingest.json", grid.grid_id(), xxhash.xxh3_64_hexdigest(recipe))
+        if options.again and self._progress.is_done:
+            self._progress = Progress(self._progress.path, self._progress.grid_id, self._progress.recipe, self._progress.run + 1)
+        self._producer = xxhash.xxh3_128_digest(recipe + str(self._progress.run).encode())
 
     def _state_folder(self) -> Path:
         """Where resume and reject files lie: beside the input unless told otherwise or not writable."""

@@ -151,7 +151,7 @@ class KeyedWindowColumns(KeyedColumns):
         self, slots: Slots, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], as_of_ms: int
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.uint32], bool]:
         windows, held = keyed_ring_read(values, self._hop(as_of_ms), self.feature.hops)
-        here = ~np.isnan(windows)
+        here = ~np.isnan(windows) & held  # a key whose window is not held any more is left out, and the reading says so
         owners = np.repeat(np.arange(slots.size), counts)
         left = np.bincount(owners[here], minlength=slots.size).astype(np.int64)
         return windows[here], left, keys[here], bool(held.all())
