@@ -46,7 +46,7 @@ class Backfill:
         self._erased: dict[tuple[int, int], int] = {}
 
     async def run(self) -> None:
-        """Fold everything, then make the features complete and durable."""
+        """Fold everything; then the features are whole, and `finish` after a checkpoint makes them complete."""
         catalog = self._engine.catalog
         frames = _past_frames(self._store, self._last_sequence, catalog)
         done = 0
@@ -61,8 +61,14 @@ class Backfill:
         async with self._committer.quiet():
             if self._engine.catalog.version == catalog.version:
                 for name in self.names:
-                    self._engine.features[name].is_complete = True
-                self._tell(100)
+                    self._engine.features[name].is_whole = True
+
+    def finish(self) -> None:
+        """A checkpoint has the features: reads and rules may use them."""
+        for name in self.names:
+            state = self._engine.features.get(name)
+            if state is not None and state.is_whole:
+                state.is_complete, state.percent = True, 100
         log.info("backfilled %s", ", ".join(self.names))
 
     def _tell(self, percent: int) -> None:

@@ -146,7 +146,7 @@ class Committer:
                 try:
                     await asyncio.to_thread(self._store.append, group, is_durable=any(work.frame.is_durable for work in works))
                 except WriteFailed as error:
-                    _stop_at_once(error)
+                    stop_at_once(error)
             started = time.perf_counter()
             touched = self._engine.apply(group)
             for judged, work in zip(group.judged, works, strict=True):
@@ -175,7 +175,7 @@ def _settle(work: Work, outcome: Reply | GridError) -> None:
         work.reply.set_exception(outcome)
 
 
-def _stop_at_once(error: Exception) -> None:
+def stop_at_once(error: Exception) -> None:
     """After a failed write its outcome is unknown: nothing may be acknowledged, the process starts over and recovers."""
     log.critical("%s", error)
     os._exit(70)

@@ -233,6 +233,16 @@ class Controller:
         await self.start()
         return self._state.catalog_version, self._state.catalogs.get(self._state.catalog_version, "")
 
+    async def backfilling(self) -> dict[str, int]:
+        """Percent of every feature that some shard is still backfilling, asked of the shards now."""
+        await self.start()
+        calls = [asyncio.wait_for(_as_future(self._shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S) for shard in range(self._state.shards)]
+        percents: dict[str, int] = {}
+        for health in await asyncio.gather(*calls, return_exceptions=True):
+            for name, percent in health.get("backfilling", {}).items() if isinstance(health, dict) else ():
+                percents[name] = min(percents.get(name, 100), percent)
+        return percents
+
     async def apply_catalog(self, source: str, *, force: bool, dry_run: bool) -> tuple[int, Change]:
         """Validate a catalog whole, then make it the grid's: fsynced here first, then installed in every shard that is up.
 

@@ -20,10 +20,10 @@ import numpy as np
 from profilegrid_rules import Expression, compile_rule
 
 from actors.backfilling import Backfill
-from actors.committing import Committer
+from actors.committing import Committer, stop_at_once
 from grid.catalog import load_catalog
 from grid.engine import Engine
-from grid.errors import ShardRecovering
+from grid.errors import ShardRecovering, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, select, user_ids
 from grid.state.bitmaps import mask_to_portable
 from grid.state.dictionary import Strings
@@ -116,8 +116,17 @@ class ShardServer:
             self.engine.memory_bytes = resident_bytes()
             is_long = self.store.log.bytes_from(self.store.covered_sequence + 1) > CHECKPOINT_LOG_BYTES
             if is_long or time.monotonic() - checkpointed > self.config.checkpoint_every_s:
-                await self.checkpoint()
+                await self._checkpoint_or_stop()
                 checkpointed = time.monotonic()
+
+    async def _checkpoint_or_stop(self) -> None:
+        """A failed write stops the shard: what RocksDB holds is then unknown until it is opened again (facts 0.4)."""
+        try:
+            await self.checkpoint()
+        except WriteFailed as error:
+            stop_at_once(error)
+        except Exception:
+            log.exception("a checkpoint failed; the one before stands, the next is tried in its time")
 
     def check_serving(self) -> None:
         """Raise ShardRecovering until the log is replayed."""
@@ -165,6 +174,7 @@ class ShardServer:
         try:
             await backfill.run()
             await self.checkpoint()
+            backfill.finish()
         except Exception:
             log.exception("backfill of %s failed; it starts anew with the shard", ", ".join(backfill.names))
 

@@ -55,11 +55,16 @@ class Reply:
 
 @dataclass(slots=True)
 class FeatureState:
-    """A feature's columns, how rows are picked for them, and whether its past is in them."""
+    """A feature's columns and how rows are picked for them.
+
+    is_whole     the past is in the columns: checkpoints take them
+    is_complete  and a checkpoint has them, so that no crash takes it back: reads and rules may use it
+    """
 
     feature: Feature
     columns: FeatureColumns
     picker: Picker
+    is_whole: bool = True
     is_complete: bool = True
     percent: int = 100
 
@@ -108,7 +113,12 @@ class Engine:
                 kept[name] = state
                 continue
             kept[name] = FeatureState(
-                feature, self._columns(catalog, feature, shared), self._picker(catalog, feature), is_complete=is_empty, percent=100 if is_empty else 0
+                feature,
+                self._columns(catalog, feature, shared),
+                self._picker(catalog, feature),
+                is_whole=is_empty,
+                is_complete=is_empty,
+                percent=100 if is_empty else 0,
             )
             if not is_empty:
                 missing.append(name)
@@ -153,7 +163,7 @@ class Engine:
         feature = self.catalog.features[name]
         shared = SharedState(self.space, self.dictionaries, self.catalog.timezone)
         self.features[name] = FeatureState(
-            feature, self._columns(self.catalog, feature, shared), self._picker(self.catalog, feature), is_complete=False, percent=0
+            feature, self._columns(self.catalog, feature, shared), self._picker(self.catalog, feature), is_whole=False, is_complete=False, percent=0
         )
 
     # --- prepare ------------------------------------------------------------------------------------------------------

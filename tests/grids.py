@@ -66,6 +66,25 @@ class RunningGrid:
         os.kill(pid, signal.SIGKILL)
         return pid
 
+    def processes(self, name: str) -> list[int]:
+        """Pids of this grid's processes whose command line begins with `name`."""
+        root = json.loads((self.folder / "up.json").read_text())["pid"]
+        parents, names = {}, {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    names[int(entry.name)] = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+                except OSError:  # it ended meanwhile
+                    continue
+
+        def is_ours(pid: int) -> bool:
+            while pid in parents and pid != root:
+                pid = parents[pid]
+            return pid == root
+
+        return [pid for pid, command in names.items() if command.startswith(name) and is_ours(pid)]
+
     def wait_until(self, question: Any, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not question():

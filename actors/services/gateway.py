@@ -255,11 +255,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 
     async def GetCatalog(self, request: catalog_pb2.GetCatalogRequest, context: Context) -> catalog_pb2.GetCatalogResponse:
         version, source = await ask(self._controller.catalog.remote())
-        status = await ask(self._controller.status.remote())
-        percents: dict[str, int] = {}
-        for shard in status["shards"]:
-            for name, percent in shard.get("backfilling", {}).items():
-                percents[name] = min(percents.get(name, 100), percent)
+        percents = await ask(self._controller.backfilling.remote())
         statuses = [catalog_pb2.FeatureStatus(name=name, percent=percent) for name, percent in sorted(percents.items())]
         return catalog_pb2.GetCatalogResponse(source=source, version=version, backfilling=statuses)
 

@@ -117,10 +117,6 @@ class Log:
         """Sequence of the first record of a segment."""
         return int(segment.stem)
 
-    def closed_segments(self) -> list[Path]:
-        """All segments but the one being written."""
-        return self.segments()[:-1] if self._descriptor >= 0 else self.segments()
-
     def remove(self, segment: Path) -> None:
         """Delete a segment that history and checkpoints cover."""
         segment.unlink()

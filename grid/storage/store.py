@@ -7,10 +7,12 @@ folder/rocks/  checkpoints, dictionaries, catalogs, dead letters
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,7 @@ class Store:
         features = [
             (feature_key(state.feature.name, state.feature.identity, engine.catalog.timezone), state.columns)
             for state in engine.features.values()
-            if state.is_complete
+            if state.is_whole
         ]
         attributes = [(f"a:{name}:{columns.type}", columns) for name, columns in engine.attributes.items()]
         return [("ids", engine.users), *attributes, *features]
@@ -154,9 +156,8 @@ class Store:
         if self.keep_log:
             return 0
         dropped = 0
-        closed = self.log.closed_segments()
-        for segment, following in zip(closed, [*closed[1:], None], strict=True):
-            last = self.log.first_sequence(following) - 1 if following is not None else self.log.next_sequence - 1
+        for segment, following in pairwise(self.log.segments()):  # never the last: it is being written
+            last = self.log.first_sequence(following) - 1
             is_old = segment.stat().st_mtime * 1000 < now_ms - self.engine.catalog.history_retention
             if last > self.covered_sequence or not is_old:
                 break
@@ -351,6 +352,7 @@ def dead_letter(received_ms: int, frame: Any, rejection: Any) -> dict[str, Any]:
             if column.type == "text":
                 properties[column.name] = text(column.words, int(column.values[row]))
             elif column.type != "texts":
-                properties[column.name] = column.values[row].item()
+                value = column.values[row].item()
+                properties[column.name] = value if math.isfinite(value) else str(value)  # JSON has no NaN
     event["properties"] = properties
     return {"time": received_ms, "reason": rejection.reason, "field": rejection.field, "value": rejection.value, "expected": rejection.expected, "event": event}

@@ -65,7 +65,7 @@ def test_status_answers_while_a_shard_is_down_and_reads_ride_through(grid: Runni
 @pytest.mark.parametrize("actor", ["coordinator", "controller"])
 def test_control_actors_come_back_after_a_kill_and_forget_nothing(grid: RunningGrid, user: str, actor: str) -> None:
     before = grid.json("catalog", "show")
-    (pid,) = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _command(p).startswith(f"ray::{actor.capitalize()}")]
+    (pid,) = grid.processes(f"ray::{actor.capitalize()}")
     os.kill(pid, signal.SIGKILL)
     with grid.client(read_timeout=60.0) as client:
         client.track(user, "e")
@@ -73,13 +73,6 @@ def test_control_actors_come_back_after_a_kill_and_forget_nothing(grid: RunningG
         grid.wait_until(lambda: grid.cli("catalog", "show", "--json").returncode == 0)
         assert grid.json("catalog", "show") == before
         assert client.get(user)["count"] == 1
-
-
-def _command(process: Path) -> str:
-    try:
-        return (process / "cmdline").read_bytes().decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def _applied(grid: RunningGrid, tmp_path: Path, features: dict[str, Any], *options: str) -> Any:

@@ -1,0 +1,171 @@
+"""Damage on disk: it stops what it touched, names the place, and leaves the rest serving with right answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from grid.errors import CatalogInvalid, DataFolderForeign, InvariantBroken, PartitionUnavailable, SequenceTooOld, holds
+from grid.storage.checkpoints import _page_key
+from grid.storage.files import own
+from tests.catalogs import EVERY_KIND
+from tests.harness import NOW_MS, PARTITIONS, Shard
+
+USERS = [f"user-{number}" for number in range(40)]
+
+
+def tracked(shard: Shard, number: int, users: list[str] = USERS) -> None:
+    shard.track([(user, "e", NOW_MS, {"n": 1.0, "k": f"k{number}"}, None) for user in users], number)
+
+
+def test_a_flipped_bit_in_the_log_stops_the_partitions_it_touched_and_no_other(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    tracked(shard, 1)
+    one = [user for user in USERS if shard.engine.users.handles_of(shard.find([user]))[0] >> 32 == 1][:1]
+    tracked(shard, 2, one)
+    tracked(shard, 3)
+    shard.close()
+    (segment,) = (tmp_path / "log").glob("*.log")
+    raw = bytearray(segment.read_bytes())
+    raw[raw.rfind(b"k2") + 1] ^= 0x40  # the first is the word in the header
+    segment.write_bytes(raw)
+    shard = Shard(tmp_path)
+    assert set(shard.recovery.stopped) == {1}
+    assert segment.name in shard.recovery.stopped[1]
+    assert "offset" in shard.recovery.stopped[1]
+    others = [user for user in USERS if shard.find([user])[0] >= 0 and shard.engine.users.handles_of(shard.find([user]))[0] >> 32 != 1]
+    assert others
+    assert {profile["count"] for profile in shard.get(others)} == {2}
+    with pytest.raises(PartitionUnavailable, match="partition 1 is stopped"):
+        tracked(shard, 4, one)
+    shard.close()
+
+
+def test_a_damaged_header_stops_every_partition_that_may_have_lost_something(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    for number in (1, 2, 3):
+        tracked(shard, number)
+    shard.close()
+    (segment,) = (tmp_path / "log").glob("*.log")
+    raw = bytearray(segment.read_bytes())
+    starts = [at for at in range(0, len(raw) - 4, 8) if raw[at : at + 4] == (0x50474C31).to_bytes(4, "little")]
+    raw[starts[2] + 50] ^= 1
+    segment.write_bytes(raw)
+    shard = Shard(tmp_path)
+    assert set(shard.recovery.stopped) == set(range(PARTITIONS))
+    shard.close()
+
+
+def test_a_page_that_does_not_match_its_checksum_stops_its_partition(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    tracked(shard, 1)
+    shard.store.checkpoint_all()
+    manifest = shard.store.checkpoints.manifests[2]
+    (column, page), (generation, _) = next((place, version) for place, version in manifest.pages.items() if place[0] != "ids")
+    shard.store.checkpoints._db[_page_key(2, column, page, generation)] = b"rotten"
+    shard.crash()
+    assert set(shard.recovery.stopped) == {2}
+    assert f"page {page} of {column} does not match its checksum" in shard.recovery.stopped[2]
+    shard.close()
+
+
+def test_segments_that_checkpoints_cover_are_dropped_after_their_retention_and_nothing_is_lost(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND, keep_log=False)
+    assert shard.store.drop_old_segments(NOW_MS) == 0
+    for number in range(1, 200):
+        tracked(shard, number)
+    segments = len(shard.store.log.segments())
+    assert segments > 1
+    much_later = 10**14
+    assert shard.store.drop_old_segments(much_later) == 0, "nothing covers them yet"
+    shard.store.checkpoint_all()
+    assert shard.store.drop_old_segments(0) == 0, "they are young"
+    assert shard.store.drop_old_segments(much_later) == segments - 1
+    shard.crash()
+    assert not shard.recovery.stopped
+    assert {profile["count"] for profile in shard.get(USERS)} == {199}
+    shard.close()
+
+
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    with pytest.raises(DataFolderForeign, match="in use by process"):
+        own(tmp_path, timeout_s=0.1)
+    shard.close()
+
+
+def test_a_batch_far_below_the_highest_is_refused_not_guessed_at(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    tracked(shard, 100)
+    tracked(shard, 40)
+    with pytest.raises(SequenceTooOld, match="batch 36 is more than 63 below 100"):
+        tracked(shard, 36)
+    assert shard.get(["user-0"])[0]["count"] == 2
+    shard.close()
+
+
+def test_a_full_dictionary_refuses_new_values_row_by_row_and_keeps_known_ones(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, {**EVERY_KIND, "limits": {"category_values": 2, "key_values": 3}})
+    rows = [("u", "e", NOW_MS, {"c": value}, None) for value in ("a", "b", "c", "a")]
+    reply = shard.track(rows, 1)
+    assert reply.accepted == 3
+    assert [(r.row, r.reason, r.field, r.value) for r in reply.rejections] == [(2, "DICTIONARY_FULL", "c", "c")]
+    assert shard.get(["u"])[0]["count_by"] == {"a": 2, "b": 1}
+    shard.close()
+
+
+def test_distinct_counts_many_values_within_two_percent(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    for number in range(10):
+        shard.track([("u", "e", NOW_MS, {"k": f"k{number * 2000 + i}"}, None) for i in range(2000)], number + 1)
+    profile = shard.get(["u"])[0]
+    assert profile["distinct"] == pytest.approx(20_000, rel=0.05)
+    assert profile["window_distinct"] == pytest.approx(20_000, rel=0.08)
+    assert set(profile.approximate) == {"distinct", "window_distinct"}
+    before = (profile["distinct"], profile["window_distinct"], profile["top_by"])
+    shard.store.checkpoint_all()
+    shard.crash()
+    after = shard.get(["u"])[0]
+    assert (after["distinct"], after["window_distinct"], after["top_by"]) == before
+    shard.close()
+
+
+def test_decay_survives_years_and_half_lives_without_end(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, {"events": {"e": {}}, "features": {"fast": {"decayed_count": "e", "half_life": "1s"}}})
+    year = 365 * 86_400_000
+    for number, time_ms in enumerate((NOW_MS - 20 * year, NOW_MS - year, NOW_MS - 1000, NOW_MS)):
+        shard.track([("u", "e", time_ms, {}, None)], number + 1)
+    assert shard.get(["u"])[0]["fast"] == pytest.approx(1.5)
+    shard.crash()
+    assert shard.get(["u"])[0]["fast"] == pytest.approx(1.5)
+    shard.close()
+
+
+def test_a_catalog_is_told_all_its_faults_with_their_lines() -> None:
+    from grid.catalog import load_catalog
+
+    source = "events:\n  view: {price: number}\nfeatures:\n  a: {count: vew}\n  b: {sum: view.price, hop: 1h}\n  c: {window_count: view, window: 1h, hop: 7m}\n"
+    with pytest.raises(CatalogInvalid) as caught:
+        load_catalog(source)
+    assert [problem.line for problem in caught.value.problems] == [2]
+    with pytest.raises(CatalogInvalid) as caught:
+        load_catalog(source.replace("number", "float"))
+    said = [str(problem) for problem in caught.value.problems]
+    assert len(said) == 3
+    assert said[0].startswith("line 4: features.a.count: unknown event 'vew'; did you mean view?")
+
+
+@pytest.mark.parametrize(
+    "source", ["[" * 10_000, "a: &a [*a]", "x: *y", "\0", "- 1", "features: 3", "events: {e: {n: [1]}}", "dedupe: {}", "timezone: Mars/Olympus"]
+)
+def test_hostile_catalogs_end_in_a_typed_error(source: str) -> None:
+    from grid.catalog import load_catalog
+
+    with pytest.raises(CatalogInvalid):
+        load_catalog(source)
+
+
+def test_an_invariant_names_its_facts() -> None:
+    with pytest.raises(InvariantBroken, match="ids and slots disagree: partition=3"):
+        holds(False, "ids and slots disagree", partition=3)
