@@ -46,3 +46,8 @@ protos: setup
 
 clean:
 	@rm -rf $(VENV) build client/build *.egg-info client/*.egg-info
+
+.PHONY: bench
+bench: setup
+	@$(BIN)/pip install --quiet --disable-pip-version-check redis==8.1.0 hiredis==3.5.0 || true
+	@$(BIN)/python -m loadtests.bench
