@@ -163,8 +163,15 @@ class LocalGrid:
 
     def _wait_until_serving(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
+        said = ""
         while True:
             status = self.status()
+            progress = ", ".join(f"shard {s['id']} {s['progress']}" for s in status["shards"] if s.get("progress") and s["state"] == "recovering")
+            if progress != said:
+                # A recovery that goes on is given its time.
+                deadline, said = time.monotonic() + START_TIMEOUT_S, progress
+                if progress:
+                    self._say(f"recovering: {progress}")
             if all(shard["state"] == "serving" for shard in status["shards"]) and self._is_listening():
                 return
             if time.monotonic() > deadline or (status["problem"] and "taken" in status["problem"]):

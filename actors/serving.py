@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ from actors.backfilling import Backfill
 from actors.committing import Committer, stop_at_once
 from grid.catalog import load_catalog
 from grid.engine import Engine
-from grid.errors import ShardRecovering, WriteFailed
+from grid.errors import MemoryExhausted, ShardRecovering, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, select, user_ids
 from grid.state.bitmaps import mask_to_portable
 from grid.state.dictionary import Strings
@@ -35,6 +36,8 @@ log = logging.getLogger("profilegrid")
 CHECKPOINT_EVERY_S = 300.0
 # About 3 s of replay at 0.9 µs an event of 60 bytes.
 CHECKPOINT_LOG_BYTES = 256 << 20
+DISK_BYTES_FREE_MIN = 512 << 20
+TRIM_EVERY_MS = 3_600_000
 _HOUSEKEEPING_S = 1.0
 
 
@@ -72,6 +75,9 @@ class ShardServer:
         self.engine: Engine
         self.store: Store
         self.committer: Committer
+        self.problems: list[str] = []
+        self.progress = ""
+        self._trimmed_ms = 0
         self._watchers: set[Watcher] = set()
         self._tasks: list[asyncio.Task[Any]] = []
         self._checkpointing = asyncio.Lock()
@@ -82,7 +88,7 @@ class ShardServer:
     async def recover(self, epochs: dict[int, int], seed: int) -> Recovery:
         """Open the folder and bring back all that was acknowledged. The loop stays free: `status` answers meanwhile."""
         self.state = "recovering"
-        self.engine = Engine(partitions=self.config.partitions, seed=seed, memory_bytes_max=self.config.memory_bytes_max)
+        self.engine = Engine(partitions=self.config.partitions, seed=seed)
         for partition, epoch in epochs.items():
             self.engine.epochs[partition] = epoch
         self.recovery = await asyncio.to_thread(self._recover)
@@ -96,7 +102,10 @@ class ShardServer:
 
     def _recover(self) -> Recovery:
         self.store = Store(Path(self.config.folder), self.engine, keep_log=self.config.keep_log)
-        return self.store.recover()
+        return self.store.recover(self._tell_progress)
+
+    def _tell_progress(self, what: str, done: int, total: int) -> None:
+        self.progress = f"{what} {100 * done // max(total, 1)} %"
 
     async def stop(self) -> None:
         """Commit what arrived, checkpoint, release the folder."""
@@ -113,7 +122,7 @@ class ShardServer:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_S)
             self.last_tick = time.monotonic()
-            self.engine.memory_bytes = resident_bytes()
+            self.engine.exhausted = self._exhaustion()
             is_long = self.store.log.bytes_from(self.store.covered_sequence + 1) > CHECKPOINT_LOG_BYTES
             if is_long or time.monotonic() - checkpointed > self.config.checkpoint_every_s:
                 await self._checkpoint_or_stop()
@@ -127,6 +136,17 @@ class ShardServer:
             stop_at_once(error)
         except Exception:
             log.exception("a checkpoint failed; the one before stands, the next is tried in its time")
+            self.problems.append("a checkpoint failed; the one before stands")
+
+    def _exhaustion(self) -> MemoryExhausted | None:
+        """What keeps the shard from taking more: its memory bound, or a disk that is nearly full."""
+        memory = resident_bytes()
+        if memory > self.config.memory_bytes_max:
+            return MemoryExhausted("memory of the shard", memory, self.config.memory_bytes_max)
+        disk = shutil.disk_usage(self.config.folder)
+        if disk.free < DISK_BYTES_FREE_MIN:
+            return MemoryExhausted("disk of the shard", disk.used, disk.total - DISK_BYTES_FREE_MIN)
+        return None
 
     def check_serving(self) -> None:
         """Raise ShardRecovering until the log is replayed."""
@@ -135,12 +155,19 @@ class ShardServer:
 
     def status(self) -> dict[str, Any]:
         """Plain facts for the controller. Safe from another thread."""
-        facts: dict[str, Any] = {"state": self.state, "incarnation": self.incarnation, "pid": os.getpid(), "users": 0, "memory_bytes": resident_bytes()}
+        facts: dict[str, Any] = {
+            "state": self.state,
+            "incarnation": self.incarnation,
+            "pid": os.getpid(),
+            "users": 0,
+            "memory_bytes": resident_bytes(),
+            "progress": self.progress,
+        }
         if self.state == "serving":
             turn, self.committer.turn_ms_max = self.committer.turn_ms_max, 0.0
             facts |= {
                 "users": self.engine.users.total, "events": self.committer.events, "dead_letters": self.committer.dead_letters,
-                "turn_ms_max": turn, "problems": [f"partition {p}: {why}" for p, why in self.engine.stopped.items()],
+                "turn_ms_max": turn, "problems": [*(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems],
                 "catalog_version": self.engine.catalog.version, "recovered_users": self.recovery.users,
                 "recovered_seconds": self.recovery.seconds, "tick_age_s": time.monotonic() - self.last_tick,
                 "backfilling": {name: state.percent for name, state in self.engine.features.items() if not state.is_complete},
@@ -177,6 +204,7 @@ class ShardServer:
             backfill.finish()
         except Exception:
             log.exception("backfill of %s failed; it starts anew with the shard", ", ".join(backfill.names))
+            self.problems.append(f"backfill of {', '.join(backfill.names)} failed; it starts anew when the shard does")
 
     # --- checkpoints ----------------------------------------------------------------------------------------------------------
 
@@ -193,7 +221,11 @@ class ShardServer:
                 if shard is not None:
                     await asyncio.to_thread(self.store.write_shard, shard)
                 await asyncio.to_thread(self.store.write_partition, dump)
-            await asyncio.to_thread(self.store.drop_old_segments, time.time_ns() // 1_000_000)
+            now_ms = time.time_ns() // 1_000_000
+            await asyncio.to_thread(self.store.drop_old_segments, now_ms)
+            if now_ms - self._trimmed_ms > TRIM_EVERY_MS:
+                await asyncio.to_thread(self.store.trim_dead_letters, now_ms)
+                self._trimmed_ms = now_ms
             self.engine.producers.forget_old(self.engine.received_ms)
             return len(partitions)
 

@@ -72,10 +72,11 @@ class FeatureState:
 class Engine:
     """All state of the partitions that one shard owns."""
 
-    def __init__(self, *, partitions: int, seed: int = 0, space: Space | None = None, memory_bytes_max: int = 1 << 62) -> None:
+    def __init__(self, *, partitions: int, seed: int = 0, space: Space | None = None) -> None:
         self.partitions = partitions
         self.space = space or Space()
-        self.memory_bytes_max, self.memory_bytes = memory_bytes_max, 0
+        # Set by whoever watches memory and disk: nothing is admitted until it is None again.
+        self.exhausted: MemoryExhausted | None = None
         self.catalog = EMPTY_CATALOG
         self.catalogs: dict[int, Catalog] = {0: EMPTY_CATALOG}
         self.users = Users(partitions, seed, self.space)
@@ -182,8 +183,8 @@ class Engine:
         frame.check(self.partitions)
         check_partitions(frame, frame.ids.hashes(), self.partitions)
         self.check_owned(frame.partitions, frame.epochs)
-        if self.memory_bytes > self.memory_bytes_max:
-            raise MemoryExhausted("memory of the shard", self.memory_bytes, self.memory_bytes_max)
+        if self.exhausted is not None:
+            raise self.exhausted
         self.producers.applied(frame.producer, frame.batch, frame.partitions)
 
     def check_owned(self, partitions: NDArray[np.uint16], epochs: NDArray[np.uint64] | None = None) -> None:

@@ -190,6 +190,28 @@ class Checkpoints:
             batch.put(b"x" + key, value)
         self._db.write(batch)
 
+    def trim_dead_letters(self, *, before_ms: int, count_max: int) -> int:
+        """Drop refused rows from before a time, and the oldest beyond a count. Returns how many are left."""
+        oldest_first = self._keys(b"x")
+        young = [key for key in oldest_first if int.from_bytes(key[1:9], "big") >= before_ms]
+        kept = young[-count_max:] if count_max else []
+        batch = WriteBatch(raw_mode=True)
+        for key in oldest_first[: len(oldest_first) - len(kept)]:
+            batch.delete(key)
+        if len(kept) < len(oldest_first):
+            self._db.write(batch)
+        return len(kept)
+
+    def _keys(self, prefix: bytes) -> list[bytes]:
+        found = []
+        iterator = self._db.iter()
+        iterator.seek(prefix)
+        while iterator.valid() and bytes(iterator.key()).startswith(prefix):
+            found.append(bytes(iterator.key()))
+            iterator.next()
+        iterator.status()
+        return found
+
     def dead_letters(self, limit: int) -> list[bytes]:
         """The newest refused rows, newest first."""
         iterator = self._db.iter()

@@ -26,10 +26,11 @@ from grid.errors import CheckpointCorrupt, LogCorrupt
 from grid.group import FORMAT, Group, reserved_words, touched_positions
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
-from grid.storage.checkpoints import Checkpoints, PartitionDump
+from grid.storage.checkpoints import Checkpoints, Manifest, PartitionDump
 from grid.storage.files import own
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
 
+DEAD_LETTERS_MAX, DEAD_LETTERS_MS = 1_000_000, 7 * 86_400_000
 Progress = Callable[[str, int, int], None]
 
 
@@ -83,11 +84,11 @@ class Store:
         pages: dict[tuple[str, int], bytes] = {}
         keys = [key for key, _ in self._columns()]
         known = self.checkpoints.manifests.get(partition)
+        # A column that came after the last checkpoint is new to the disk, dirty or not.
+        old = set() if known is None else {key for key in keys if self._is_in(known, key)}
         for number, page in enumerate(engine.users.pages_of(partition).tolist()):
             for key, columns in self._columns():
-                # A column of a catalog that is newer than the last checkpoint is new to the disk, dirty or not.
-                is_new = known is None or key not in known.facts["columns"]
-                if columns.dirty[page] or is_new:
+                if columns.dirty[page] or key not in old:
                     pages[key, number] = columns.dump_page(page)
                     columns.dirty[page] = 0
         facts = {
@@ -98,6 +99,13 @@ class Store:
             "newest_ms": engine.users.page_newest_ms[engine.users.pages_of(partition)].tolist(),
         }  # fmt: skip
         return PartitionDump(partition, facts, pages, keys)
+
+    def _is_in(self, manifest: Manifest, key: str) -> bool:
+        """Whether a checkpoint has a column: under its key, and not from before it was dropped and declared again."""
+        if key not in manifest.facts["columns"]:
+            return False
+        name = key.split(":")[1] if key.startswith("f:") else ""
+        return not name or manifest.facts["catalog_version"] >= self._introduced(name)
 
     def _columns(self) -> list[tuple[str, Any]]:
         """(key, columns) of all that goes to disk by page. A feature whose past is missing does not: it starts anew."""
@@ -276,7 +284,7 @@ class Store:
             since = self._introduced(name)
             for partition in self.owned():
                 manifest = self.checkpoints.manifests.get(partition)
-                is_old = manifest is not None and key in manifest.facts["columns"]
+                is_old = manifest is not None and self._is_in(manifest, key)
                 if not is_old and (manifest is not None or self._has_records_before(since)) and int(engine.users.next_ordinal[partition]):
                     report.incomplete.append(name)
                     break
@@ -322,6 +330,10 @@ class Store:
         if letters:
             self.checkpoints.put_dead_letters(letters)
         return len(letters)
+
+    def trim_dead_letters(self, now_ms: int) -> int:
+        """Keep dead letters of 7 days, at most 1M, oldest dropped first. Returns how many are kept."""
+        return self.checkpoints.trim_dead_letters(before_ms=now_ms - DEAD_LETTERS_MS, count_max=DEAD_LETTERS_MAX)
 
     def close(self) -> None:
         """Release the folder."""

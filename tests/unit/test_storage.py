@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgpack
 import pytest
+from profilegrid.columns import events_batch
 
-from grid.errors import CatalogInvalid, DataFolderForeign, InvariantBroken, PartitionUnavailable, SequenceTooOld, holds
+from grid.errors import CatalogInvalid, DataFolderForeign, InvariantBroken, MemoryExhausted, PartitionUnavailable, SequenceTooOld, holds
 from grid.storage.checkpoints import _page_key
 from grid.storage.files import own
 from tests.catalogs import EVERY_KIND
@@ -102,6 +104,53 @@ def test_a_batch_far_below_the_highest_is_refused_not_guessed_at(tmp_path: Path)
     with pytest.raises(SequenceTooOld, match="batch 36 is more than 63 below 100"):
         tracked(shard, 36)
     assert shard.get(["user-0"])[0]["count"] == 2
+    shard.close()
+
+
+def test_dead_letters_are_kept_for_a_week_and_up_to_a_bound_oldest_dropped_first(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    for number, now_ms in enumerate((NOW_MS, NOW_MS + 86_400_000, NOW_MS + 8 * 86_400_000)):
+        frame = shard.frame(events_batch([("u", "nothing", NOW_MS, None, None), ("v", "e", NOW_MS, {"n": float("nan")}, None)]), b"p" * 16, number + 1)
+        group = shard.engine.prepare([frame], now_ms)
+        shard.store.append(group, is_durable=False)
+        shard.engine.apply(group)
+        assert shard.store.keep_dead_letters(group) == 2
+    checkpoints = shard.store.checkpoints
+    assert len(checkpoints.dead_letters(100)) == 6
+    assert shard.store.trim_dead_letters(NOW_MS + 8 * 86_400_000) == 4
+    assert checkpoints.trim_dead_letters(before_ms=0, count_max=3) == 3
+    newest = {letter["reason"]: letter for letter in map(msgpack.unpackb, checkpoints.dead_letters(2))}
+    assert {letter["time"] for letter in newest.values()} == {NOW_MS + 8 * 86_400_000}
+    assert newest["NOT_FINITE"]["event"]["properties"] == {"n": "nan"}
+    assert newest["UNKNOWN_EVENT"]["event"]["name"] == "nothing"
+    shard.close()
+
+
+def test_an_exhausted_shard_refuses_with_a_delay_and_takes_the_retry_once_there_is_room(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    shard.engine.exhausted = MemoryExhausted("memory of the shard", 9, 8)
+    with pytest.raises(MemoryExhausted, match="retry in 1000 ms"):
+        tracked(shard, 1)
+    shard.engine.exhausted = None
+    tracked(shard, 1)
+    tracked(shard, 1)
+    assert shard.get(["user-0"])[0]["count"] == 1
+    shard.close()
+
+
+def test_a_feature_dropped_and_declared_again_is_not_taken_from_an_old_checkpoint(tmp_path: Path) -> None:
+    fewer = {**EVERY_KIND, "features": {"sum": EVERY_KIND["features"]["sum"]}}
+    shard = Shard(tmp_path, EVERY_KIND)
+    tracked(shard, 1)
+    shard.store.checkpoint_all()
+    shard.apply_catalog(fewer)
+    tracked(shard, 2)
+    assert "count" in shard.apply_catalog(EVERY_KIND)
+    shard.crash()
+    assert "count" in shard.recovery.incomplete
+    assert "sum" not in shard.recovery.incomplete
+    assert shard.get(["user-0"], fields=["sum", "count"])[0]["sum"] == 2
+    assert shard.get(["user-0"], fields=["sum", "count"])[0]["count"] is None
     shard.close()
 
 
