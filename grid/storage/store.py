@@ -279,13 +279,14 @@ class Store:
     def _find_incomplete(self, report: Recovery) -> None:
         """Features whose past is not in the columns: added while events were there, and not yet in every checkpoint."""
         engine = self.engine
+        first_version = self._first_logged_version()
         for name, state in engine.features.items():
             key = feature_key(name, state.feature.identity, engine.catalog.timezone)
             since = self._introduced(name)
             for partition in self.owned():
                 manifest = self.checkpoints.manifests.get(partition)
                 is_old = manifest is not None and self._is_in(manifest, key)
-                if not is_old and (manifest is not None or self._has_records_before(since)) and int(engine.users.next_ordinal[partition]):
+                if not is_old and (manifest is not None or first_version < since) and int(engine.users.next_ordinal[partition]):
                     report.incomplete.append(name)
                     break
         for name in report.incomplete:
@@ -304,10 +305,10 @@ class Store:
             since = version
         return since
 
-    def _has_records_before(self, version: int) -> bool:
-        """Whether the log has events judged by an older catalog."""
+    def _first_logged_version(self) -> int:
+        """The catalog version of the oldest group in the log; a version never reached when there is none."""
         first = next(iter(self.past_records()), None)
-        return first is not None and first.header["kind"] == "group" and first.header["catalog_version"] < version
+        return int(first.header["catalog_version"]) if first is not None else 1 << 62
 
     # --- the past -------------------------------------------------------------------------------------------------------
 
