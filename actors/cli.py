@@ -46,14 +46,15 @@ def up(
         str(data.resolve()), shards, partitions, port=port, memory_bytes_max=memory << 20, keep_log=keep_log, checkpoint_every_s=checkpoint_every
     )
     grid = LocalGrid(config, lambda text: note(f"… {text}"))
-    is_over = on_signals()
+    signals = StopSignals()
     try:
         grid.start()
+        signals.listen()
         if catalog is not None:
             _apply(grid.endpoint, catalog)
         _greet(grid.status(), grid.endpoint)
         (data.resolve() / "ready").touch()
-        grid.wait(is_over)
+        grid.wait(signals.came)
         note("… stopping: shards drain and write checkpoints")
         grid.stop()
     except BaseException:
@@ -64,18 +65,26 @@ def up(
     note("stopped; the data is kept")
 
 
-def on_signals() -> Any:
-    """A question that turns true with the first SIGINT or SIGTERM."""
-    received: list[int] = []
+class StopSignals:
+    """Whether SIGINT or SIGTERM came. A second one ends the process at once."""
 
-    def on_signal(number: int, frame: Any) -> None:
-        if received:
+    def __init__(self) -> None:
+        self._count = 0
+        self.listen()
+
+    def listen(self) -> None:
+        """Take the signals. Call it again after ray.init: Ray puts a handler of its own in place that dies without draining."""
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self._count += 1
+        if self._count > 1:
             os._exit(130)
-        received.append(number)
 
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    return lambda: bool(received)
+    def came(self) -> bool:
+        """Whether one came."""
+        return self._count > 0
 
 
 def _apply(endpoint: str, catalog: Path) -> None:

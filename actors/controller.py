@@ -198,12 +198,14 @@ class Controller:
         )  # fmt: skip
         return remote.remote(config)
 
-    async def stop(self) -> None:
-        """Let every shard drain and checkpoint; nobody is started again."""
+    async def stop(self) -> list[str]:
+        """Let every shard drain and checkpoint; nobody is started again. Returns what went wrong."""
         await self.start()
         self._is_stopping = True
         actors = [self._shard_actor(shard) for shard in range(self._state.shards)]
-        await asyncio.gather(*(asyncio.wait_for(_as_future(actor.stop.remote()), 120.0) for actor in actors), return_exceptions=True)
+        results = await asyncio.gather(*(asyncio.wait_for(_as_future(actor.stop.remote()), 120.0) for actor in actors), return_exceptions=True)
+        failed = [(shard, result) for shard, result in enumerate(results) if isinstance(result, BaseException)]
+        return [f"shard {shard} did not stop cleanly; what it acknowledged is in its log: {_cause(error)}" for shard, error in failed]
 
     # --- what is asked of it ----------------------------------------------------------------------------------------------------
 

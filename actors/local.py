@@ -204,11 +204,12 @@ class LocalGrid:
         folder = Path(self.config.folder)
         (folder / "up.json").unlink(missing_ok=True)
         if self._controller is not None:
-            with contextlib.suppress(ray.exceptions.RayError, CannotStart):
-                coordinator = ray.get_actor(COORDINATOR, namespace=NAMESPACE)
-                ray.get(coordinator.stop.remote(), timeout=15.0)
-            with contextlib.suppress(ray.exceptions.RayError, CannotStart):
-                ray.get(self._controller.stop.remote(), timeout=180.0)
+            try:
+                ray.get(ray.get_actor(COORDINATOR, namespace=NAMESPACE).stop.remote(), timeout=15.0)
+                for problem in ray.get(self._controller.stop.remote(), timeout=180.0):
+                    self._say(problem)
+            except (ray.exceptions.RayError, ValueError) as error:
+                self._say(f"not all drained ({type(error).__name__}: {error}); what was acknowledged is in the log")
         self.abandon()
 
     def abandon(self) -> None:

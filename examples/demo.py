@@ -12,7 +12,7 @@ from profilegrid import Client
 from rich.console import Console
 from rich.progress import Progress
 
-from actors.cli import on_signals
+from actors.cli import StopSignals
 from actors.controller import GridConfig
 from actors.local import CannotStart, LocalGrid
 from loadtests.shoppers import Shoppers
@@ -74,9 +74,10 @@ def main() -> int:
     folder = os.environ.get("PROFILEGRID_DATA")
     is_real = folder is not None and (Path(folder) / "online_retail_2010_2011.csv.gz").exists()
     grid = LocalGrid(GridConfig(str(arguments.data.resolve()), port=arguments.port), lambda text: console.print(f"… {text}", highlight=False))
-    is_over = on_signals()
+    signals = StopSignals()
     try:
         grid.start()
+        signals.listen()
     except CannotStart as error:
         console.print(f"error: {error}", highlight=False, style="red")
         grid.abandon()
@@ -91,7 +92,7 @@ def main() -> int:
         if not users:
             client.apply_catalog(HERE / name / "catalog.yaml")
         loaded = arguments.data.resolve() / "demo-loaded"
-        if not loaded.exists() and not is_over():
+        if not loaded.exists() and not signals.came():
             if is_real:
                 load_real(client, Path(str(folder)), state)
             else:
@@ -101,7 +102,7 @@ def main() -> int:
     console.print(f"\n[bold]profilegrid serves on {grid.endpoint}[/bold]; Ctrl-C stops it, the data is kept. Try, in another terminal:\n")
     for command in commands:
         console.print(f"  .venv/bin/{command}", highlight=False, soft_wrap=True)
-    grid.wait(is_over)
+    grid.wait(signals.came)
     console.print("\n… stopping: shards drain and write checkpoints", highlight=False)
     grid.stop()
     return 0

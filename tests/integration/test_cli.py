@@ -8,12 +8,15 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from grid.engine import Engine
+from grid.storage.store import Store
 from tests.grids import COMMAND, RunningGrid, free_port
 
 HEADER = "user_id,time,event,n,c,k"
@@ -181,3 +184,24 @@ def test_up_says_in_one_sentence_what_is_in_the_way(grid: RunningGrid, tmp_path:
     assert "has data of format 99" in grid.cli("up", "--data", str(foreign), "--port", str(free_port()), targeted=False).stderr
     second = grid.cli("up", "--data", str(grid.folder), "--port", str(free_port()), targeted=False)
     assert "is served already" in second.stderr
+
+
+def test_down_drains_writes_checkpoints_and_leaves_nothing_in_the_temp_folder(tmp_path: Path, user: str) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("pg-*"))
+    own = RunningGrid(tmp_path / "data", "--shards", "1", "--partitions", "8")
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text("events: {e: {}}\nfeatures: {n: {count: e}}\n")
+    own.up()
+    try:
+        own.cli("catalog", "apply", str(catalog), check=True)
+        with own.client() as client:
+            client.track_many("e", user_id=[f"{user}-{number}" for number in range(100)])
+    finally:
+        own.down()
+    assert set(Path(tempfile.gettempdir()).glob("pg-*")) == before
+    engine = Engine(partitions=8)
+    engine.epochs[:] = 1
+    store = Store(tmp_path / "data" / "shard-0", engine)
+    recovery = store.recover()
+    store.close()
+    assert (recovery.users, recovery.groups, recovery.stopped) == (100, 0, {}), "a clean stop leaves nothing to replay"
