@@ -25,11 +25,11 @@ from profilegrid.columns import (
     column_of,
     deletes_batch,
     event_columns,
+    event_row,
     events_batch,
     ids_of,
     now_ms,
     time_ms,
-    typed,
     user_id_text,
 )  # fmt: skip
 from profilegrid.errors import ClientClosed, DeliveryUnknown, Overloaded, ProfilegridError, Unavailable, from_rpc
@@ -564,14 +564,6 @@ class AsyncClient:
     async def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """Write checkpoints of all partitions now."""
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "Checkpoint", admin_pb2.CheckpointRequest(), 600.0)  # type: ignore[no-any-return]
-
-
-def event_row(user_id: Any, event: str, properties: Mapping[str, Any] | None, moment: Any, event_id: str | None) -> EventRow:
-    """One tracked event, checked while the caller is still there to see the TypeError."""
-    for name, value in (properties or {}).items():
-        if value is not None:
-            typed(name, value)
-    return user_id_text(user_id), event, now_ms() if moment is None else time_ms(moment), properties, event_id
 
 
 def catalog_source(catalog: str | os.PathLike[str] | Mapping[str, Any]) -> str:

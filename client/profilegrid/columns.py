@@ -147,6 +147,14 @@ def user_id_text(value: Any) -> str:
 EventRow = tuple[str, str, int, Mapping[str, Any] | None, str | None]
 
 
+def event_row(user_id: Any, event: str, properties: Mapping[str, Any] | None, moment: Any, event_id: str | None) -> EventRow:
+    """One tracked event, checked while the caller is still there to see the TypeError."""
+    for name, value in (properties or {}).items():
+        if value is not None:
+            typed(name, value)
+    return user_id_text(user_id), event, now_ms() if moment is None else time_ms(moment), properties, event_id
+
+
 def events_batch(rows: Sequence[EventRow]) -> Batch:
     """A batch of (user_id, name, time ms, properties, event_id)."""
     names: dict[str, int] = {}

@@ -8,8 +8,8 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
-from profilegrid.aio import AsyncClient, event_row
-from profilegrid.columns import Batch
+from profilegrid.aio import AsyncClient
+from profilegrid.columns import Batch, event_row
 from profilegrid.errors import ClientClosed
 from profilegrid.results import Page, Profile, Report, Table
 from profilegrid.v1 import admin_pb2

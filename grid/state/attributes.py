@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -15,28 +16,28 @@ from grid.state.features.base import ListArena, Reading, Slots, page_slots
 from grid.state.memory import PAGE_ROWS, Space, reserve
 
 
-class AttributeColumns:
+class AttributeColumns(ABC):
     """State of one attribute for all slots of a shard."""
 
     def __init__(self, name: str, type_: str, dictionary: Dictionary, space: Space) -> None:
         self.name, self.type, self.dictionary = name, type_, dictionary
         self.dirty: NDArray[np.uint8] = reserve(np.uint8, space.pages_max)
 
+    @abstractmethod
     def set(self, slots: Slots, values: NDArray[Any], ends: NDArray[Any] | None, words: Strings | None) -> None:
         """Set values of slots, in order: of repeats the last wins.
 
         values  int64, float64 or uint8[n]; for category and key int64[n] codes of `dictionary`; for set int64[m] codes and
                 ends int64[n]; for text int64[n] numbers of `words`
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def clear(self, slots: Slots) -> None:
         """Make NULL."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, slots: Slots) -> Reading:
         """Values of slots; for text `values` are numbers of `texts`."""
-        raise NotImplementedError
 
     def vector(self, slots: Slots) -> Vector | TextVector:
         """Values as the rule language reads them."""
@@ -45,13 +46,13 @@ class AttributeColumns:
             return TextVector(reading.values, reading.dictionary, reading.known)
         return Vector(reading.values.astype(bool) if self.type == "bool" else reading.values, reading.known)
 
+    @abstractmethod
     def dump_page(self, page: int) -> bytes:
         """A page for the disk; empty bytes: nothing in it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load_page(self, page: int, blob: bytes) -> None:
         """Inverse of `dump_page`."""
-        raise NotImplementedError
 
     @property
     def nbytes(self) -> int:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -186,22 +187,26 @@ def test_up_says_in_one_sentence_what_is_in_the_way(grid: RunningGrid, tmp_path:
     assert "is served already" in second.stderr
 
 
-def test_down_drains_writes_checkpoints_and_leaves_nothing_in_the_temp_folder(tmp_path: Path, user: str) -> None:
+def test_the_readmes_code_runs_and_down_drains_and_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(__file__).parents[2]
+    code = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
     before = set(Path(tempfile.gettempdir()).glob("pg-*"))
-    own = RunningGrid(tmp_path / "data", "--shards", "1", "--partitions", "8")
-    catalog = tmp_path / "catalog.yaml"
-    catalog.write_text("events: {e: {}}\nfeatures: {n: {count: e}}\n")
-    own.up()
+    own = RunningGrid(tmp_path / "data", "--shards", "1", "--partitions", "8").up()
     try:
-        own.cli("catalog", "apply", str(catalog), check=True)
-        with own.client() as client:
-            client.track_many("e", user_id=[f"{user}-{number}" for number in range(100)])
+        monkeypatch.chdir(root)
+        exec(code[1].replace("127.0.0.1:7600", own.target), {})
     finally:
         own.down()
+    interest, count = capsys.readouterr().out.splitlines()
+    assert interest.startswith("{'shoes': 0.99")
+    assert count == "1"
     assert set(Path(tempfile.gettempdir()).glob("pg-*")) == before
     engine = Engine(partitions=8)
     engine.epochs[:] = 1
     store = Store(tmp_path / "data" / "shard-0", engine)
     recovery = store.recover()
     store.close()
-    assert (recovery.users, recovery.groups, recovery.stopped) == (100, 0, {}), "a clean stop leaves nothing to replay"
+    assert (recovery.users, recovery.groups, recovery.stopped) == (1, 0, {}), "a clean stop leaves nothing to replay"
