@@ -125,7 +125,7 @@ class LocalGrid:
         replace_file(folder / "up.json", json.dumps({"pid": os.getpid(), "endpoint": self.endpoint}).encode())
 
     def _start_ray(self) -> None:
-        # Ray's sockets need a short path; the folder is ours alone because Ray makes its own 0777 (facts 1).
+        # Ray's sockets need a short path; the folder is ours alone because Ray makes its own 0777.
         self._temporary = Path(tempfile.mkdtemp(prefix="pg-"))
         # Ray listens on all interfaces: without a token that is remote code execution for everyone who reaches this machine.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))

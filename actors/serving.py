@@ -129,7 +129,7 @@ class ShardServer:
                 checkpointed = time.monotonic()
 
     async def _checkpoint_or_stop(self) -> None:
-        """A failed write stops the shard: what RocksDB holds is then unknown until it is opened again (facts 0.4)."""
+        """A failed write stops the shard: what RocksDB holds is then unknown until it is opened again."""
         try:
             await self.checkpoint()
         except WriteFailed as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import ray
@@ -13,7 +12,7 @@ from actors.serving import ShardConfig, ShardServer
 class Shard:
     """Owns a set of partitions and their store. A restart loses nothing acknowledged; the controller starts it again with new epochs.
 
-    `__init__` does nothing that can fail: an exception there makes an actor dead for ever (facts 0.6).
+    `__init__` does nothing that can fail: an exception there makes an actor dead for ever.
     """
 
     def __init__(self, config: ShardConfig) -> None:
@@ -70,8 +69,3 @@ class Shard:
     async def health(self) -> dict[str, Any]:
         """As `facts`, from the control group's own loop: answers while the data loop is busy."""
         return self.facts()
-
-    @ray.method(concurrency_group="control")
-    async def die(self) -> None:
-        """End this process at once, as kill -9 would: for tests."""
-        os._exit(137)

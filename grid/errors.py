@@ -234,7 +234,7 @@ class DataFolderForeign(StorageError):
 
 
 class WriteFailed(StorageError):
-    """A write or fsync failed. Its outcome is unknown; the shard stops at once and recovers (facts: never retry an fsync)."""
+    """A write or fsync failed. Its outcome is unknown; the shard stops at once and recovers; an fsync is never retried."""
 
     reason = "WRITE_FAILED"
 

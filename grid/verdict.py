@@ -6,7 +6,7 @@ Replay never decides again: it decodes the same columns and takes the verdict fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,15 +36,6 @@ class Rejection:
     field: str
     value: str
     expected: str
-
-
-@dataclass(slots=True)
-class Verdict:
-    """Which rows of a frame are accepted; the others are rejected (with reasons) or duplicates."""
-
-    accepted: Mask
-    duplicate: Mask
-    rejections: list[Rejection] = field(default_factory=list)
 
 
 @dataclass(slots=True)

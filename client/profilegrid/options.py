@@ -1,4 +1,4 @@
-"""gRPC options of both sides in one place: what one side pings, the other must allow (facts 4)."""
+"""gRPC options of both sides in one place: what one side pings, the other must allow."""
 
 from __future__ import annotations
 

@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pyroaring import BitMap, BitMap64
+from pyroaring import BitMap
 
 _COOKIE_NO_RUNS = 12346
 _CONTAINER_ROWS = 65_536
 _ARRAY_MAX = 4096
 _CONTAINER_BYTES = 8192
-
-
-def mask_to_bitmap(mask: NDArray[np.bool_]) -> BitMap:
-    """BitMap of the rows where `mask` is true. O(rows / 8)."""
-    return BitMap.deserialize(mask_to_portable(mask))
 
 
 def mask_to_portable(mask: NDArray[np.bool_]) -> bytes:
@@ -62,11 +57,6 @@ def cardinality(portable: bytes) -> int:
     count = int.from_bytes(portable[4:8], "little")
     sizes = np.frombuffer(portable, dtype=np.uint16, count=count * 2, offset=8)[1::2]
     return int(sizes.sum(dtype=np.int64)) + count
-
-
-def handles(portable64: bytes) -> BitMap64:
-    """The 64-bit bitmap of a blob that `merge_partitions` made."""
-    return BitMap64.deserialize(portable64)
 
 
 def ordinals(portable: bytes) -> NDArray[np.uint32]:

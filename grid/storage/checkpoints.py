@@ -2,7 +2,7 @@
 
 Nothing here is on the acknowledgement path. Writes go in small batches without sync (rocksdict holds the GIL through a write: 150 MB
 froze every thread for 691 ms), then one `flush_wal(True)`, which releases it; then the manifest, and another. A page that no manifest
-names does not exist. Never `items()`: it stops silently at a corrupt block (facts 0.2).
+names does not exist. Never `items()`: it stops silently at a corrupt block.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Checkpoints:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_paranoid_checks(True)
-        # The default recovery silently drops what follows a bit flip (facts 0.3).
+        # The default recovery silently drops what follows a bit flip.
         options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
         try:
             self._db = Rdict(str(folder), options=options)

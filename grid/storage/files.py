@@ -35,7 +35,7 @@ def replace_file(path: Path, content: bytes) -> None:
 def own(folder: Path, *, timeout_s: float) -> int:
     """Take the folder's OWNER lock; the descriptor stays open for the process's life. Raises DataFolderForeign when another holds it.
 
-    flock, not RocksDB's own lock: that one vanishes when its holder opens and closes the file (facts 0.7).
+    flock, not RocksDB's own lock: that one vanishes when its holder opens and closes the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "OWNER", os.O_RDWR | os.O_CREAT, 0o600)
