@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 
@@ -175,7 +176,7 @@ def _settle(work: Work, outcome: Reply | GridError) -> None:
         work.reply.set_exception(outcome)
 
 
-def stop_at_once(error: Exception) -> None:
+def stop_at_once(error: Exception) -> NoReturn:
     """After a failed write its outcome is unknown: nothing may be acknowledged, the process starts over and recovers."""
     log.critical("%s", error)
     os._exit(70)

@@ -19,6 +19,7 @@ import msgpack
 import numpy as np
 import xxhash
 
+from actors.calls import awaited
 from actors.names import COORDINATOR, NAMESPACE, shard_name
 from actors.serving import ShardConfig
 from grid.catalog import Catalog, Change, compare, load_catalog
@@ -131,7 +132,7 @@ class Controller:
     async def _look_after(self, shard: int) -> None:
         actor = self._shard_actor(shard)
         try:
-            health = await asyncio.wait_for(_as_future(actor.health.remote()), HEALTH_TIMEOUT_S)
+            health = await asyncio.wait_for(awaited(actor.health.remote()), HEALTH_TIMEOUT_S)
         except Exception:
             self._health.pop(shard, None)
             return
@@ -154,7 +155,7 @@ class Controller:
             self._state.map_version += 1
             self._save()
             epochs = {p: self._state.epochs[p] for p, owner in enumerate(self._state.owners) if owner == shard}
-            await _as_future(actor.start.remote(epochs, self._state.seed))
+            await awaited(actor.start.remote(epochs, self._state.seed))
             if self._state.catalog_version:
                 await self._install(shard)
             self._problem = ""
@@ -168,17 +169,17 @@ class Controller:
     async def _install(self, shard: int) -> None:
         """Bring a shard to the current catalog, one version after another: the log refers to each."""
         for version in sorted(self._state.catalogs):
-            await asyncio.wait_for(_as_future(self._shard_actor(shard).install_catalog.remote(version, self._state.catalogs[version])), INSTALL_TIMEOUT_S)
+            await asyncio.wait_for(awaited(self._shard_actor(shard).install_catalog.remote(version, self._state.catalogs[version])), INSTALL_TIMEOUT_S)
 
     async def _look_after_coordinator(self) -> None:
         import ray
 
         coordinator = ray.get_actor(COORDINATOR, namespace=NAMESPACE)
         with contextlib.suppress(Exception):
-            health = await asyncio.wait_for(_as_future(coordinator.health.remote()), HEALTH_TIMEOUT_S)
+            health = await asyncio.wait_for(awaited(coordinator.health.remote()), HEALTH_TIMEOUT_S)
             if health["state"] == "new":
                 try:
-                    await asyncio.wait_for(_as_future(coordinator.start.remote(self._config.host, self._config.port)), 30.0)
+                    await asyncio.wait_for(awaited(coordinator.start.remote(self._config.host, self._config.port)), 30.0)
                 except Exception as error:
                     self._problem = _cause(error)
 
@@ -203,7 +204,7 @@ class Controller:
         await self.start()
         self._is_stopping = True
         actors = [self._shard_actor(shard) for shard in range(self._state.shards)]
-        results = await asyncio.gather(*(asyncio.wait_for(_as_future(actor.stop.remote()), 120.0) for actor in actors), return_exceptions=True)
+        results = await asyncio.gather(*(asyncio.wait_for(awaited(actor.stop.remote()), 120.0) for actor in actors), return_exceptions=True)
         failed = [(shard, result) for shard, result in enumerate(results) if isinstance(result, BaseException)]
         return [f"shard {shard} did not stop cleanly; what it acknowledged is in its log: {_cause(error)}" for shard, error in failed]
 
@@ -238,7 +239,7 @@ class Controller:
     async def backfilling(self) -> dict[str, int]:
         """Percent of every feature that some shard is still backfilling, asked of the shards now."""
         await self.start()
-        calls = [asyncio.wait_for(_as_future(self._shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S) for shard in range(self._state.shards)]
+        calls = [asyncio.wait_for(awaited(self._shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S) for shard in range(self._state.shards)]
         percents: dict[str, int] = {}
         for health in await asyncio.gather(*calls, return_exceptions=True):
             for name, percent in health.get("backfilling", {}).items() if isinstance(health, dict) else ():
@@ -279,20 +280,16 @@ class Controller:
         """Checkpoint every shard. Returns (partitions, seconds)."""
         await self.start()
         started = time.monotonic()
-        counts = await asyncio.gather(*(_as_future(self._shard_actor(shard).checkpoint.remote()) for shard in range(self._state.shards)))
+        counts = await asyncio.gather(*(awaited(self._shard_actor(shard).checkpoint.remote()) for shard in range(self._state.shards)))
         return sum(counts), time.monotonic() - started
 
     async def dead_letters(self, limit: int) -> list[bytes]:
         """The newest refused rows of all shards that are up."""
         await self.start()
-        calls = [_as_future(self._shard_actor(shard).dead_letters.remote(limit)) for shard in self._health]
+        calls = [awaited(self._shard_actor(shard).dead_letters.remote(limit)) for shard in self._health]
         lists = await asyncio.gather(*(asyncio.wait_for(call, 10.0) for call in calls), return_exceptions=True)
         letters = [letter for found in lists if isinstance(found, list) for letter in found]
         return sorted(letters, key=lambda raw: -msgpack.unpackb(raw)["time"])[:limit]
-
-
-async def _as_future(reference: Any) -> Any:
-    return await reference
 
 
 def _cause(error: BaseException) -> str:

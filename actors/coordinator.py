@@ -23,6 +23,7 @@ from profilegrid.routes import partitions_of
 from profilegrid.v1 import shard_pb2, shard_pb2_grpc
 from profilegrid_rules import Expression, compile_rule, conjuncts
 
+from actors.calls import awaited
 from grid.catalog import Catalog, load_catalog
 from grid.errors import FieldInvalid, ShardRecovering
 from grid.state.bitmaps import cardinality, merge_partitions, ordinals
@@ -60,19 +61,24 @@ class Queries:
     def __init__(self, controller: Any) -> None:
         self._controller = controller
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self.catalog = Catalog()  # as of the last `compiled`
+        self._catalog = Catalog()
 
     async def map(self) -> dict[str, Any]:
         """The controller's map."""
-        result: dict[str, Any] = await asyncio.wait_for(_as_future(self._controller.map.remote()), 10.0)
+        result: dict[str, Any] = await asyncio.wait_for(awaited(self._controller.map.remote()), 10.0)
         return result
 
     async def compiled(self, rule: str) -> Expression:
         """The rule's plan under the current catalog, so that a wrong rule fails here with its position. Raises RuleError."""
-        version, source = await asyncio.wait_for(_as_future(self._controller.catalog.remote()), 10.0)
-        if version != self.catalog.version:
-            self.catalog = load_catalog(source, version) if version else Catalog()
-        return compile_rule(rule, self.catalog.rule_schema, self.catalog.zone)
+        catalog = await self.current_catalog()
+        return compile_rule(rule, catalog.rule_schema, catalog.zone)
+
+    async def current_catalog(self) -> Catalog:
+        """The catalog in force, by the controller's word."""
+        version, source = await asyncio.wait_for(awaited(self._controller.catalog.remote()), 10.0)
+        if version != self._catalog.version:
+            self._catalog = load_catalog(source, version) if version else Catalog()
+        return self._catalog
 
     async def _scatter(self, call: Callable[[Any], Awaitable[Any]], endpoints: list[str]) -> list[Any]:
         """One call a shard; the first error wins, as the typed error that the shard gave."""
@@ -262,7 +268,3 @@ class Coordinator:
     async def health(self) -> dict[str, Any]:
         """State, pid and port."""
         return {"state": self._state, "pid": os.getpid(), "port": self._port}
-
-
-async def _as_future(reference: Any) -> Any:
-    return await reference

@@ -125,15 +125,12 @@ class ShardServer:
             self.engine.exhausted = self._exhaustion()
             is_long = self.store.log.bytes_from(self.store.covered_sequence + 1) > CHECKPOINT_LOG_BYTES
             if is_long or time.monotonic() - checkpointed > self.config.checkpoint_every_s:
-                await self._checkpoint_or_stop()
+                await self._checkpoint_in_its_time()
                 checkpointed = time.monotonic()
 
-    async def _checkpoint_or_stop(self) -> None:
-        """A failed write stops the shard: what RocksDB holds is then unknown until it is opened again."""
+    async def _checkpoint_in_its_time(self) -> None:
         try:
             await self.checkpoint()
-        except WriteFailed as error:
-            stop_at_once(error)
         except Exception:
             log.exception("a checkpoint failed; the one before stands, the next is tried in its time")
             self.problems.append("a checkpoint failed; the one before stands")
@@ -209,7 +206,16 @@ class ShardServer:
     # --- checkpoints ----------------------------------------------------------------------------------------------------------
 
     async def checkpoint(self) -> int:
-        """Checkpoint every partition in turn; commits go on between the copies. Returns how many."""
+        """Checkpoint every partition in turn; commits go on between the copies. Returns how many.
+
+        A failed write stops the shard, whoever asked: what RocksDB holds is then unknown until it is opened again.
+        """
+        try:
+            return await self._checkpoint_partitions()
+        except WriteFailed as error:
+            stop_at_once(error)
+
+    async def _checkpoint_partitions(self) -> int:
         async with self._checkpointing:
             partitions = self.store.owned()
             for number, partition in enumerate(partitions):

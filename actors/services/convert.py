@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
-from profilegrid.results import Part, Profile
+from profilegrid.results import Part, Profile, Report
 from profilegrid.v1 import events_pb2, profiles_pb2
 
 from grid.catalog import Catalog
@@ -69,7 +69,7 @@ def _column(wire: events_pb2.Column) -> Column:
     return Column(wire.name, name, presence, _array(f"{where}.values", wire.values, dtype), words, ends)
 
 
-def ingest_response(reply: Reply) -> events_pb2.IngestResponse:
+def ingest_response(reply: Reply | Report) -> events_pb2.IngestResponse:
     """What the sender of a frame is told."""
     rejected = [events_pb2.RejectedRow(row=r.row, reason=r.reason, field=r.field, value=r.value, expected=r.expected) for r in reply.rejections]
     return events_pb2.IngestResponse(accepted=reply.accepted, duplicates=reply.duplicates, rejected=rejected)
@@ -114,6 +114,11 @@ def python_value(name: str, value: events_pb2.Value) -> Any:
             raise FieldInvalid(name, "a keyed value", "a value of a property or attribute: only features are keyed")
         case kind:
             return getattr(value, kind)
+
+
+def as_of(request: Any) -> int | None:
+    """A request's `as_of_ms`, None when it has none."""
+    return request.as_of_ms if request.HasField("as_of_ms") else None
 
 
 # --- profiles ---------------------------------------------------------------------------------------------------------

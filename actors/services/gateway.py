@@ -15,7 +15,7 @@ import numpy as np
 import xxhash
 from profilegrid.aio import AsyncClient
 from profilegrid.columns import Batch, now_ms
-from profilegrid.errors import ProfilegridError, Unavailable, from_rpc
+from profilegrid.errors import Unavailable, from_rpc
 from profilegrid.results import Report
 from profilegrid.v1 import (
     admin_pb2,
@@ -30,10 +30,11 @@ from profilegrid.v1 import (
     segments_pb2_grpc,
 )
 
+from actors.calls import awaited
 from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
 from actors.servers import GrpcServer
 from actors.services import convert
-from actors.services.shard import answer_stream, refused
+from actors.services.shard import answer_stream
 from grid.errors import FieldInvalid, GridError
 
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
@@ -54,12 +55,8 @@ def add_services(server: GrpcServer, controller: Any, target: str) -> None:
 
 async def ask(reference: Any, timeout_s: float = CONTROLLER_TIMEOUT_S) -> Any:
     """A Ray call's result; the engine's own errors come out as they were raised there."""
-
-    async def wait() -> Any:
-        return await reference
-
     try:
-        return await asyncio.wait_for(wait(), timeout_s)
+        return await asyncio.wait_for(awaited(reference), timeout_s)
     except TimeoutError:
         raise Unavailable("the controller does not answer", "CONTROLLER_DOWN", code="UNAVAILABLE") from None
     except Exception as error:
@@ -84,11 +81,6 @@ class Forwarder:
         return await self.client.deliver(batch, producer_id=producer, first_batch=number)
 
 
-def _response(report: Report) -> events_pb2.IngestResponse:
-    rejected = [events_pb2.RejectedRow(row=r.row, reason=r.reason, field=r.field, value=r.value, expected=r.expected) for r in report.rejections]
-    return events_pb2.IngestResponse(accepted=report.accepted, duplicates=report.duplicates, rejected=rejected)
-
-
 class EventService(events_pb2_grpc.EventServiceServicer):
     """Rows are turned into frames and routed. Frames go to their owners directly: only there their directory means something."""
 
@@ -99,7 +91,7 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         if request.HasField("frame"):
             return await self._frame(request.frame)
         rows = request.rows
-        return _response(await self._forward.deliver(convert.rows_batch(rows, now_ms()), rows.producer_id, rows.batch_number))
+        return convert.ingest_response(await self._forward.deliver(convert.rows_batch(rows, now_ms()), rows.producer_id, rows.batch_number))
 
     async def _frame(self, wire: events_pb2.Frame) -> events_pb2.IngestResponse:
         """A frame for one owner; one that spans owners is for the client library to split."""
@@ -117,18 +109,8 @@ class EventService(events_pb2_grpc.EventServiceServicer):
             raise from_rpc(error) from None
 
     async def IngestStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[events_pb2.IngestStreamResponse]:
-        async for response in answer_stream(requests, self._answer):
+        async for response in answer_stream(requests, self.Ingest):
             yield response
-
-    async def _answer(self, request: events_pb2.IngestStreamRequest) -> events_pb2.IngestStreamResponse:
-        is_frame = request.HasField("frame")
-        number = request.frame.batch_number if is_frame else request.rows.batch_number
-        try:
-            unary = events_pb2.IngestRequest(frame=request.frame) if is_frame else events_pb2.IngestRequest(rows=request.rows)
-            response = await self.Ingest(unary, None)  # type: ignore[arg-type]
-        except (GridError, ProfilegridError) as error:
-            return refused(number, error)
-        return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
 
 
 class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
@@ -138,22 +120,22 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
         self._forward, self._queries = forward, queries
 
     async def GetProfile(self, request: profiles_pb2.GetProfileRequest, context: Context) -> profiles_pb2.GetProfileResponse:
-        profiles = await self._profiles([request.user_id], list(request.fields), _as_of(request))
+        profiles = await self._profiles([request.user_id], list(request.fields), convert.as_of(request))
         return profiles_pb2.GetProfileResponse(profile=profiles[0])
 
     async def BatchGetProfiles(self, request: profiles_pb2.BatchGetProfilesRequest, context: Context) -> profiles_pb2.BatchGetProfilesResponse:
         if request.format == profiles_pb2.PROFILE_FORMAT_COLUMNS:
             raise FieldInvalid("format", "PROFILE_FORMAT_COLUMNS", "PROFILE_FORMAT_ROWS here; columns come from the shards themselves (AdminService.GetMap)")
-        profiles = await self._profiles(list(request.user_ids), list(request.fields), _as_of(request))
+        profiles = await self._profiles(list(request.user_ids), list(request.fields), convert.as_of(request))
         return profiles_pb2.BatchGetProfilesResponse(profiles=profiles)
 
     async def _profiles(self, user_ids: list[str], fields: list[str], as_of: int | None) -> list[profiles_pb2.Profile]:
-        await self._queries.compiled("TRUE")  # brings the catalog up to date
+        catalog = await self._queries.current_catalog()
         found = await asyncio.gather(*(self._forward.client.get(user_id, fields, as_of=as_of) for user_id in user_ids))
-        return [convert.wire_profile(profile, self._queries.catalog) for profile in found]
+        return [convert.wire_profile(profile, catalog) for profile in found]
 
     async def UpdateProfile(self, request: profiles_pb2.UpdateProfileRequest, context: Context) -> profiles_pb2.UpdateProfileResponse:
-        response = _response(await self._forward.deliver(convert.updates_batch(request), request.producer_id, request.batch_number))
+        response = convert.ingest_response(await self._forward.deliver(convert.updates_batch(request), request.producer_id, request.batch_number))
         return profiles_pb2.UpdateProfileResponse(accepted=response.accepted, rejected=response.rejected)
 
     async def DeleteProfile(self, request: profiles_pb2.DeleteProfileRequest, context: Context) -> profiles_pb2.DeleteProfileResponse:
@@ -162,12 +144,8 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
 
     async def WatchProfile(self, request: profiles_pb2.WatchProfileRequest, context: Context) -> AsyncIterator[profiles_pb2.WatchProfileResponse]:
         async for profile in self._forward.client.watch(request.user_id, list(request.fields)):
-            await self._queries.compiled("TRUE")
-            yield profiles_pb2.WatchProfileResponse(profile=convert.wire_profile(profile, self._queries.catalog))
-
-
-def _as_of(request: Any) -> int | None:
-    return request.as_of_ms if request.HasField("as_of_ms") else None
+            catalog = await self._queries.current_catalog()
+            yield profiles_pb2.WatchProfileResponse(profile=convert.wire_profile(profile, catalog))
 
 
 def _moment(request: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from profilegrid.columns import Batch, now_ms
+from profilegrid.errors import ProfilegridError
 from profilegrid.routes import Map, frame_of, partitions_of
 from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, shard_pb2, shard_pb2_grpc
 
@@ -33,18 +34,8 @@ class EventService(events_pb2_grpc.EventServiceServicer):
         return convert.ingest_response(await self._shard.committer.commit(convert.frame(frame), request.ByteSize()))
 
     async def IngestStream(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[events_pb2.IngestStreamResponse]:
-        async for response in answer_stream(requests, self._answer):
+        async for response in answer_stream(requests, self.Ingest):
             yield response
-
-    async def _answer(self, request: events_pb2.IngestStreamRequest) -> events_pb2.IngestStreamResponse:
-        batch = request.frame if request.HasField("frame") else request.rows
-        number = batch.batch_number
-        try:
-            unary = events_pb2.IngestRequest(frame=request.frame) if request.HasField("frame") else events_pb2.IngestRequest(rows=request.rows)
-            response = await self.Ingest(unary, None)  # type: ignore[arg-type]
-        except GridError as error:
-            return refused(number, error)
-        return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
 
     def _framed(self, rows: events_pb2.EventRows) -> events_pb2.Frame:
         """Rows that were sent to the shard itself; those of other shards make it answer PARTITION_MOVED."""
@@ -64,15 +55,15 @@ def own_frame(shard: ShardServer, batch: Batch, producer: bytes, number: int, ac
     return frame
 
 
-async def answer_stream(requests: AsyncIterator[Any], answer: Any) -> AsyncIterator[Any]:
-    """Answer each request of a stream as it completes, at most 64 at once."""
+async def answer_stream(requests: AsyncIterator[Any], ingest: Any) -> AsyncIterator[events_pb2.IngestStreamResponse]:
+    """Answer each batch of a stream as it completes, at most 64 at once, by the unary call `ingest`."""
     done: asyncio.Queue[Any] = asyncio.Queue()
     room = asyncio.Semaphore(STREAM_IN_FLIGHT_MAX)
     end = object()
 
     async def one(request: Any) -> None:
         try:
-            await done.put(await answer(request))
+            await done.put(await _answered(request, ingest))
         finally:
             room.release()
 
@@ -91,12 +82,17 @@ async def answer_stream(requests: AsyncIterator[Any], answer: Any) -> AsyncItera
         reader.cancel()
 
 
-def refused(number: int, error: Exception) -> events_pb2.IngestStreamResponse:
-    """A whole batch's error, inside the stream: the stream goes on."""
-    status = status_of(error)
-    return events_pb2.IngestStreamResponse(
-        batch_number=number, error_code=status.code, error_reason=getattr(error, "reason", "INTERNAL"), error_message=status.message
-    )
+async def _answered(request: events_pb2.IngestStreamRequest, ingest: Any) -> events_pb2.IngestStreamResponse:
+    """One batch's answer. A whole batch's error stays inside the stream: the stream goes on."""
+    is_frame = request.HasField("frame")
+    number = request.frame.batch_number if is_frame else request.rows.batch_number
+    try:
+        unary = events_pb2.IngestRequest(frame=request.frame) if is_frame else events_pb2.IngestRequest(rows=request.rows)
+        response = await ingest(unary, None)
+    except (GridError, ProfilegridError) as error:
+        status, reason = status_of(error), error.reason or "INTERNAL"
+        return events_pb2.IngestStreamResponse(batch_number=number, error_code=status.code, error_reason=reason, error_message=status.message)
+    return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
 
 
 class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
@@ -106,13 +102,13 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
         self._shard = shard
 
     async def GetProfile(self, request: profiles_pb2.GetProfileRequest, context: Context) -> profiles_pb2.GetProfileResponse:
-        return profiles_pb2.GetProfileResponse(profile=self._rows([request.user_id], list(request.fields), _as_of(request))[0])
+        return profiles_pb2.GetProfileResponse(profile=self._rows([request.user_id], list(request.fields), convert.as_of(request))[0])
 
     async def BatchGetProfiles(self, request: profiles_pb2.BatchGetProfilesRequest, context: Context) -> profiles_pb2.BatchGetProfilesResponse:
         if request.format != profiles_pb2.PROFILE_FORMAT_COLUMNS and not request.user_id_ends:
-            return profiles_pb2.BatchGetProfilesResponse(profiles=self._rows(list(request.user_ids), list(request.fields), _as_of(request)))
+            return profiles_pb2.BatchGetProfilesResponse(profiles=self._rows(list(request.user_ids), list(request.fields), convert.as_of(request)))
         ids = asked_ids(request)
-        profiles = self._shard.read(ids, list(request.fields), _as_of(request))
+        profiles = self._shard.read(ids, list(request.fields), convert.as_of(request))
         return profiles_pb2.BatchGetProfilesResponse(columns=convert.profile_columns(profiles, self._shard.engine.catalog))
 
     def _rows(self, user_ids: list[str], fields: list[str], as_of_ms: int | None) -> list[profiles_pb2.Profile]:
@@ -150,10 +146,6 @@ def asked_ids(request: profiles_pb2.BatchGetProfilesRequest) -> Strings:
     if (np.diff(ends, prepend=0) < 0).any() or int(ends[-1]) > ids.data.size:
         raise FieldInvalid("user_id_ends", "offsets that fall or leave the data", f"ascending, at most {ids.data.size}")
     return ids
-
-
-def _as_of(request: Any) -> int | None:
-    return request.as_of_ms if request.HasField("as_of_ms") else None
 
 
 class ShardService(shard_pb2_grpc.ShardServiceServicer):

@@ -101,7 +101,7 @@ class Feature(_Declaration):
         assert self.window is not None
         return self.window // self.hop_ms
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """What its state depends on: two features with one identity have the same columns. `top` and words are not in it."""
         return self.model_copy(update={"top": None, "description": ""}).model_dump_json()

@@ -82,12 +82,13 @@ class Store:
         """Copy what changed in a partition since its last checkpoint. Call between groups, when nothing is between log and columns."""
         engine = self.engine
         pages: dict[tuple[str, int], bytes] = {}
-        keys = [key for key, _ in self._columns()]
+        columns_by_key = self._columns()
+        keys = [key for key, _ in columns_by_key]
         known = self.checkpoints.manifests.get(partition)
         # A column that came after the last checkpoint is new to the disk, dirty or not.
         old = set() if known is None else {key for key in keys if self._is_in(known, key)}
         for number, page in enumerate(engine.users.pages_of(partition).tolist()):
-            for key, columns in self._columns():
+            for key, columns in columns_by_key:
                 if columns.dirty[page] or key not in old:
                     pages[key, number] = columns.dump_page(page)
                     columns.dirty[page] = 0
