@@ -1,7 +1,8 @@
-"""Backfill of features that were added to a running shard: the past is read from the log in a thread and folded beside live ingest.
+"""Backfill of features that were added to a running shard: the past is read from history files in a thread and folded beside live ingest.
 
-Live groups after the catalog record feed the new columns at once; groups up to it are folded here, each once. A crash starts anew:
-an incomplete feature is in no checkpoint, so recovery finds it missing and resets it.
+Live groups after the catalog record feed the new columns at once; events up to it come from history, each once: the log segment is
+closed at the record, history catches up, and rows of later positions are left out. History knows users by ordinal, which is never
+reused, so nobody who was erased comes back. A crash starts anew: an incomplete feature is in no checkpoint, so recovery resets it.
 """
 
 from __future__ import annotations
@@ -10,58 +11,67 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors.committing import Committer
+from actors.remembering import Rememberer
 from grid.catalog import Catalog
 from grid.engine import Engine
 from grid.group import Group
 from grid.state.rows import Rows, selected
+from grid.storage.history import PastFile
+from grid.storage.past import frame_of_past
 from grid.storage.store import Store
-from grid.verdict import Judge, Reserved, judge_events
+from grid.verdict import Judge, Reserved, judge_past
 
 log = logging.getLogger("profilegrid")
-_END_OF_TIME_MS = 1 << 60
+FOLD_ROWS = 8192
 
 
 @dataclass(slots=True)
 class PastRows:
-    """Accepted events of one logged frame, decoded under today's catalog, with what finds their users."""
+    """Some rows of a history file, decoded under today's catalog, with the partition and ordinals of their users."""
 
     judge: Judge
     rows: Rows
+    partition: int
+    ordinals: NDArray[np.int64]
     pick: NDArray[np.int64]
-    sequence: int
+    done: int
 
 
 class Backfill:
-    """Folds the log up to one record into features that lack it."""
+    """Folds history up to one moment into features that lack it."""
 
-    def __init__(self, engine: Engine, store: Store, committer: Committer, names: list[str], last_sequence: int) -> None:
-        self._engine, self._store, self._committer = engine, store, committer
-        self.names, self._last_sequence = names, last_sequence
-        # Erased users: what was logged before the erasure must not come back under a new user of the same id.
-        self._erased: dict[tuple[int, int], int] = {}
+    def __init__(self, engine: Engine, store: Store, committer: Committer, rememberer: Rememberer, names: list[str]) -> None:
+        """Make it in the quiet moment of the catalog record (or of recovery): the positions of now are its end."""
+        self._engine, self._store, self._committer, self._rememberer = engine, store, committer, rememberer
+        self.names = names
+        self._positions = engine.positions.copy()
+        self._sequence = store.log.next_sequence - 1
 
     async def run(self) -> None:
         """Fold everything; then the features are whole, and `finish` after a checkpoint makes them complete."""
         catalog = self._engine.catalog
-        frames = _past_frames(self._store, self._last_sequence, catalog)
-        done = 0
-        await asyncio.to_thread(self._find_erasures)
-        while (past := await asyncio.to_thread(next, frames, None)) is not None:
-            async with self._committer.quiet():
-                if self._engine.catalog.version != catalog.version:
-                    return  # the newer catalog's own backfill takes over
-                await self._fold(past)
-            done = past.sequence
-            self._tell(min(99, 100 * done // max(self._last_sequence, 1)))
+        await self._rememberer.catch_up(self._sequence)
+        async with self._rememberer.upkeep:  # no file goes away meanwhile
+            files = [file for partition in self._store.owned() for file in self._store.history.of_partition(partition)]
+            total = sum(file.rows for file in files)
+            past = self._past_rows(files, catalog)
+            while (rows := await asyncio.to_thread(next, past, None)) is not None:
+                async with self._committer.quiet():
+                    if self._engine.catalog.version != catalog.version:
+                        return  # the newer catalog's own backfill takes over
+                    await self._fold(rows)
+                self._tell(min(99, 100 * rows.done // max(total, 1)))
         async with self._committer.quiet():
             if self._engine.catalog.version == catalog.version:
                 for name in self.names:
                     self._engine.features[name].is_whole = True
+                    self._engine.features[name].complete_since_ms = self._store.history.dropped_ms
 
     def finish(self) -> None:
         """A checkpoint has the features: reads and rules may use them."""
@@ -76,29 +86,31 @@ class Backfill:
             if name in self._engine.features:
                 self._engine.features[name].percent = int(percent)
 
-    def _find_erasures(self) -> None:
-        for record in self._store.past_records():
-            assert record.body is not None
-            for judged in Group.decode(record.header, record.body, record.sequence).judged:
-                if judged.frame.kind == "deletes":
-                    for h, partition in zip(judged.frame.ids.hashes().tolist(), judged.frame.row_partitions.tolist(), strict=True):  # per erasure
-                        self._erased[h, partition] = record.sequence
+    def _past_rows(self, files: list[PastFile], catalog: Catalog) -> Iterator[PastRows]:
+        """The rows of files, some thousands at a time. Pulled in a thread."""
+        done = 0
+        for file in files:
+            table = self._store.history.read(file)
+            positions = table["@position"].to_numpy()
+            ordinals = table["@ordinal"].to_numpy().astype(np.int64)
+            for first in range(0, table.num_rows, FOLD_ROWS):
+                judge = Judge(frame_of_past(table.slice(first, FOLD_ROWS)), keeps_reasons=False)
+                rows = judge_past(judge, catalog)
+                here = slice(first, first + FOLD_ROWS)
+                done += rows.size
+                is_past = positions[here] <= self._positions[file.partition]
+                yield PastRows(judge, rows, file.partition, ordinals[here], np.flatnonzero(is_past & judge.good), done)
 
     async def _fold(self, past: PastRows) -> None:
-        """One frame's rows. Words that no feature needed before get their codes through the log, as live ones do."""
-        engine, frame = self._engine, past.judge.frame
+        """Some rows. Words that no feature needed before get their codes through the log, as live ones do."""
+        engine = self._engine
         reserved: list[Reserved] = []
         engine.reserve_properties(past.judge, past.rows, reserved)
         if reserved:
             group = Group(engine.received_ms, engine.catalog.version, [], reserved)
             await asyncio.to_thread(self._store.append, group, is_durable=True)
-        hashes = frame.ids.hashes()
-        slots = engine.users.find(frame.ids.data, frame.ids.ends, hashes, frame.row_partitions)
-        pick = past.pick[past.judge.good[past.pick] & (slots[past.pick] >= 0)]
-        if self._erased:
-            keys = zip(hashes[pick].tolist(), frame.row_partitions[pick].tolist(), strict=True)
-            alive = np.fromiter((self._erased.get(key, 0) < past.sequence for key in keys), dtype=bool, count=pick.size)
-            pick = pick[alive]
+        slots = engine.users.slots_of_ordinals(past.partition, past.ordinals)
+        pick = past.pick[past.judge.good[past.pick] & engine.users.exists(slots[past.pick])]
         if pick.size == 0:
             return
         rows = selected(past.rows, pick)
@@ -106,15 +118,6 @@ class Backfill:
         engine.fold(rows, engine.catalog.version, [engine.features[name] for name in self.names])
 
 
-def _past_frames(store: Store, last_sequence: int, catalog: Catalog) -> Iterator[PastRows]:
-    """Every logged frame of events, decoded, oldest first. Pulled in a thread."""
-    # Time limits were decided when it was logged; they do not apply again.
-    limits = catalog.limits.model_copy(update={"lateness": None})
-    timeless = catalog.model_copy(update={"limits": limits})
-    for record in store.past_records(last_sequence):
-        assert record.body is not None
-        for judged in Group.decode(record.header, record.body, record.sequence).judged:
-            if judged.frame.kind == "events" and judged.accepted.any():
-                judge = Judge(judged.frame)
-                rows = judge_events(judge, timeless, _END_OF_TIME_MS)
-                yield PastRows(judge, rows, np.flatnonzero(judged.accepted), record.sequence)
+def percent_of(states: dict[str, Any]) -> dict[str, int]:
+    """Percent of every feature that is still backfilled."""
+    return {name: state.percent for name, state in states.items() if not state.is_complete}

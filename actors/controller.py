@@ -236,15 +236,19 @@ class Controller:
         await self.start()
         return self._state.catalog_version, self._state.catalogs.get(self._state.catalog_version, "")
 
-    async def backfilling(self) -> dict[str, int]:
-        """Percent of every feature that some shard is still backfilling, asked of the shards now."""
+    async def features(self) -> tuple[dict[str, int], dict[str, int]]:
+        """(percent of every feature that some shard is still backfilling, ms since when others are complete), asked of the shards now."""
         await self.start()
         calls = [asyncio.wait_for(awaited(self._shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S) for shard in range(self._state.shards)]
         percents: dict[str, int] = {}
+        since: dict[str, int] = {}
         for health in await asyncio.gather(*calls, return_exceptions=True):
-            for name, percent in health.get("backfilling", {}).items() if isinstance(health, dict) else ():
-                percents[name] = min(percents.get(name, 100), percent)
-        return percents
+            if isinstance(health, dict):
+                for name, percent in health.get("backfilling", {}).items():
+                    percents[name] = min(percents.get(name, 100), percent)
+                for name, ms in health.get("complete_since", {}).items():
+                    since[name] = max(since.get(name, 0), ms)
+        return percents, since
 
     async def apply_catalog(self, source: str, *, force: bool, dry_run: bool) -> tuple[int, Change]:
         """Validate a catalog whole, then make it the grid's: fsynced here first, then installed in every shard that is up.
@@ -276,12 +280,30 @@ class Controller:
                     self._health[shard]["catalog_version"] = version + 1
             return version + 1, change
 
+    async def _of_every_shard(self, method: str, *arguments: Any) -> list[Any]:
+        """One call a shard; all must be up."""
+        await self.start()
+        return list(await asyncio.gather(*(awaited(getattr(self._shard_actor(shard), method).remote(*arguments)) for shard in range(self._state.shards))))
+
     async def checkpoint(self) -> tuple[int, float]:
         """Checkpoint every shard. Returns (partitions, seconds)."""
-        await self.start()
         started = time.monotonic()
-        counts = await asyncio.gather(*(awaited(self._shard_actor(shard).checkpoint.remote()) for shard in range(self._state.shards)))
-        return sum(counts), time.monotonic() - started
+        return sum(await self._of_every_shard("checkpoint")), time.monotonic() - started
+
+    async def erasures(self) -> list[dict[str, Any]]:
+        """Deletions whose bytes still lie on some disk, oldest first."""
+        found = [erasure for mine in await self._of_every_shard("erasures") for erasure in mine]
+        return sorted(found, key=lambda erasure: erasure["erased"])
+
+    async def finish_erasures(self) -> tuple[int, float]:
+        """Take every deletion to the disks now. Returns (deletions, seconds)."""
+        started = time.monotonic()
+        return sum(await self._of_every_shard("finish_erasures")), time.monotonic() - started
+
+    async def replay_dead_letters(self, reason: str) -> tuple[int, int, int]:
+        """Ingest refused rows once more. Returns (replayed, accepted, rejected)."""
+        counts = await self._of_every_shard("replay_dead_letters", reason)
+        return sum(c[0] for c in counts), sum(c[1] for c in counts), sum(c[2] for c in counts)
 
     async def dead_letters(self, limit: int) -> list[bytes]:
         """The newest refused rows of all shards that are up."""

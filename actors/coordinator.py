@@ -39,6 +39,7 @@ class Audience:
     bitmaps: dict[int, bytes]
     positions: dict[int, int]
     as_of_ms: int
+    warnings: list[str]
 
     @property
     def size(self) -> int:
@@ -114,10 +115,10 @@ class Queries:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def count(self, rule: str, as_of_ms: int) -> int:
-        """How many users."""
+    async def count(self, rule: str, as_of_ms: int) -> tuple[int, list[str]]:
+        """How many users, and warnings."""
         responses = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_COUNT)
-        return sum(part.count for response in responses for part in response.partitions)
+        return sum(part.count for response in responses for part in response.partitions), _warnings(responses)
 
     async def audience(self, rule: str, as_of_ms: int, *, first: int = 0, limit: int = 0) -> Audience:
         """The users, from partition `first` on. With a limit each shard stops after a partition that reaches it."""
@@ -126,10 +127,10 @@ class Queries:
         if limit:
             # Only partitions below the last one that every shard has looked at are whole.
             parts = _whole_prefix(parts, responses, limit)
-        return Audience({part.partition: part.bitmap for part in parts}, {part.partition: part.position for part in parts}, as_of_ms)
+        return Audience({part.partition: part.bitmap for part in parts}, {part.partition: part.position for part in parts}, as_of_ms, _warnings(responses))
 
-    async def explain(self, rule: str, as_of_ms: int) -> tuple[int, int, int, list[tuple[str, int, int]]]:
-        """(users, matched, partitions, [(clause, matched, unknown)])."""
+    async def explain(self, rule: str, as_of_ms: int) -> tuple[int, int, int, list[tuple[str, int, int]], list[str]]:
+        """(users, matched, partitions, [(clause, matched, unknown)], warnings)."""
         plan = await self.compiled(rule)
         responses = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_EXPLAIN)
         map_ = await self.map()
@@ -140,7 +141,7 @@ class Queries:
         ]
         users = sum(response.users for response in responses)
         matched = sum(part.count for response in responses for part in response.partitions)
-        return users, matched, map_["partitions"], clauses
+        return users, matched, map_["partitions"], clauses, _warnings(responses)
 
     async def ids(self, handles: NDArray[np.uint64]) -> Strings:
         """Ids of user handles, in their order; users erased meanwhile are left out."""
@@ -155,19 +156,24 @@ class Queries:
             texts[here] = np.array([*packed.to_bytes_list(), None], dtype=object)[:-1]
         return Strings.of([text for text in texts.tolist() if text])
 
-    async def contains(self, rule: str, as_of_ms: int, user_ids: list[str]) -> list[bool]:
-        """Each user: in or not."""
+    async def contains(self, rule: str, as_of_ms: int, user_ids: list[str]) -> tuple[list[bool], list[str]]:
+        """Each user: in or not; and warnings."""
         await self.compiled(rule)
         map_ = await self.map()
         owners = np.frombuffer(map_["owners"], dtype=np.uint16)[partitions_of(Strings.of(user_ids), map_["partitions"])]
-        result = np.zeros(len(user_ids), dtype=bool)
+        result, responses = np.zeros(len(user_ids), dtype=bool), []
         for shard in np.unique(owners).tolist():
             here = np.flatnonzero(owners == shard)
             request = shard_pb2.TestUsersRequest(rule=rule, as_of_ms=as_of_ms, user_ids=[user_ids[i] for i in here.tolist()])
             response = (await self._scatter(_call("TestUsers", request, QUERY_TIMEOUT_S), [map_["endpoints"][shard]]))[0]
             result[here] = list(response.contained)
-        found: list[bool] = result.tolist()
-        return found
+            responses.append(response)
+        return result.tolist(), _warnings(responses)
+
+
+def _warnings(responses: list[Any]) -> list[str]:
+    """What shards warn of, each once."""
+    return list(dict.fromkeys(warning for response in responses for warning in response.warnings))
 
 
 def _call(method: str, request: Any, timeout_s: float) -> Callable[[Any], Awaitable[Any]]:

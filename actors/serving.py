@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from profilegrid_rules import Expression, compile_rule
 
-from actors.backfilling import Backfill
+from actors.backfilling import Backfill, percent_of
 from actors.committing import Committer, stop_at_once
+from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from grid.catalog import load_catalog
 from grid.engine import Engine
 from grid.errors import MemoryExhausted, ShardRecovering, WriteFailed
@@ -75,6 +76,7 @@ class ShardServer:
         self.engine: Engine
         self.store: Store
         self.committer: Committer
+        self.rememberer: Rememberer
         self.problems: list[str] = []
         self.progress = ""
         self._trimmed_ms = 0
@@ -94,7 +96,8 @@ class ShardServer:
         self.recovery = await asyncio.to_thread(self._recover)
         self.committer = Committer(self.engine, self.store, self._notify)
         self.committer.start()
-        self._tasks = [asyncio.create_task(self._keep_house())]
+        self.rememberer = Rememberer(self.engine, self.store, self.committer, self.checkpoint)
+        self._tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.rememberer.keep_forever())]
         if self.recovery.incomplete:
             self._start_backfill(self.recovery.incomplete)
         self.state = "serving"
@@ -140,6 +143,9 @@ class ShardServer:
         memory = resident_bytes()
         if memory > self.config.memory_bytes_max:
             return MemoryExhausted("memory of the shard", memory, self.config.memory_bytes_max)
+        behind = self.rememberer.segments_behind
+        if behind > SEGMENTS_BEHIND_MAX:
+            return MemoryExhausted("log segments that wait for history", behind, SEGMENTS_BEHIND_MAX)
         disk = shutil.disk_usage(self.config.folder)
         if disk.free < DISK_BYTES_FREE_MIN:
             return MemoryExhausted("disk of the shard", disk.used, disk.total - DISK_BYTES_FREE_MIN)
@@ -164,12 +170,18 @@ class ShardServer:
             turn, self.committer.turn_ms_max = self.committer.turn_ms_max, 0.0
             facts |= {
                 "users": self.engine.users.total, "events": self.committer.events, "dead_letters": self.committer.dead_letters,
-                "turn_ms_max": turn, "problems": [*(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems],
+                "turn_ms_max": turn, "problems": [*(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems, *self._history_problems()],
                 "catalog_version": self.engine.catalog.version, "recovered_users": self.recovery.users,
                 "recovered_seconds": self.recovery.seconds, "tick_age_s": time.monotonic() - self.last_tick,
-                "backfilling": {name: state.percent for name, state in self.engine.features.items() if not state.is_complete},
+                "backfilling": percent_of(self.engine.features), "history": self.store.history.status(),
+                "segments_behind": self.rememberer.segments_behind,
+                "complete_since": {name: state.complete_since_ms for name, state in self.engine.features.items() if state.complete_since_ms},
             }  # fmt: skip
         return facts
+
+    def _history_problems(self) -> list[str]:
+        waiting = [self.rememberer.problem] if self.rememberer.problem else []
+        return waiting + [f"history lacks a damaged record: {fault}" for fault in self.store.history.damaged]
 
     # --- catalog ------------------------------------------------------------------------------------------------------------
 
@@ -191,7 +203,7 @@ class ShardServer:
         self._rules.clear()
 
     def _start_backfill(self, names: list[str]) -> None:
-        backfill = Backfill(self.engine, self.store, self.committer, names, self.store.log.next_sequence - 1)
+        backfill = Backfill(self.engine, self.store, self.committer, self.rememberer, names)
         self._tasks.append(asyncio.create_task(self._backfill(backfill)))
 
     async def _backfill(self, backfill: Backfill) -> None:
@@ -228,7 +240,7 @@ class ShardServer:
                     await asyncio.to_thread(self.store.write_shard, shard)
                 await asyncio.to_thread(self.store.write_partition, dump)
             now_ms = time.time_ns() // 1_000_000
-            await asyncio.to_thread(self.store.drop_old_segments, now_ms)
+            await asyncio.to_thread(self.store.drop_old_segments)
             if now_ms - self._trimmed_ms > TRIM_EVERY_MS:
                 await asyncio.to_thread(self.store.trim_dead_letters, now_ms)
                 self._trimmed_ms = now_ms
@@ -261,16 +273,20 @@ class ShardServer:
         check_complete(self.engine, self._rules[key])
         return self._rules[key]
 
-    async def evaluate(self, text: str, as_of_ms: int, first: int, last: int, limit: int, *, with_bitmaps: bool) -> list[tuple[int, int, bytes, int]]:
-        """(partition, count, bitmap, position) of owned partitions first..last; stops after a partition that reaches `limit` users.
+    async def evaluate(
+        self, text: str, as_of_ms: int, first: int, last: int, limit: int, *, with_bitmaps: bool
+    ) -> tuple[list[tuple[int, int, bytes, int]], list[str]]:
+        """(partition, count, bitmap, position) of owned partitions first..last, and warnings; stops after a partition that reaches `limit`.
 
         One partition a turn: each part is exact at the log position it states.
         """
         rule, found, total = self.rule(text), [], 0
+        warnings: dict[str, None] = {}
         partitions = np.flatnonzero(self.engine.epochs)
         self.engine.check_owned(partitions.astype(np.uint16))
         for partition in partitions[(partitions >= first) & (partitions <= last)].tolist():
-            mask = select(self.engine, partition, rule, as_of_ms)
+            mask, said = select(self.engine, partition, rule, as_of_ms)
+            warnings |= dict.fromkeys(said)
             count = int(mask.sum())
             bitmap = mask_to_portable(mask) if with_bitmaps else b""
             found.append((partition, count, bitmap, int(self.engine.positions[partition])))
@@ -278,26 +294,27 @@ class ShardServer:
             if limit and total >= limit:
                 break
             await asyncio.sleep(0)
-        return found
+        return found, list(warnings)
 
-    async def explain(self, text: str, as_of_ms: int) -> tuple[int, int, list[tuple[int, int]]]:
-        """(users, matched, [(matched, unknown) of each clause]) of this shard."""
+    async def explain(self, text: str, as_of_ms: int) -> tuple[int, int, list[tuple[int, int]], list[str]]:
+        """(users, matched, [(matched, unknown) of each clause], warnings) of this shard."""
         rule = self.rule(text)
         users = matched = 0
         clauses: list[tuple[int, int]] = []
+        warnings: dict[str, None] = {}
         for partition in self.store.owned():
-            more_users, more_matched, counts = explain(self.engine, partition, rule, as_of_ms)
+            more_users, more_matched, counts, said = explain(self.engine, partition, rule, as_of_ms)
+            warnings |= dict.fromkeys(said)
             users, matched = users + more_users, matched + more_matched
             clauses = clauses or [(0, 0)] * len(counts)
             clauses = [(a + c.matched, b + c.unknown) for (a, b), c in zip(clauses, counts, strict=True)]
             await asyncio.sleep(0)
-        return users, matched, clauses
+        return users, matched, clauses, list(warnings)
 
-    def contains(self, text: str, ids: Strings, as_of_ms: int) -> list[bool]:
-        """Whether users are in the audience."""
-        rule = self.rule(text)
-        result: list[bool] = contains(self.engine, self.find(ids), rule, as_of_ms).tolist()
-        return result
+    def contains(self, text: str, ids: Strings, as_of_ms: int) -> tuple[list[bool], list[str]]:
+        """Whether users are in the audience, and warnings."""
+        found, warnings = contains(self.engine, self.find(ids), self.rule(text), as_of_ms)
+        return found.tolist(), warnings
 
     def ids_of_handles(self, handles: np.ndarray[Any, np.dtype[np.uint64]]) -> Strings:
         """Ids of user handles, in their order; an erased user's is empty."""

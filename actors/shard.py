@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 
+from actors.replaying import replay_dead_letters
 from actors.serving import ShardConfig, ShardServer
 
 
@@ -52,6 +53,21 @@ class Shard:
     async def dead_letters(self, limit: int) -> list[bytes]:
         """Refused rows, newest first, as msgpack."""
         return self._server.store.checkpoints.dead_letters(limit)
+
+    async def erasures(self) -> list[dict[str, Any]]:
+        """Deletions whose bytes still lie on this shard's disk."""
+        self._server.check_serving()
+        return self._server.rememberer.erasures()
+
+    async def finish_erasures(self) -> int:
+        """Take them to the disk now. Returns how many."""
+        self._server.check_serving()
+        return await self._server.rememberer.erase()
+
+    async def replay_dead_letters(self, reason: str) -> tuple[int, int, int]:
+        """Ingest refused rows once more: (replayed, accepted, rejected)."""
+        self._server.check_serving()
+        return await replay_dead_letters(self._server, reason)
 
     async def stop(self) -> None:
         """Drain, checkpoint, release the folder. The actor is killed after it."""

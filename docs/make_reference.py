@@ -30,6 +30,7 @@ REMEDIES = {
     "SHARD_RECOVERING": "Clients retry; `profilegrid status` shows when it serves.",
     "LOG_CORRUPT": "As PARTITION_UNAVAILABLE.",
     "CHECKPOINT_CORRUPT": "As PARTITION_UNAVAILABLE.",
+    "HISTORY_CORRUPT": "Profiles and audiences do not depend on it. Restore the file from a copy, or add the feature without its past.",
     "DATA_FOLDER_FOREIGN": "Stop the process that holds the folder, or choose another folder.",
     "WRITE_FAILED": "The shard starts over by itself. If it recurs, look at the disk.",
     "STORAGE_ERROR": "See the shard's message.",

@@ -24,6 +24,7 @@ from grid.producers import BlockReply, Producers
 from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns
 from grid.state.dedupe import EventIds
 from grid.state.dictionary import Dictionary, Strings, lengths_of
+from grid.state.erasures import Erasure, Erasures
 from grid.state.features import KEYED, PLAIN, FeatureColumns, SharedState
 from grid.state.memory import Space
 from grid.state.rows import Picker, Rows, joined, joined_strings, selected
@@ -57,8 +58,9 @@ class Reply:
 class FeatureState:
     """A feature's columns and how rows are picked for them.
 
-    is_whole     the past is in the columns: checkpoints take them
-    is_complete  and a checkpoint has them, so that no crash takes it back: reads and rules may use it
+    is_whole           the past is in the columns: checkpoints take them
+    is_complete        and a checkpoint has them, so that no crash takes it back: reads and rules may use it
+    complete_since_ms  history reached back to events received after then; 0: to the first
     """
 
     feature: Feature
@@ -67,6 +69,7 @@ class FeatureState:
     is_whole: bool = True
     is_complete: bool = True
     percent: int = 100
+    complete_since_ms: int = 0
 
 
 class Engine:
@@ -82,6 +85,7 @@ class Engine:
         self.users = Users(partitions, seed, self.space)
         self.producers = Producers(partitions)
         self.event_ids = EventIds()
+        self.erasures = Erasures(partitions)
         self.dictionaries: dict[str, Dictionary] = {}
         self.features: dict[str, FeatureState] = {}
         self.attributes: dict[str, AttributeColumns] = {}
@@ -297,7 +301,8 @@ class Engine:
                 touched.append(self._apply_events(run, group.catalog_version))
             else:
                 for judged in run:
-                    touched.append(self._apply_attributes(judged) if judged.frame.kind == "attributes" else self._apply_deletes(judged))
+                    is_update = judged.frame.kind == "attributes"
+                    touched.append(self._apply_attributes(judged) if is_update else self._apply_deletes(judged, group.received_ms))
         for judged in group.judged:
             partitions = judged.frame.partitions[judged.fresh]
             self.positions[partitions] = judged.positions[judged.fresh]
@@ -391,19 +396,31 @@ class Engine:
         else:
             columns.set(slots[set_rows], values[set_rows], None, update.words)
 
-    def _apply_deletes(self, judged: Judged) -> Slots:
+    def _apply_deletes(self, judged: Judged, received_ms: int) -> Slots:
         """Erase users: rows zeroed, ids gone. An id that is unknown is erased already."""
-        pick = np.flatnonzero(judged.accepted)
-        ids = judged.frame.ids
-        found = self.users.find(ids.data, ids.ends, ids.hashes(), judged.frame.row_partitions)[pick]
-        slots = np.unique(found[found >= 0])
+        frame, pick = judged.frame, np.flatnonzero(judged.accepted)
+        hashes, partitions = frame.ids.hashes(), frame.row_partitions
+        found = self.users.find(frame.ids.data, frame.ids.ends, hashes, partitions)
+        handles = np.where(found >= 0, self.users.handles_of(np.maximum(found, 0)) & np.uint64(0xFFFFFFFF), 0).astype(np.int64)
+        ordinals = np.where(found >= 0, handles, -1)
+        positions = np.repeat(judged.positions, frame.block_rows)
+        erased = zip(partitions[pick].tolist(), ordinals[pick].tolist(), hashes[pick].tolist(), positions[pick].tolist(), strict=True)
+        self.erasures.add([Erasure(partition, ordinal, id_hash, position, received_ms) for partition, ordinal, id_hash, position in erased])
+        slots = np.unique(found[pick][found[pick] >= 0])
         if slots.size:
             for state in self.features.values():
                 state.columns.clear(slots)
-            for columns in self.attributes.values():
-                columns.clear(slots)
+            for attribute in self.attributes.values():
+                attribute.clear(slots)
             self.users.erase(slots)
         return slots
+
+    def ordinals_of_past(self, ids: Strings, partitions: NDArray[np.uint16], positions: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """int64[n]: ordinals of the users of logged events, -1 for users that were erased after them."""
+        hashes = ids.hashes()
+        slots = self.users.find(ids.data, ids.ends, hashes, partitions)
+        ordinals = (self.users.handles_of(np.maximum(slots, 0)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        return np.where((slots >= 0) & ~self.erasures.hides(hashes, positions), ordinals, -1)
 
     # --- replay -------------------------------------------------------------------------------------------------------
 

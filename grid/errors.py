@@ -16,6 +16,7 @@ GridError
 └── StorageError
     ├── LogCorrupt          a bad group before a valid one
     ├── CheckpointCorrupt   a page or manifest does not match its checksum
+    ├── HistoryCorrupt      a history file is missing or does not match its checksum
     ├── DataFolderForeign   another format or another owner
     └── WriteFailed         a write or fsync failed: its outcome is unknown, the shard stops
 """
@@ -218,6 +219,19 @@ class CheckpointCorrupt(StorageError):
 
     def __str__(self) -> str:
         return f"checkpoint of partition {self.partition}: {self.what}"
+
+
+class HistoryCorrupt(StorageError):
+    """A history file is missing or damaged. Profiles do not depend on it; a backfill that needs it fails."""
+
+    reason = "HISTORY_CORRUPT"
+
+    def __init__(self, file: str, what: str) -> None:
+        super().__init__(file, what)
+        self.file, self.what = file, what
+
+    def __str__(self) -> str:
+        return f"history file {self.file}: {self.what}"
 
 
 class DataFolderForeign(StorageError):

@@ -21,6 +21,8 @@ from grid.state.features.days import DaysColumns
 from grid.state.features.keyed import KeyedColumns
 from grid.state.users import Slots
 
+AS_OF_EARLY = "AS_OF_EARLY"
+
 
 @dataclass(slots=True)
 class Profiles:
@@ -31,6 +33,11 @@ class Profiles:
     as_of_ms: int
     approximate: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+def not_held(name: str) -> str:
+    """The warning that a window is NULL for some users because its hops are gone."""
+    return f"WINDOW_NOT_HELD: {name} reaches back to hops that are no longer kept, and is NULL for some users"
 
 
 def field_names(engine: Engine) -> list[str]:
@@ -49,7 +56,7 @@ def read_profiles(engine: Engine, slots: Slots, fields: Iterable[str] | None, as
         profiles.columns[name] = _read_field(engine, name, safe, as_of_ms, profiles)
     newest = engine.users.page_newest_ms[safe[exists] >> 12]
     if newest.size and int(newest.max()) > as_of_ms:
-        profiles.warnings.append(f"AS_OF_EARLY: events as late as {int(newest.max())} are counted in decayed and unwindowed features")
+        profiles.warnings.append(f"{AS_OF_EARLY}: events as late as {int(newest.max())} are counted in decayed and unwindowed features")
     return profiles
 
 
@@ -68,7 +75,7 @@ def _read_field(engine: Engine, name: str, slots: Slots, as_of_ms: int, profiles
     if reading.approximate:
         profiles.approximate.append(name)
     if not reading.is_held:
-        profiles.warnings.append(f"WINDOW_NOT_HELD: {name} reaches back to hops that are no longer kept")
+        profiles.warnings.append(not_held(name))
     return top_entries(reading, state.feature.top) if state.feature.top is not None else reading
 
 
@@ -94,7 +101,7 @@ class SlotSource:
 
     def __init__(self, engine: Engine, slots: Slots, as_of_ms: int) -> None:
         self._engine, self._slots, self._as_of_ms = engine, slots, as_of_ms
-        self.is_held, self.is_approximate = True, False
+        self._not_held: set[str] = set()
 
     @property
     def rows(self) -> int:
@@ -108,14 +115,17 @@ class SlotSource:
         if name in self._engine.attributes:
             return self._engine.attributes[name].vector(self._slots)
         vector, reading = self._engine.features[name].columns.vector(self._slots, self._as_of_ms)
-        self.is_held &= reading.is_held
-        self.is_approximate |= reading.approximate
+        if not reading.is_held:
+            self._not_held.add(name)
         return vector
 
     def keyed(self, name: str, key: str) -> Vector:
         columns = self._engine.features[name].columns
         assert isinstance(columns, KeyedColumns)
-        return Vector(*columns.value_of(self._slots, key, self._as_of_ms))
+        values, known = columns.value_of(self._slots, key, self._as_of_ms)
+        if not known.all():
+            self._not_held.add(name)
+        return Vector(values, known)
 
     def set_contains(self, name: str, values: tuple[str, ...], is_all: bool) -> Vector:
         columns = self._engine.attributes[name]
@@ -130,6 +140,14 @@ class SlotSource:
     def calendar(self, name: str, times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
         return calendar_part(name, times_ms, self._engine.catalog.timezone)
 
+    def warnings(self) -> list[str]:
+        """What the answer leaves out or looks ahead of; after the rule was evaluated."""
+        said = [not_held(name) for name in sorted(self._not_held)]
+        newest = self._engine.users.page_newest_ms[np.unique(self._slots >> 12)]
+        if newest.size and int(newest.max()) > self._as_of_ms:
+            said.append(f"{AS_OF_EARLY}: events after {self._as_of_ms} are counted in decayed and unwindowed features")
+        return said
+
 
 def check_complete(engine: Engine, rule: Expression) -> None:
     """Raise FeatureBackfilling unless all that the rule reads is complete."""
@@ -139,16 +157,18 @@ def check_complete(engine: Engine, rule: Expression) -> None:
             raise FeatureBackfilling(name, state.percent)
 
 
-def select(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> NDArray[np.bool_]:
-    """bool[ordinals]: users of a partition that exist and for whom the rule is true."""
+def select(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> tuple[NDArray[np.bool_], list[str]]:
+    """(bool[ordinals], warnings): users of a partition that exist and for whom the rule is true."""
     slots = engine.users.slots_of(partition)
-    return truth(rule, SlotSource(engine, slots, as_of_ms)) & engine.users.exists(slots)
+    source = SlotSource(engine, slots, as_of_ms)
+    return truth(rule, source) & engine.users.exists(slots), source.warnings()
 
 
-def contains(engine: Engine, slots: Slots, rule: Expression, as_of_ms: int) -> NDArray[np.bool_]:
-    """bool[n]: whether users (slots, -1 unknown) are in the audience."""
+def contains(engine: Engine, slots: Slots, rule: Expression, as_of_ms: int) -> tuple[NDArray[np.bool_], list[str]]:
+    """(bool[n], warnings): whether users (slots, -1 unknown) are in the audience."""
     exists = engine.users.exists(slots)
-    return truth(rule, SlotSource(engine, np.where(exists, slots, 0), as_of_ms)) & exists
+    source = SlotSource(engine, np.where(exists, slots, 0), as_of_ms)
+    return truth(rule, source) & exists, source.warnings()
 
 
 @dataclass(slots=True)
@@ -159,8 +179,8 @@ class ClauseCount:
     unknown: int = 0
 
 
-def explain(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> tuple[int, int, list[ClauseCount]]:
-    """(users, matched, count of each top-level clause) of a partition."""
+def explain(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> tuple[int, int, list[ClauseCount], list[str]]:
+    """(users, matched, count of each top-level clause, warnings) of a partition."""
     slots = engine.users.slots_of(partition)
     slots = slots[engine.users.exists(slots)]
     source = SlotSource(engine, slots, as_of_ms)
@@ -168,7 +188,7 @@ def explain(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> 
     for clause in conjuncts(rule):
         is_true, known = true_and_known(clause, source)
         clauses.append(ClauseCount(int(is_true.sum()), 0 if known is None else int((~known).sum())))
-    return int(slots.size), int(truth(rule, source).sum()), clauses
+    return int(slots.size), int(truth(rule, source).sum()), clauses, source.warnings()
 
 
 def user_ids(engine: Engine, slots: Slots) -> Strings:

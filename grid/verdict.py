@@ -52,10 +52,10 @@ class AttributeUpdate:
 
 
 class Judge:
-    """Collects what is wrong with the rows of one frame; the first fault of a row counts."""
+    """Collects what is wrong with the rows of one frame; the first fault of a row counts. The past needs no reasons."""
 
-    def __init__(self, frame: Frame) -> None:
-        self.frame = frame
+    def __init__(self, frame: Frame, *, keeps_reasons: bool = True) -> None:
+        self.frame, self._keeps_reasons = frame, keeps_reasons
         self.good = np.ones(frame.rows, dtype=bool)
         self.rejections: list[Rejection] = []
 
@@ -65,6 +65,8 @@ class Judge:
         if not bad.any():
             return
         self.good &= ~bad
+        if not self._keeps_reasons:
+            return
         for row in np.flatnonzero(bad).tolist():  # one by one: each refused row is reported by itself
             self.rejections.append(Rejection(row, reason, where, str(values(row))[:200], expected))
 
@@ -92,16 +94,31 @@ def check_partitions(frame: Frame, hashes: NDArray[np.uint64], partitions: int) 
 
 def judge_events(judge: Judge, catalog: Catalog, received_ms: int) -> Rows:
     """Decode an events frame and refuse what is wrong. Returns all rows; those refused must not be folded."""
-    frame = judge.frame
     check_ids(judge)
+    events = _event_codes(judge, catalog)
+    _check_times(judge, catalog, received_ms)
+    return _decoded(judge, catalog, events)
+
+
+def judge_past(judge: Judge, catalog: Catalog) -> Rows:
+    """As `judge_events`, for rows that were accepted before: ids and times are not judged again."""
+    return _decoded(judge, catalog, _event_codes(judge, catalog))
+
+
+def _event_codes(judge: Judge, catalog: Catalog) -> NDArray[np.int64]:
+    """int64[rows]: codes of the rows' events; 0 where the event is unknown, and the row refused."""
+    frame = judge.frame
     codes = np.array([catalog.event_codes.get(name, -1) for name in frame.event_names], dtype=np.int64)
     events = codes[frame.events]
     known = ", ".join(catalog.events) or "none: the catalog has no events"
     judge.refuse(events < 0, "UNKNOWN_EVENT", "event", lambda row: frame.event_names[frame.events[row]], f"one of {known}")
-    _check_times(judge, catalog, received_ms)
-    rows = Rows(frame.times, np.maximum(events, 0).astype(np.uint16), {}, catalog.timezone)
-    for column in frame.columns:
-        _decode_property(judge, catalog, column, np.maximum(events, 0), rows)
+    return np.maximum(events, 0)
+
+
+def _decoded(judge: Judge, catalog: Catalog, events: NDArray[np.int64]) -> Rows:
+    rows = Rows(judge.frame.times, events.astype(np.uint16), {}, catalog.timezone)
+    for column in judge.frame.columns:
+        _decode_property(judge, catalog, column, events, rows)
     return rows
 
 

@@ -90,6 +90,8 @@ def warm(folder: Path) -> None:
                 engine.apply(group)
             if number == 1:
                 store.checkpoint_all()
+                store.log.roll()
+                store.write_history()
         slots = engine.users.slots_of(0)
         read_profiles(engine, slots, None, NOW_MS)
         rule = compile_rule(

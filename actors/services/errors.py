@@ -34,6 +34,7 @@ STATUS: dict[type[Exception], int] = {
     errors.StorageError: code_pb2.INTERNAL,
     errors.LogCorrupt: code_pb2.DATA_LOSS,
     errors.CheckpointCorrupt: code_pb2.DATA_LOSS,
+    errors.HistoryCorrupt: code_pb2.DATA_LOSS,
     errors.DataFolderForeign: code_pb2.FAILED_PRECONDITION,
     errors.WriteFailed: code_pb2.UNAVAILABLE,
     RuleError: code_pb2.INVALID_ARGUMENT,

@@ -36,10 +36,11 @@ from actors.servers import GrpcServer
 from actors.services import convert
 from actors.services.shard import answer_stream
 from grid.errors import FieldInvalid, GridError
+from grid.reading import AS_OF_EARLY
 
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 1_000, 100_000
-CONTROLLER_TIMEOUT_S = 5.0
+CONTROLLER_TIMEOUT_S, LONG_TIMEOUT_S = 5.0, 600.0
 
 
 def add_services(server: GrpcServer, controller: Any, target: str) -> None:
@@ -152,6 +153,11 @@ def _moment(request: Any) -> int:
     return request.as_of_ms if request.HasField("as_of_ms") else now_ms()
 
 
+def _said(request: Any, warnings: list[str]) -> list[str]:
+    """Warnings that concern the caller: who asks as of now is not told that events of this very moment are in."""
+    return [warning for warning in warnings if request.HasField("as_of_ms") or not warning.startswith(AS_OF_EARLY)]
+
+
 class SegmentService(segments_pb2_grpc.SegmentServiceServicer):
     """Audiences."""
 
@@ -160,8 +166,9 @@ class SegmentService(segments_pb2_grpc.SegmentServiceServicer):
 
     async def Count(self, request: segments_pb2.CountRequest, context: Context) -> segments_pb2.CountResponse:
         started, as_of = time.perf_counter(), _moment(request)
-        count = await self._queries.count(request.rule, as_of)
-        return segments_pb2.CountResponse(count=count, as_of_ms=as_of, elapsed_ms=(time.perf_counter() - started) * 1000)
+        count, warnings = await self._queries.count(request.rule, as_of)
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        return segments_pb2.CountResponse(count=count, as_of_ms=as_of, elapsed_ms=elapsed_ms, warnings=_said(request, warnings))
 
     async def List(self, request: segments_pb2.ListRequest, context: Context) -> segments_pb2.ListResponse:
         size = min(request.page_size or PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX)
@@ -181,43 +188,49 @@ class SegmentService(segments_pb2_grpc.SegmentServiceServicer):
         page = handles[:size]
         user_ids = (await self._queries.ids(page)).to_list() if page.size else []
         next_token = PageToken(token.rule_hash, token.as_of_ms, int(page[-1])).encode() if handles.size > size else ""
-        return segments_pb2.ListResponse(user_ids=user_ids, next_page_token=next_token, as_of_ms=token.as_of_ms)
+        warnings = _said(request, audience.warnings)
+        return segments_pb2.ListResponse(user_ids=user_ids, next_page_token=next_token, as_of_ms=token.as_of_ms, warnings=warnings)
 
     async def Export(self, request: segments_pb2.ExportRequest, context: Context) -> AsyncIterator[segments_pb2.ExportResponse]:
         audience = await self._queries.audience(request.rule, _moment(request))
-        handles = audience.handles()
+        handles, warnings = audience.handles(), _said(request, audience.warnings)
         if handles.size == 0:
-            yield segments_pb2.ExportResponse(total=0, as_of_ms=audience.as_of_ms)
+            yield segments_pb2.ExportResponse(total=0, as_of_ms=audience.as_of_ms, warnings=warnings)
         for first in range(0, handles.size, EXPORT_IDS):
             ids = await self._queries.ids(handles[first : first + EXPORT_IDS])
-            yield segments_pb2.ExportResponse(user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.tobytes(), total=handles.size, as_of_ms=audience.as_of_ms)
+            yield segments_pb2.ExportResponse(
+                user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.tobytes(), total=handles.size, as_of_ms=audience.as_of_ms, warnings=warnings
+            )
 
     async def Sample(self, request: segments_pb2.SampleRequest, context: Context) -> segments_pb2.SampleResponse:
         audience = await self._queries.audience(request.rule, _moment(request))
         handles = audience.handles()
         drawn = sorted(random.Random(request.seed).sample(range(handles.size), min(request.size or 10, handles.size)))
         ids = (await self._queries.ids(handles[drawn])).to_list() if drawn else []
-        return segments_pb2.SampleResponse(user_ids=ids, total=handles.size, as_of_ms=audience.as_of_ms)
+        return segments_pb2.SampleResponse(user_ids=ids, total=handles.size, as_of_ms=audience.as_of_ms, warnings=_said(request, audience.warnings))
 
     async def Contains(self, request: segments_pb2.ContainsRequest, context: Context) -> segments_pb2.ContainsResponse:
         as_of = _moment(request)
-        contained = await self._queries.contains(request.rule, as_of, list(request.user_ids))
-        return segments_pb2.ContainsResponse(contained=contained, as_of_ms=as_of)
+        contained, warnings = await self._queries.contains(request.rule, as_of, list(request.user_ids))
+        return segments_pb2.ContainsResponse(contained=contained, as_of_ms=as_of, warnings=_said(request, warnings))
 
     async def Explain(self, request: segments_pb2.ExplainRequest, context: Context) -> segments_pb2.ExplainResponse:
         started, as_of = time.perf_counter(), _moment(request)
-        users, matched, partitions, clauses = await self._queries.explain(request.rule, as_of)
+        users, matched, partitions, clauses, warnings = await self._queries.explain(request.rule, as_of)
         reports = [segments_pb2.ClauseReport(text=text, matched=m, unknown=u) for text, m, u in clauses]
         hints = [f"{u} of {users} users have no value for `{text}` and are left out; add OR … IS NULL to keep them" for text, _, u in clauses if u]
         return segments_pb2.ExplainResponse(
             clauses=reports, users=users, matched=matched, as_of_ms=as_of, elapsed_ms=(time.perf_counter() - started) * 1000,
-            hints=hints, partitions=partitions,
+            hints=hints, partitions=partitions, warnings=_said(request, warnings),
         )  # fmt: skip
 
     async def GetBitmap(self, request: segments_pb2.GetBitmapRequest, context: Context) -> segments_pb2.GetBitmapResponse:
         audience = await self._queries.audience(request.rule, _moment(request))
         blob = audience.portable()
-        return segments_pb2.GetBitmapResponse(bitmap=blob, cardinality=audience.size, as_of_ms=audience.as_of_ms, checksum=xxhash.xxh3_64_intdigest(blob))
+        return segments_pb2.GetBitmapResponse(
+            bitmap=blob, cardinality=audience.size, as_of_ms=audience.as_of_ms, checksum=xxhash.xxh3_64_intdigest(blob),
+            warnings=_said(request, audience.warnings),
+        )  # fmt: skip
 
 
 class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
@@ -233,9 +246,10 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 
     async def GetCatalog(self, request: catalog_pb2.GetCatalogRequest, context: Context) -> catalog_pb2.GetCatalogResponse:
         version, source = await ask(self._controller.catalog.remote())
-        percents = await ask(self._controller.backfilling.remote())
+        percents, since = await ask(self._controller.features.remote())
         statuses = [catalog_pb2.FeatureStatus(name=name, percent=percent) for name, percent in sorted(percents.items())]
-        return catalog_pb2.GetCatalogResponse(source=source, version=version, backfilling=statuses)
+        limits = [catalog_pb2.FeatureSince(name=name, complete_since_ms=ms) for name, ms in sorted(since.items())]
+        return catalog_pb2.GetCatalogResponse(source=source, version=version, backfilling=statuses, complete_since=limits)
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -273,12 +287,25 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
     async def Checkpoint(self, request: admin_pb2.CheckpointRequest, context: Context) -> admin_pb2.CheckpointResponse:
-        partitions, seconds = await ask(self._controller.checkpoint.remote(), 600.0)
+        partitions, seconds = await ask(self._controller.checkpoint.remote(), LONG_TIMEOUT_S)
         return admin_pb2.CheckpointResponse(partitions=partitions, seconds=seconds)
 
     async def ListDeadLetters(self, request: admin_pb2.ListDeadLettersRequest, context: Context) -> admin_pb2.ListDeadLettersResponse:
         letters = await ask(self._controller.dead_letters.remote(request.limit or 100), 15.0)
         return admin_pb2.ListDeadLettersResponse(letters=[_dead_letter(msgpack.unpackb(raw)) for raw in letters])
+
+    async def ReplayDeadLetters(self, request: admin_pb2.ReplayDeadLettersRequest, context: Context) -> admin_pb2.ReplayDeadLettersResponse:
+        replayed, accepted, rejected = await ask(self._controller.replay_dead_letters.remote(request.reason), LONG_TIMEOUT_S)
+        return admin_pb2.ReplayDeadLettersResponse(replayed=replayed, accepted=accepted, rejected=rejected)
+
+    async def ListErasures(self, request: admin_pb2.ListErasuresRequest, context: Context) -> admin_pb2.ListErasuresResponse:
+        found = await ask(self._controller.erasures.remote())
+        erasures = [admin_pb2.Erasure(user=e["user"] if e["user"] >= 0 else None, erased_ms=e["erased"], due_ms=e["due"], state=e["state"]) for e in found]
+        return admin_pb2.ListErasuresResponse(erasures=erasures)
+
+    async def FinishErasures(self, request: admin_pb2.FinishErasuresRequest, context: Context) -> admin_pb2.FinishErasuresResponse:
+        finished, seconds = await ask(self._controller.finish_erasures.remote(), LONG_TIMEOUT_S)
+        return admin_pb2.FinishErasuresResponse(finished=finished, seconds=seconds)
 
 
 def _dead_letter(letter: dict[str, Any]) -> admin_pb2.DeadLetter:
@@ -289,9 +316,12 @@ def _dead_letter(letter: dict[str, Any]) -> admin_pb2.DeadLetter:
 
 
 def _shard_status(facts: dict[str, Any]) -> admin_pb2.ShardStatus:
+    history = facts.get("history", {})
     return admin_pb2.ShardStatus(
         id=facts["id"], state="recovering" if facts["state"] == "new" else facts["state"], pid=facts.get("pid", 0), endpoint=facts["endpoint"],
         partitions=facts["partitions"], users=facts.get("users", 0), memory_bytes=facts.get("memory_bytes", 0), events=facts.get("events", 0),
         dead_letters=facts.get("dead_letters", 0), turn_ms_max=facts.get("turn_ms_max", 0.0), problems=facts.get("problems", []),
         recovered_users=facts.get("recovered_users", 0), recovered_seconds=facts.get("recovered_seconds", 0.0),
+        history_events=history.get("rows", 0), history_bytes=history.get("bytes", 0), history_first_ms=history.get("first_ms", 0),
+        segments_behind=facts.get("segments_behind", 0),
     )  # fmt: skip

@@ -156,19 +156,21 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
 
     async def Evaluate(self, request: shard_pb2.EvaluateRequest, context: Context) -> shard_pb2.EvaluateResponse:
         if request.mode == shard_pb2.EVALUATE_MODE_EXPLAIN:
-            users, matched, clauses = await self._shard.explain(request.rule, request.as_of_ms)
+            users, matched, clauses, warnings = await self._shard.explain(request.rule, request.as_of_ms)
             reports = [segments_pb2.ClauseReport(matched=m, unknown=u) for m, u in clauses]
-            return shard_pb2.EvaluateResponse(users=users, clauses=reports, partitions=[shard_pb2.PartitionResult(count=matched)])
-        found = await self._shard.evaluate(
+            counted = [shard_pb2.PartitionResult(count=matched)]
+            return shard_pb2.EvaluateResponse(users=users, clauses=reports, partitions=counted, warnings=warnings)
+        found, warnings = await self._shard.evaluate(
             request.rule, request.as_of_ms, request.first_partition, request.last_partition, request.limit,
             with_bitmaps=request.mode == shard_pb2.EVALUATE_MODE_BITMAPS,
         )  # fmt: skip
         parts = [shard_pb2.PartitionResult(partition=p, count=n, bitmap=bitmap, position=position) for p, n, bitmap, position in found]
-        return shard_pb2.EvaluateResponse(partitions=parts)
+        return shard_pb2.EvaluateResponse(partitions=parts, warnings=warnings)
 
     async def ResolveHandles(self, request: shard_pb2.ResolveHandlesRequest, context: Context) -> shard_pb2.ResolveHandlesResponse:
         ids = self._shard.ids_of_handles(np.frombuffer(request.handles, dtype=np.uint64))
         return shard_pb2.ResolveHandlesResponse(user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.astype(np.uint32).tobytes())
 
     async def TestUsers(self, request: shard_pb2.TestUsersRequest, context: Context) -> shard_pb2.TestUsersResponse:
-        return shard_pb2.TestUsersResponse(contained=self._shard.contains(request.rule, Strings.of(list(request.user_ids)), request.as_of_ms))
+        contained, warnings = self._shard.contains(request.rule, Strings.of(list(request.user_ids)), request.as_of_ms)
+        return shard_pb2.TestUsersResponse(contained=contained, warnings=warnings)

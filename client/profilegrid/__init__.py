@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from profilegrid.aio import AsyncClient
-    from profilegrid.errors import ClientClosed, DeliveryUnknown, InvalidRequest, NotFound, Overloaded, ProfilegridError, Refused, ServerFailed, Unavailable
+    from profilegrid.errors import (
+        AnswerWarning,
+        ClientClosed,
+        DeliveryUnknown,
+        InvalidRequest,
+        NotFound,
+        Overloaded,
+        ProfilegridError,
+        Refused,
+        ServerFailed,
+        Unavailable,
+    )
     from profilegrid.results import Page, Profile, Rejection, Report, Table
     from profilegrid.sync import Client
 
@@ -25,13 +36,13 @@ _HOMES = {
     "AsyncClient": "aio", "Client": "sync", "Page": "results", "Profile": "results", "Rejection": "results", "Report": "results",
     "Table": "results",
     **dict.fromkeys(
-        ("ClientClosed", "DeliveryUnknown", "InvalidRequest", "NotFound", "Overloaded", "ProfilegridError", "Refused", "ServerFailed", "Unavailable"),
+        ("AnswerWarning", "ClientClosed", "DeliveryUnknown", "InvalidRequest", "NotFound", "Overloaded", "ProfilegridError", "Refused", "ServerFailed", "Unavailable"),
         "errors",
     ),
 }  # fmt: skip
 
 __all__ = [
-    "AsyncClient", "Client", "ClientClosed", "DeliveryUnknown", "InvalidRequest", "NotFound", "Overloaded", "Page", "Profile",
+    "AnswerWarning", "AsyncClient", "Client", "ClientClosed", "DeliveryUnknown", "InvalidRequest", "NotFound", "Overloaded", "Page", "Profile",
     "ProfilegridError", "Refused", "Rejection", "Report", "ServerFailed", "Table", "Unavailable",
 ]  # fmt: skip
 

@@ -32,7 +32,7 @@ from profilegrid.columns import (
     time_ms,
     user_id_text,
 )  # fmt: skip
-from profilegrid.errors import ClientClosed, DeliveryUnknown, Overloaded, ProfilegridError, Unavailable, from_rpc
+from profilegrid.errors import ClientClosed, DeliveryUnknown, Overloaded, ProfilegridError, Unavailable, from_rpc, warn
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.results import Page, Part, Profile, Rejection, Report, Table
 from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
@@ -194,9 +194,12 @@ class AsyncClient:
         }  # fmt: skip
 
     async def catalog(self) -> dict[str, Any]:
-        """{"version", "source", "backfilling": {feature: percent}}."""
+        """{"version", "source", "backfilling": {feature: percent}, "complete_since": {feature: ms}}; the last names features whose past is not whole."""
         response = await self._from_gateway(catalog_pb2_grpc.CatalogServiceStub, "GetCatalog", catalog_pb2.GetCatalogRequest())
-        return {"version": response.version, "source": response.source, "backfilling": {f.name: f.percent for f in response.backfilling}}
+        return {
+            "version": response.version, "source": response.source, "backfilling": {f.name: f.percent for f in response.backfilling},
+            "complete_since": {f.name: f.complete_since_ms for f in response.complete_since},
+        }  # fmt: skip
 
     # --- writes ---------------------------------------------------------------------------------------------------------
 
@@ -474,19 +477,21 @@ class AsyncClient:
         return await self._from_gateway(segments_pb2_grpc.SegmentServiceStub, method, request)
 
     async def count(self, rule: str, *, as_of: Any = None) -> int:
-        """How many users are in the audience."""
-        return int((await self.count_detailed(rule, as_of=as_of))["count"])
+        """How many users are in the audience. Warns (AnswerWarning) where the answer is not all that it seems."""
+        found = await self.count_detailed(rule, as_of=as_of)
+        warn(found["warnings"])
+        return int(found["count"])
 
     async def count_detailed(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
-        """{"count", "elapsed_ms", "as_of"}."""
+        """{"count", "elapsed_ms", "as_of", "warnings"}."""
         response = await self._segments("Count", segments_pb2.CountRequest(rule=rule, as_of_ms=_moment(as_of)))
-        return {"count": response.count, "elapsed_ms": response.elapsed_ms, "as_of": response.as_of_ms}
+        return {"count": response.count, "elapsed_ms": response.elapsed_ms, "as_of": response.as_of_ms, "warnings": [*response.warnings]}
 
     async def list(self, rule: str, *, limit: int = 1000, page_token: str = "", as_of: Any = None) -> Page:
         """One page of user ids. Who stays a member throughout is listed exactly once over all pages."""
         request = segments_pb2.ListRequest(rule=rule, as_of_ms=_moment(as_of), page_size=limit, page_token=page_token)
         response = await self._segments("List", request)
-        return Page(list(response.user_ids), response.next_page_token, response.as_of_ms)
+        return Page(list(response.user_ids), response.next_page_token, response.as_of_ms, list(response.warnings))
 
     async def members(self, rule: str, *, as_of: Any = None, page_size: int = 10_000) -> AsyncIterator[str]:
         """Every user id of the audience, page by page."""
@@ -503,31 +508,37 @@ class AsyncClient:
         """Each user: in the audience or not."""
         names = [user_id_text(user_id) for user_id in user_ids]
         response = await self._segments("Contains", segments_pb2.ContainsRequest(rule=rule, as_of_ms=_moment(as_of), user_ids=names))
+        warn(response.warnings)
         return dict(zip(names, response.contained, strict=True))
 
     async def sample(self, rule: str, size: int, *, seed: int = 0, as_of: Any = None) -> Sequence[str]:
         """`size` users drawn evenly from the audience; the same seed over the same audience draws the same ones."""
         request = segments_pb2.SampleRequest(rule=rule, as_of_ms=_moment(as_of), size=size, seed=seed)
-        return list((await self._segments("Sample", request)).user_ids)
+        response = await self._segments("Sample", request)
+        warn(response.warnings)
+        return list(response.user_ids)
 
     async def explain(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
         """How the rule is evaluated: each clause, how many it matches, for how many it is NULL, time, hints."""
         response = await self._segments("Explain", segments_pb2.ExplainRequest(rule=rule, as_of_ms=_moment(as_of)))
         return {
             "users": response.users, "matched": response.matched, "as_of": response.as_of_ms, "elapsed_ms": response.elapsed_ms,
-            "partitions": response.partitions, "hints": [*response.hints],
+            "partitions": response.partitions, "hints": [*response.hints], "warnings": [*response.warnings],
             "clauses": [{"text": c.text, "matched": c.matched, "unknown": c.unknown} for c in response.clauses],
         }  # fmt: skip
 
     async def bitmap(self, rule: str, *, as_of: Any = None) -> bytes:
         """The audience as a portable 64-bit roaring bitmap of user handles."""
-        return bytes((await self._segments("GetBitmap", segments_pb2.GetBitmapRequest(rule=rule, as_of_ms=_moment(as_of)))).bitmap)
+        response = await self._segments("GetBitmap", segments_pb2.GetBitmapRequest(rule=rule, as_of_ms=_moment(as_of)))
+        warn(response.warnings)
+        return bytes(response.bitmap)
 
     async def export_batches(self, rule: str, *, as_of: Any = None) -> AsyncIterator[tuple[Sequence[str], int]]:
         """(user ids, size of the whole audience) in batches."""
         stub = segments_pb2_grpc.SegmentServiceStub(self._gateway)  # type: ignore[no-untyped-call]
         try:
             async for response in stub.Export(segments_pb2.ExportRequest(rule=rule, as_of_ms=_moment(as_of))):
+                warn(response.warnings)
                 packed = Strings(np.frombuffer(response.user_id_data, dtype=np.uint8), np.frombuffer(response.user_id_ends, dtype=np.uint32))
                 yield packed.to_list(), response.total
         except grpc.RpcError as error:
@@ -560,6 +571,22 @@ class AsyncClient:
         """Refused rows, newest first."""
         response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "ListDeadLetters", admin_pb2.ListDeadLettersRequest(limit=limit))
         return list(response.letters)
+
+    async def replay_dead_letters(self, reason: str = "") -> dict[str, int]:
+        """Ingest refused rows once more (of one reason, or all). Returns {"replayed", "accepted", "rejected"}."""
+        request = admin_pb2.ReplayDeadLettersRequest(reason=reason)
+        response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "ReplayDeadLetters", request, 600.0)
+        return {"replayed": response.replayed, "accepted": response.accepted, "rejected": response.rejected}
+
+    async def erasures(self) -> Sequence[dict[str, Any]]:
+        """Deletions whose bytes still lie on disk: {"user" (handle, or None), "erased", "due" (ms), "state"}."""
+        response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "ListErasures", admin_pb2.ListErasuresRequest())
+        return [{"user": e.user if e.HasField("user") else None, "erased": e.erased_ms, "due": e.due_ms, "state": e.state} for e in response.erasures]
+
+    async def finish_erasures(self) -> int:
+        """Remove all that was erased from the disks now. Returns how many deletions are finished."""
+        response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "FinishErasures", admin_pb2.FinishErasuresRequest(), 600.0)
+        return int(response.finished)
 
     async def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """Write checkpoints of all partitions now."""

@@ -13,7 +13,8 @@ ProfilegridError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -78,6 +79,16 @@ class DeliveryUnknown(ProfilegridError):
 
 class ClientClosed(ProfilegridError):
     """The client cannot be used any more."""
+
+
+class AnswerWarning(UserWarning):
+    """An answer is right but not all that it seems: WINDOW_NOT_HELD, AS_OF_EARLY."""
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Tell the caller's code what an answer warns of."""
+    for text in texts:
+        warnings.warn(text, AnswerWarning, stacklevel=3)
 
 
 _CLASSES: dict[grpc.StatusCode, type[ProfilegridError]] = {

@@ -55,6 +55,7 @@ class Page:
     user_ids: list[str]
     next: str
     as_of: int
+    warnings: list[str] = field(default_factory=list)
 
 
 class Profile(Mapping[str, Any]):

@@ -160,7 +160,7 @@ class Client:
         return self._run(self._core.count(rule, as_of=as_of))
 
     def count_detailed(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
-        """{"count", "elapsed_ms", "as_of"}."""
+        """As AsyncClient.count_detailed."""
         return self._run(self._core.count_detailed(rule, as_of=as_of))
 
     def list(self, rule: str, *, limit: int = 1000, page_token: str = "", as_of: Any = None) -> Page:
@@ -210,6 +210,18 @@ class Client:
     def dead_letters(self, limit: int = 100) -> Sequence[admin_pb2.DeadLetter]:
         """As AsyncClient.dead_letters."""
         return self._run(self._core.dead_letters(limit))
+
+    def replay_dead_letters(self, reason: str = "") -> dict[str, int]:
+        """As AsyncClient.replay_dead_letters."""
+        return self._run(self._core.replay_dead_letters(reason))
+
+    def erasures(self) -> Sequence[dict[str, Any]]:
+        """As AsyncClient.erasures."""
+        return self._run(self._core.erasures())
+
+    def finish_erasures(self) -> int:
+        """As AsyncClient.finish_erasures."""
+        return self._run(self._core.finish_erasures())
 
     def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """As AsyncClient.checkpoint."""

@@ -48,7 +48,7 @@ def compare(old: Catalog, new: Catalog) -> Change:
     for name in old.features:
         if name not in new.features:
             change.losses.append(f"feature {name}: its values of all users")
-    for key in ("grid", "timezone", "limits", "dedupe", "history_retention"):
+    for key in ("grid", "timezone", "limits", "dedupe", "history_retention", "erase_within"):
         if getattr(old, key) != getattr(new, key):
             change.changed.append(key)
     return change

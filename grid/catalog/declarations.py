@@ -124,6 +124,7 @@ class Catalog(_Declaration):
     limits: Limits = Limits()
     dedupe: Annotated[int | None, _duration_or("off")] = None
     history_retention: Duration = 30 * DAY_MS
+    erase_within: Duration = DAY_MS
     events: dict[str, dict[str, PropertyType]] = {}
     attributes: dict[str, AttributeType] = {}
     features: dict[str, Feature] = {}

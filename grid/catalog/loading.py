@@ -19,7 +19,7 @@ from grid.errors import CatalogInvalid, Problem
 
 HOPS_MAX = 366
 BYTES_MAX = 1 << 20
-_TOP_LEVEL = ("grid", "timezone", "limits", "dedupe", "history_retention", "events", "attributes", "features")
+_TOP_LEVEL = ("grid", "timezone", "limits", "dedupe", "history_retention", "erase_within", "events", "attributes", "features")
 _PARAMETERS = ("by", "top", "half_life", "alpha", "per", "window", "hop", "where", "description")
 Path = tuple[str, ...]
 
@@ -42,7 +42,7 @@ class _Loader:
         for key in document:
             if key not in _TOP_LEVEL:
                 self._fault((str(key),), f"unknown key{_near(str(key), _TOP_LEVEL)}")
-        for key in ("grid", "timezone", "limits", "dedupe", "history_retention"):
+        for key in ("grid", "timezone", "limits", "dedupe", "history_retention", "erase_within"):
             if key in document:
                 fields[key] = document[key]
         fields["events"] = self._events(document)

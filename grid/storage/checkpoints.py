@@ -8,7 +8,7 @@ names does not exist. Never `items()`: it stops silently at a corrupt block.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ FORMAT = 1
 BATCH_BYTES_MAX = 128 << 10
 # After a batch the thread sleeps this many times as long as it held the GIL: at most 5 % of the time is taken from the loop.
 PACE = 19
-_FORMAT_KEY, _SHARD_KEY = b"f", b"s"
+_FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY = b"f", b"s", b"h", b"e", b"r"
 
 
 @dataclass(slots=True)
@@ -122,6 +122,24 @@ class Checkpoints:
         self._db[_SHARD_KEY] = msgpack.packb(state)
         self._db.flush_wal(True)
 
+    def put_history(self, facts: dict[str, Any]) -> None:
+        """Keep the list of history files, durably. Raises WriteFailed."""
+        try:
+            self._db[_HISTORY_KEY] = msgpack.packb(facts)
+            self._db.flush_wal(True)
+        except Exception as error:
+            raise WriteFailed(str(self._folder), str(error)) from error
+
+    def put_erased(self, positions: bytes) -> None:
+        """Keep up to which position of each partition erasures are done, durably."""
+        self._db[_ERASED_KEY] = positions
+        self._db.flush_wal(True)
+
+    def compact(self) -> None:
+        """Rewrite every file, so that replaced and deleted pages are gone from the disk. Releases the GIL."""
+        self._db.flush()
+        self._db.compact_range(None, None)
+
     def put_words(self, key: str, first_code: int, data: bytes, ends: bytes) -> None:
         """Append words to a dictionary; durable with the next shard state."""
         for_key = b"d" + key.encode() + b"\0" + first_code.to_bytes(8, "big")
@@ -159,6 +177,15 @@ class Checkpoints:
         """What `put_shard_state` kept last; empty on a new folder."""
         raw = self._db.get(_SHARD_KEY)
         return {} if raw is None else msgpack.unpackb(raw, strict_map_key=False)
+
+    def history(self) -> dict[str, Any]:
+        """What `put_history` kept last; empty on a new folder."""
+        raw = self._db.get(_HISTORY_KEY)
+        return {} if raw is None else msgpack.unpackb(raw)
+
+    def erased(self) -> bytes:
+        """What `put_erased` kept last."""
+        return bytes(self._db.get(_ERASED_KEY) or b"")
 
     def words(self) -> Iterator[tuple[str, int, bytes, bytes]]:
         """(dictionary key, first code, data, ends) in code order within a dictionary."""
@@ -211,6 +238,45 @@ class Checkpoints:
             iterator.next()
         iterator.status()
         return found
+
+    def dead_letters_of(self, reason: str) -> list[tuple[bytes, dict[str, Any]]]:
+        """(key, letter) of every refused row of a reason (empty: all), oldest first."""
+        found = [(key, msgpack.unpackb(value)) for key, value in self._scan(b"x")]
+        return [(key, letter) for key, letter in found if not reason or letter["reason"] == reason]
+
+    def dead_letters_at(self, keys: list[bytes]) -> list[dict[str, Any]]:
+        """The letters of keys."""
+        return [msgpack.unpackb(self._db[key]) for key in keys]
+
+    def put_replay_plan(self, number: int, keys: list[bytes]) -> None:
+        """What a replay is about to do, durably."""
+        self._db[_REPLAY_KEY] = msgpack.packb({"number": number, "keys": keys})
+        self._db.flush_wal(True)
+
+    def replay_plan(self) -> dict[str, Any]:
+        """The newest plan; without keys when it is done."""
+        raw = self._db.get(_REPLAY_KEY)
+        return {} if raw is None else msgpack.unpackb(raw)
+
+    def finish_replay(self, number: int, keys: list[bytes]) -> None:
+        """The letters of a plan are acknowledged: delete them and the plan, all or nothing."""
+        batch = WriteBatch(raw_mode=True)
+        for key in keys:
+            batch.delete(key)
+        batch.put(_REPLAY_KEY, msgpack.packb({"number": number}))
+        self._db.write(batch)
+        self._db.flush_wal(True)
+
+    def forget_dead_letters(self, is_gone: Callable[[dict[str, Any]], bool]) -> int:
+        """Drop the letters of which `is_gone` is true. Returns how many."""
+        batch, count = WriteBatch(raw_mode=True), 0
+        for key, value in self._scan(b"x"):
+            if is_gone(msgpack.unpackb(value)):
+                batch.delete(key)
+                count += 1
+        if count:
+            self._db.write(batch)
+        return count
 
     def dead_letters(self, limit: int) -> list[bytes]:
         """The newest refused rows, newest first."""

@@ -8,11 +8,13 @@ record is written only after the one before it is fsynced: only the last can be 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,15 @@ class Log:
             self._failed = WriteFailed(str(self._folder), str(error))
             raise self._failed from error
 
+    def roll(self) -> None:
+        """Close the segment that is being written and begin the next, so that history and erasure reach all that was logged."""
+        if self._descriptor >= 0 and self._offset > 0:
+            try:
+                self._open_segment(self.next_sequence, 0)
+            except OSError as error:
+                self._failed = WriteFailed(str(self._folder), str(error))
+                raise self._failed from error
+
     def _path_of(self, sequence: int) -> Path:
         return self._folder / f"{sequence:016d}.log"
 
@@ -130,8 +141,13 @@ class Log:
         for number, segment in enumerate(segments):
             is_last = number + 1 == len(segments)
             if is_last or self.first_sequence(segments[number + 1]) > sequence:
-                total += self._offset if is_last and self._descriptor >= 0 else segment.stat().st_size
+                with contextlib.suppress(FileNotFoundError):  # dropped meanwhile by a thread
+                    total += self._offset if is_last and self._descriptor >= 0 else segment.stat().st_size
         return total
+
+    def closed(self) -> list[tuple[Path, int]]:
+        """(segment, its last sequence) of those that are written no more, oldest first."""
+        return [(segment, self.first_sequence(following) - 1) for segment, following in pairwise(self.segments())]
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 folder/OWNER   the lock of the process that serves it
 folder/log/    segments of groups
-folder/rocks/  checkpoints, dictionaries, catalogs, dead letters
+folder/history/  accepted past events, by partition
+folder/rocks/  checkpoints, dictionaries, catalogs, dead letters, the list of history files
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,15 @@ import numpy as np
 import xxhash
 
 from grid.catalog import Catalog, load_catalog
-from grid.engine import Engine
+from grid.engine import Engine, FeatureState
 from grid.errors import CheckpointCorrupt, LogCorrupt
+from grid.frame import ABSENT, UNSET
 from grid.group import FORMAT, Group, reserved_words, touched_positions
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
 from grid.storage.checkpoints import Checkpoints, Manifest, PartitionDump
 from grid.storage.files import own
+from grid.storage.history import History
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
 
 DEAD_LETTERS_MAX, DEAD_LETTERS_MS = 1_000_000, 7 * 86_400_000
@@ -53,8 +55,10 @@ class Store:
         self._owner = own(folder, timeout_s=owner_timeout_s)
         self.checkpoints = Checkpoints(folder / "rocks")
         self.log = Log(folder / "log", segment_bytes)
+        self.history = History(folder / "history", self.checkpoints)
         self._words_kept: dict[str, int] = {}
         self._covered: dict[int, int] = {}
+        self._complete_since: dict[str, int] = {}
 
     # --- groups ---------------------------------------------------------------------------------------------------------
 
@@ -96,7 +100,7 @@ class Store:
             "position": int(engine.positions[partition]), "sequence": self.log.next_sequence - 1, "columns": keys,
             "next_ordinal": int(engine.users.next_ordinal[partition]), "epoch": int(engine.epochs[partition]),
             "catalog_version": engine.catalog.version, "received_ms": engine.received_ms,
-            "producers": engine.producers.dump(partition),
+            "producers": engine.producers.dump(partition), "erasures": engine.erasures.dump(partition),
             "newest_ms": engine.users.page_newest_ms[engine.users.pages_of(partition)].tolist(),
         }  # fmt: skip
         return PartitionDump(partition, facts, pages, keys)
@@ -111,13 +115,12 @@ class Store:
     def _columns(self) -> list[tuple[str, Any]]:
         """(key, columns) of all that goes to disk by page. A feature whose past is missing does not: it starts anew."""
         engine = self.engine
-        features = [
-            (feature_key(state.feature.name, state.feature.identity, engine.catalog.timezone), state.columns)
-            for state in engine.features.values()
-            if state.is_whole
-        ]
+        features = [(self._key_of(state), state.columns) for state in engine.features.values() if state.is_whole]
         attributes = [(f"a:{name}:{columns.type}", columns) for name, columns in engine.attributes.items()]
         return [("ids", engine.users), *attributes, *features]
+
+    def _key_of(self, state: FeatureState) -> str:
+        return feature_key(state.feature.name, state.feature.identity, self.engine.catalog.timezone)
 
     def dump_shard(self) -> dict[str, Any]:
         """Facts of the whole shard and words not yet on disk. Call together with the dumps that rely on it."""
@@ -129,7 +132,11 @@ class Store:
                 new = dictionary.slice(first, dictionary.size)
                 words.append((key, first, new.data.tobytes(), new.ends.astype(np.uint32).tobytes()))
                 self._words_kept[key] = dictionary.size
-        state = {"received_ms": engine.received_ms, "event_ids": list(engine.event_ids.dump()), "partitions": engine.partitions}
+        since = {self._key_of(state): state.complete_since_ms for state in engine.features.values() if state.complete_since_ms}
+        state = {
+            "received_ms": engine.received_ms, "event_ids": list(engine.event_ids.dump()), "partitions": engine.partitions,
+            "complete_since": since,
+        }  # fmt: skip
         return {"words": words, "state": state}
 
     def write_shard(self, dumped: dict[str, Any]) -> None:
@@ -160,15 +167,27 @@ class Store:
         """The last record that every partition's checkpoint covers."""
         return min((self._covered.get(p, 0) for p in self.owned()), default=0)
 
-    def drop_old_segments(self, now_ms: int) -> int:
-        """Delete closed segments that checkpoints cover and that are older than the catalog's history_retention. Returns how many."""
-        if self.keep_log:
+    def unwritten_history(self) -> list[tuple[Path, int]]:
+        """(segment, its last sequence) of closed segments that are not in history yet, oldest first."""
+        return [(segment, last) for segment, last in self.log.closed() if last > self.history.through]
+
+    def write_history(self) -> int:
+        """Bring every closed segment into history, here and now: for embedding and tests. Returns how many segments."""
+        segments = self.unwritten_history()
+        for segment, last in segments:
+            drafts = list(self.history.drafts(segment, self.engine.catalogs))
+            for draft in drafts:
+                draft.ordinals = self.engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions)
+            self.history.write(drafts, last)
+        return len(segments)
+
+    def drop_old_segments(self) -> int:
+        """Delete closed segments that checkpoints and history cover. Returns how many. None while a partition is stopped: a repair needs them."""
+        if self.keep_log or self.engine.stopped:
             return 0
         dropped = 0
-        for segment, following in pairwise(self.log.segments()):  # never the last: it is being written
-            last = self.log.first_sequence(following) - 1
-            is_old = segment.stat().st_mtime * 1000 < now_ms - self.engine.catalog.history_retention
-            if last > self.covered_sequence or not is_old:
+        for segment, last in self.log.closed():
+            if last > min(self.covered_sequence, self.history.through):
                 break
             self.log.remove(segment)
             dropped += 1
@@ -189,6 +208,8 @@ class Store:
         self._load_shard()
         if catalogs:
             engine.install_catalog(engine.catalogs[max(catalogs)])
+        for state in engine.features.values():
+            state.complete_since_ms = self._complete_since.get(self._key_of(state), 0)
         manifests = self.checkpoints.load_manifests()
         for number, partition in enumerate(self.owned()):
             progress("checkpoints", number, len(self.owned()))
@@ -204,8 +225,11 @@ class Store:
 
     def _load_shard(self) -> None:
         engine, state = self.engine, self.checkpoints.shard_state()
+        if erased := self.checkpoints.erased():
+            engine.erasures.finish(np.frombuffer(erased, dtype=np.uint64))
         if not state:
             return
+        self._complete_since = state.get("complete_since", {})
         engine.received_ms = state["received_ms"]
         engine.event_ids.load(*state["event_ids"])
         for key, first, data, ends in self.checkpoints.words():
@@ -234,6 +258,7 @@ class Store:
         engine.positions[partition] = engine.reserved[partition] = facts["position"]
         engine.received_ms = max(engine.received_ms, facts["received_ms"])
         engine.producers.load(partition, facts["producers"])
+        engine.erasures.load(partition, facts.get("erasures", []))
         self._covered[partition] = int(facts["sequence"])
 
     def _replay(self, report: Recovery, progress: Progress) -> None:
@@ -282,8 +307,7 @@ class Store:
         engine = self.engine
         first_version = self._first_logged_version()
         for name, state in engine.features.items():
-            key = feature_key(name, state.feature.identity, engine.catalog.timezone)
-            since = self._introduced(name)
+            key, since = self._key_of(state), self._introduced(name)
             for partition in self.owned():
                 manifest = self.checkpoints.manifests.get(partition)
                 is_old = manifest is not None and self._is_in(manifest, key)
@@ -313,12 +337,10 @@ class Store:
 
     # --- the past -------------------------------------------------------------------------------------------------------
 
-    def past_records(self, last_sequence: int | None = None) -> Iterator[Record]:
-        """Groups that are still kept, oldest first, up to `last_sequence`: what a backfill reads. In a thread. Damaged ones are skipped."""
+    def past_records(self) -> Iterator[Record]:
+        """Groups that the log still has, oldest first. Damaged ones are skipped."""
         for segment in self.log.segments():
             for record in read_segment(segment):
-                if last_sequence is not None and record.sequence > last_sequence:
-                    return
                 if record.fault is None and record.header["kind"] == "group":
                     yield record
 
@@ -360,13 +382,25 @@ def dead_letter(received_ms: int, frame: Any, rejection: Any) -> dict[str, Any]:
     event: dict[str, Any] = {"user_id": text(frame.ids, row)}
     if frame.kind == "events":
         event |= {"name": frame.event_names[frame.events[row]], "time": int(frame.times[row])}
-    properties = {}
-    for column in frame.columns:
-        if column.presence is None or column.presence[row] == 1:
-            if column.type == "text":
-                properties[column.name] = text(column.words, int(column.values[row]))
-            elif column.type != "texts":
-                value = column.values[row].item()
-                properties[column.name] = value if math.isfinite(value) else str(value)  # JSON has no NaN
-    event["properties"] = properties
-    return {"time": received_ms, "reason": rejection.reason, "field": rejection.field, "value": rejection.value, "expected": rejection.expected, "event": event}
+        if frame.event_ids is not None and frame.event_ids.lengths[row]:
+            event["event_id"] = text(frame.event_ids, row)
+    event["properties"] = {column.name: _value(column, row, text) for column in frame.columns if column.presence is None or column.presence[row] != ABSENT}
+    return {
+        "kind": frame.kind, "time": received_ms, "reason": rejection.reason, "field": rejection.field, "value": rejection.value,
+        "expected": rejection.expected, "event": event,
+    }  # fmt: skip
+
+
+def _value(column: Any, row: int, text: Callable[[Strings, int], str]) -> Any:
+    """A row's value as JSON has it: no NaN; None is an attribute that is unset."""
+    if column.presence is not None and column.presence[row] == UNSET:
+        return None
+    if column.type == "text":
+        return text(column.words, int(column.values[row]))
+    if column.type == "texts":
+        first = int(column.list_ends[row - 1]) if row else 0
+        return [text(column.words, int(code)) for code in column.values[first : int(column.list_ends[row])]]
+    value = column.values[row].item()
+    if column.type == "bool":
+        return bool(value)
+    return value if math.isfinite(value) else str(value)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+import warnings
 
-from profilegrid.cli.output import app, fail, problem_of
+from profilegrid.cli.output import app, fail, note, problem_of
 
 
 def load_commands() -> None:
@@ -19,6 +20,7 @@ def load_commands() -> None:
 def main() -> None:
     """Run a command. Exit status: 0 done, 1 the grid refused or failed, 2 wrong usage."""
     load_commands()
+    warnings.showwarning = lambda message, *_: note(str(message))
     try:
         app()
     except KeyboardInterrupt:

@@ -10,6 +10,12 @@ import typer
 from profilegrid.cli.output import DEFAULT_TARGET, AsOf, Json, Rule, Target, app, connect, note, print_json, print_table, show_time
 
 
+def say_all(texts: list[str]) -> None:
+    """Words to people, a line each."""
+    for text in texts:
+        note(text)
+
+
 @app.command()
 def count(rule: Rule, as_of: AsOf = None, target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     """Count the users for whom a rule is true."""
@@ -19,6 +25,7 @@ def count(rule: Rule, as_of: AsOf = None, target: Target = DEFAULT_TARGET, as_js
         print_json(found)
     else:
         print(f"{found['count']:,} users  ({found['elapsed_ms']:.1f} ms, as of {show_time(found['as_of'])} UTC)")
+        say_all(found["warnings"])
 
 
 @app.command("list")
@@ -34,10 +41,11 @@ def list_(
     with connect(target) as grid:
         found = grid.list(rule, limit=limit, page_token=page, as_of=as_of)
     if as_json:
-        print_json({"user_ids": found.user_ids, "next": found.next or None})
+        print_json({"user_ids": found.user_ids, "next": found.next or None, "warnings": found.warnings})
         return
     for user_id in found.user_ids:
         print(user_id)
+    say_all(found.warnings)
     if found.next:
         note(f"more: --next {found.next}")
 
@@ -106,5 +114,4 @@ def explain(rule: Rule, as_of: AsOf = None, target: Target = DEFAULT_TARGET, as_
     rows = [[c["text"], c["matched"], f"{100 * c['matched'] / users:.1f} %", c["unknown"]] for c in found["clauses"]]
     title = f"{found['matched']:,} of {found['users']:,} users, {found['partitions']} partitions, {found['elapsed_ms']:.1f} ms"
     print_table(["clause", "matches", "of all", "NULL"], rows, title)
-    for hint in found["hints"]:
-        note(hint)
+    say_all([*found["hints"], *found["warnings"]])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, app, connect, note, print_json
+from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, app, connect, note, print_json, show_time
 
 catalog = typer.Typer(no_args_is_help=True, help="Declare events, attributes and features.")
 app.add_typer(catalog, name="catalog")
@@ -70,6 +70,8 @@ def show(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     note(f"catalog {found['version']}" if found["version"] else "no catalog has been applied")
     for name, percent in found["backfilling"].items():
         note(f"{name}: backfilling {percent} %")
+    for name, ms in found["complete_since"].items():
+        note(f"{name}: its past reaches back to events received after {show_time(ms)} UTC")
 
 
 @catalog.command()

@@ -1,4 +1,4 @@
-"""get, watch, status, deadletters, checkpoint."""
+"""get, watch, status, deadletters, erasures, checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from profilegrid.cli.output import DEFAULT_TARGET, AsOf, Json, Target, User, app, connect, note, print_json, print_table, show, show_time
+from profilegrid.cli.output import DEFAULT_TARGET, AsOf, Json, Target, User, app, connect, note, print_json, print_table, show, show_time, usage
 
 
 def profile_rows(profile: Any) -> list[list[Any]]:
@@ -70,7 +70,8 @@ def status(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     shards: list[dict[str, Any]] = [
         {"id": s.id, "state": s.state, "pid": s.pid or None, "endpoint": s.endpoint or None, "partitions": s.partitions, "users": s.users,
          "memory_bytes": s.memory_bytes, "events": s.events, "dead_letters": s.dead_letters, "turn_ms_max": s.turn_ms_max,
-         "recovered_users": s.recovered_users, "recovered_seconds": s.recovered_seconds, "problems": list(s.problems)}
+         "recovered_users": s.recovered_users, "recovered_seconds": s.recovered_seconds, "problems": list(s.problems),
+         "history": {"events": s.history_events, "bytes": s.history_bytes, "first": s.history_first_ms or None, "segments_behind": s.segments_behind}}
         for s in found.shards
     ]  # fmt: skip
     if as_json:
@@ -89,10 +90,23 @@ def status(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
 
 @app.command()
 def deadletters(
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100, target: Target = DEFAULT_TARGET, as_json: Json = False
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
+    replay: Annotated[bool, typer.Option("--replay", help="Ingest them once more, after a fix; those refused again stay.")] = False,
+    reason: Annotated[str, typer.Option("--reason", help="With --replay: only those refused for this reason.")] = "",
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
 ) -> None:
-    """List refused rows, newest first, each with its reason."""
+    """List refused rows, newest first, each with its reason; or ingest them once more."""
+    if reason and not replay:
+        usage("--reason goes with --replay")
     with connect(target) as grid:
+        if replay:
+            done = grid.replay_dead_letters(reason)
+            if as_json:
+                print_json(done)
+            else:
+                print(f"{done['replayed']:,} rows ingested once more: {done['accepted']:,} accepted, {done['rejected']:,} refused again")
+            return
         letters = grid.dead_letters(limit)
     if as_json:
         print_json(
@@ -103,6 +117,23 @@ def deadletters(
         )
         return
     print_table(["time", "reason", "field", "value", "expected"], [[show_time(x.time_ms), x.reason, x.field, x.value, x.expected] for x in letters])
+
+
+@app.command()
+def erasures(
+    now: Annotated[bool, typer.Option("--now", help="Remove their bytes from the disks now.")] = False, target: Target = DEFAULT_TARGET, as_json: Json = False
+) -> None:
+    """List deletions whose bytes still lie on disk (log, history, dead letters, old files); they go within `erase_within`."""
+    with connect(target) as grid:
+        finished = grid.finish_erasures() if now else 0
+        left = list(grid.erasures())
+    if as_json:
+        print_json({"finished": finished, "erasures": left} if now else left)
+        return
+    if now:
+        print(f"{finished:,} deletions are gone from the disks")
+    rows = [["unknown user" if e["user"] is None else f"{e['user']:#x}", show_time(e["erased"]), show_time(e["due"]), e["state"]] for e in left]
+    print_table(["user", "erased", "gone by", "state"], rows, f"{len(left):,} deletions are left")
 
 
 @app.command()

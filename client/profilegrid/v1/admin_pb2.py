@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprofilegrid/v1/admin.proto\x12\x0eprofilegrid.v1\"\x0f\n\rGetMapRequest\",\n\x0cShardAddress\x12\n\n\x02id\x18\x01 \x01(\r\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\"\xb1\x01\n\x0eGetMapResponse\x12\x13\n\x0bmap_version\x18\x01 \x01(\x04\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x17\n\x0f\x63\x61talog_version\x18\x03 \x01(\r\x12,\n\x06shards\x18\x04 \x03(\x0b\x32\x1c.profilegrid.v1.ShardAddress\x12\x0e\n\x06owners\x18\x05 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x06 \x01(\x0c\x12\x0f\n\x07grid_id\x18\x07 \x01(\t\"\x12\n\x10GetStatusRequest\"\x81\x02\n\x0bShardStatus\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\x12\n\npartitions\x18\x05 \x01(\r\x12\r\n\x05users\x18\x06 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x08 \x01(\x04\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\t \x01(\x04\x12\x13\n\x0bturn_ms_max\x18\n \x01(\x01\x12\x10\n\x08problems\x18\x0b \x03(\t\x12\x17\n\x0frecovered_users\x18\x0c \x01(\x04\x12\x19\n\x11recovered_seconds\x18\r \x01(\x01\"n\n\x11GetStatusResponse\x12\x13\n\x0bmap_version\x18\x01 \x01(\x04\x12\x17\n\x0f\x63\x61talog_version\x18\x02 \x01(\r\x12+\n\x06shards\x18\x03 \x03(\x0b\x32\x1b.profilegrid.v1.ShardStatus\"\x13\n\x11\x43heckpointRequest\"9\n\x12\x43heckpointResponse\x12\x12\n\npartitions\x18\x01 \x01(\r\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\'\n\x16ListDeadLettersRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"q\n\nDeadLetter\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\x12\x12\n\nevent_json\x18\x06 \x01(\t\"F\n\x17ListDeadLettersResponse\x12+\n\x07letters\x18\x01 \x03(\x0b\x32\x1a.profilegrid.v1.DeadLetter2\xe2\x02\n\x0c\x41\x64minService\x12G\n\x06GetMap\x12\x1d.profilegrid.v1.GetMapRequest\x1a\x1e.profilegrid.v1.GetMapResponse\x12P\n\tGetStatus\x12 .profilegrid.v1.GetStatusRequest\x1a!.profilegrid.v1.GetStatusResponse\x12S\n\nCheckpoint\x12!.profilegrid.v1.CheckpointRequest\x1a\".profilegrid.v1.CheckpointResponse\x12\x62\n\x0fListDeadLetters\x12&.profilegrid.v1.ListDeadLettersRequest\x1a\'.profilegrid.v1.ListDeadLettersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprofilegrid/v1/admin.proto\x12\x0eprofilegrid.v1\"\x0f\n\rGetMapRequest\",\n\x0cShardAddress\x12\n\n\x02id\x18\x01 \x01(\r\x12\x10\n\x08\x65ndpoint\x18\x02 \x01(\t\"\xb1\x01\n\x0eGetMapResponse\x12\x13\n\x0bmap_version\x18\x01 \x01(\x04\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x17\n\x0f\x63\x61talog_version\x18\x03 \x01(\r\x12,\n\x06shards\x18\x04 \x03(\x0b\x32\x1c.profilegrid.v1.ShardAddress\x12\x0e\n\x06owners\x18\x05 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x06 \x01(\x0c\x12\x0f\n\x07grid_id\x18\x07 \x01(\t\"\x12\n\x10GetStatusRequest\"\xe3\x02\n\x0bShardStatus\x12\n\n\x02id\x18\x01 \x01(\r\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x10\n\x08\x65ndpoint\x18\x04 \x01(\t\x12\x12\n\npartitions\x18\x05 \x01(\r\x12\r\n\x05users\x18\x06 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x08 \x01(\x04\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\t \x01(\x04\x12\x13\n\x0bturn_ms_max\x18\n \x01(\x01\x12\x10\n\x08problems\x18\x0b \x03(\t\x12\x17\n\x0frecovered_users\x18\x0c \x01(\x04\x12\x19\n\x11recovered_seconds\x18\r \x01(\x01\x12\x16\n\x0ehistory_events\x18\x0e \x01(\x04\x12\x15\n\rhistory_bytes\x18\x0f \x01(\x04\x12\x18\n\x10history_first_ms\x18\x10 \x01(\x03\x12\x17\n\x0fsegments_behind\x18\x11 \x01(\r\"n\n\x11GetStatusResponse\x12\x13\n\x0bmap_version\x18\x01 \x01(\x04\x12\x17\n\x0f\x63\x61talog_version\x18\x02 \x01(\r\x12+\n\x06shards\x18\x03 \x03(\x0b\x32\x1b.profilegrid.v1.ShardStatus\"\x13\n\x11\x43heckpointRequest\"9\n\x12\x43heckpointResponse\x12\x12\n\npartitions\x18\x01 \x01(\r\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\'\n\x16ListDeadLettersRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"q\n\nDeadLetter\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\x12\x12\n\nevent_json\x18\x06 \x01(\t\"F\n\x17ListDeadLettersResponse\x12+\n\x07letters\x18\x01 \x03(\x0b\x32\x1a.profilegrid.v1.DeadLetter\"*\n\x18ReplayDeadLettersRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\"Q\n\x19ReplayDeadLettersResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x04\x12\x10\n\x08rejected\x18\x03 \x01(\x04\"\x15\n\x13ListErasuresRequest\"W\n\x07\x45rasure\x12\x11\n\x04user\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\terased_ms\x18\x02 \x01(\x03\x12\x0e\n\x06\x64ue_ms\x18\x03 \x01(\x03\x12\r\n\x05state\x18\x04 \x01(\tB\x07\n\x05_user\"A\n\x14ListErasuresResponse\x12)\n\x08\x65rasures\x18\x01 \x03(\x0b\x32\x17.profilegrid.v1.Erasure\"\x17\n\x15\x46inishErasuresRequest\";\n\x16\x46inishErasuresResponse\x12\x10\n\x08\x66inished\x18\x01 \x01(\x04\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\x32\x88\x05\n\x0c\x41\x64minService\x12G\n\x06GetMap\x12\x1d.profilegrid.v1.GetMapRequest\x1a\x1e.profilegrid.v1.GetMapResponse\x12P\n\tGetStatus\x12 .profilegrid.v1.GetStatusRequest\x1a!.profilegrid.v1.GetStatusResponse\x12S\n\nCheckpoint\x12!.profilegrid.v1.CheckpointRequest\x1a\".profilegrid.v1.CheckpointResponse\x12\x62\n\x0fListDeadLetters\x12&.profilegrid.v1.ListDeadLettersRequest\x1a\'.profilegrid.v1.ListDeadLettersResponse\x12h\n\x11ReplayDeadLetters\x12(.profilegrid.v1.ReplayDeadLettersRequest\x1a).profilegrid.v1.ReplayDeadLettersResponse\x12Y\n\x0cListErasures\x12#.profilegrid.v1.ListErasuresRequest\x1a$.profilegrid.v1.ListErasuresResponse\x12_\n\x0e\x46inishErasures\x12%.profilegrid.v1.FinishErasuresRequest\x1a&.profilegrid.v1.FinishErasuresResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,19 +40,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=289
   _globals['_GETSTATUSREQUEST']._serialized_end=307
   _globals['_SHARDSTATUS']._serialized_start=310
-  _globals['_SHARDSTATUS']._serialized_end=567
-  _globals['_GETSTATUSRESPONSE']._serialized_start=569
-  _globals['_GETSTATUSRESPONSE']._serialized_end=679
-  _globals['_CHECKPOINTREQUEST']._serialized_start=681
-  _globals['_CHECKPOINTREQUEST']._serialized_end=700
-  _globals['_CHECKPOINTRESPONSE']._serialized_start=702
-  _globals['_CHECKPOINTRESPONSE']._serialized_end=759
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=761
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=800
-  _globals['_DEADLETTER']._serialized_start=802
-  _globals['_DEADLETTER']._serialized_end=915
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=917
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=987
-  _globals['_ADMINSERVICE']._serialized_start=990
-  _globals['_ADMINSERVICE']._serialized_end=1344
+  _globals['_SHARDSTATUS']._serialized_end=665
+  _globals['_GETSTATUSRESPONSE']._serialized_start=667
+  _globals['_GETSTATUSRESPONSE']._serialized_end=777
+  _globals['_CHECKPOINTREQUEST']._serialized_start=779
+  _globals['_CHECKPOINTREQUEST']._serialized_end=798
+  _globals['_CHECKPOINTRESPONSE']._serialized_start=800
+  _globals['_CHECKPOINTRESPONSE']._serialized_end=857
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=859
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=898
+  _globals['_DEADLETTER']._serialized_start=900
+  _globals['_DEADLETTER']._serialized_end=1013
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=1015
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=1085
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=1087
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=1129
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=1131
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=1212
+  _globals['_LISTERASURESREQUEST']._serialized_start=1214
+  _globals['_LISTERASURESREQUEST']._serialized_end=1235
+  _globals['_ERASURE']._serialized_start=1237
+  _globals['_ERASURE']._serialized_end=1324
+  _globals['_LISTERASURESRESPONSE']._serialized_start=1326
+  _globals['_LISTERASURESRESPONSE']._serialized_end=1391
+  _globals['_FINISHERASURESREQUEST']._serialized_start=1393
+  _globals['_FINISHERASURESREQUEST']._serialized_end=1416
+  _globals['_FINISHERASURESRESPONSE']._serialized_start=1418
+  _globals['_FINISHERASURESRESPONSE']._serialized_end=1477
+  _globals['_ADMINSERVICE']._serialized_start=1480
+  _globals['_ADMINSERVICE']._serialized_end=2128
 # @@protoc_insertion_point(module_scope)

@@ -41,7 +41,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ShardStatus(_message.Message):
-    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds")
+    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds", "history_events", "history_bytes", "history_first_ms", "segments_behind")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,10 @@ class ShardStatus(_message.Message):
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     RECOVERED_USERS_FIELD_NUMBER: _ClassVar[int]
     RECOVERED_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_EVENTS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIRST_MS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_BEHIND_FIELD_NUMBER: _ClassVar[int]
     id: int
     state: str
     pid: int
@@ -68,7 +72,11 @@ class ShardStatus(_message.Message):
     problems: _containers.RepeatedScalarFieldContainer[str]
     recovered_users: int
     recovered_seconds: float
-    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ...) -> None: ...
+    history_events: int
+    history_bytes: int
+    history_first_ms: int
+    segments_behind: int
+    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ..., history_events: _Optional[int] = ..., history_bytes: _Optional[int] = ..., history_first_ms: _Optional[int] = ..., segments_behind: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
     __slots__ = ("map_version", "catalog_version", "shards")
@@ -119,3 +127,53 @@ class ListDeadLettersResponse(_message.Message):
     LETTERS_FIELD_NUMBER: _ClassVar[int]
     letters: _containers.RepeatedCompositeFieldContainer[DeadLetter]
     def __init__(self, letters: _Optional[_Iterable[_Union[DeadLetter, _Mapping]]] = ...) -> None: ...
+
+class ReplayDeadLettersRequest(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class ReplayDeadLettersResponse(_message.Message):
+    __slots__ = ("replayed", "accepted", "rejected")
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    replayed: int
+    accepted: int
+    rejected: int
+    def __init__(self, replayed: _Optional[int] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ...) -> None: ...
+
+class ListErasuresRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Erasure(_message.Message):
+    __slots__ = ("user", "erased_ms", "due_ms", "state")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    ERASED_MS_FIELD_NUMBER: _ClassVar[int]
+    DUE_MS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    user: int
+    erased_ms: int
+    due_ms: int
+    state: str
+    def __init__(self, user: _Optional[int] = ..., erased_ms: _Optional[int] = ..., due_ms: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
+
+class ListErasuresResponse(_message.Message):
+    __slots__ = ("erasures",)
+    ERASURES_FIELD_NUMBER: _ClassVar[int]
+    erasures: _containers.RepeatedCompositeFieldContainer[Erasure]
+    def __init__(self, erasures: _Optional[_Iterable[_Union[Erasure, _Mapping]]] = ...) -> None: ...
+
+class FinishErasuresRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FinishErasuresResponse(_message.Message):
+    __slots__ = ("finished", "seconds")
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    finished: int
+    seconds: float
+    def __init__(self, finished: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...

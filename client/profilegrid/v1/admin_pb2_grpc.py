@@ -54,6 +54,21 @@ class AdminServiceStub:
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
                 response_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListDeadLettersResponse.FromString,
                 _registered_method=True)
+        self.ReplayDeadLetters = channel.unary_unary(
+                '/profilegrid.v1.AdminService/ReplayDeadLetters',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ListErasures = channel.unary_unary(
+                '/profilegrid.v1.AdminService/ListErasures',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.ListErasuresRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListErasuresResponse.FromString,
+                _registered_method=True)
+        self.FinishErasures = channel.unary_unary(
+                '/profilegrid.v1.AdminService/FinishErasures',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -87,6 +102,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReplayDeadLetters(self, request, context):
+        """Ingest refused rows once more, after a fix; those that are refused again stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListErasures(self, request, context):
+        """Deletions whose bytes still lie on disk.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishErasures(self, request, context):
+        """Take all deletions to the disk now instead of within erase_within.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +145,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListDeadLetters,
                     request_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListDeadLettersRequest.FromString,
                     response_serializer=profilegrid_dot_v1_dot_admin__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'ReplayDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetters,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.SerializeToString,
+            ),
+            'ListErasures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListErasures,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListErasuresRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.ListErasuresResponse.SerializeToString,
+            ),
+            'FinishErasures': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishErasures,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +270,87 @@ class AdminService:
             '/profilegrid.v1.AdminService/ListDeadLetters',
             profilegrid_dot_v1_dot_admin__pb2.ListDeadLettersRequest.SerializeToString,
             profilegrid_dot_v1_dot_admin__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/ReplayDeadLetters',
+            profilegrid_dot_v1_dot_admin__pb2.ReplayDeadLettersRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.ReplayDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListErasures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/ListErasures',
+            profilegrid_dot_v1_dot_admin__pb2.ListErasuresRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.ListErasuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishErasures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/FinishErasures',
+            profilegrid_dot_v1_dot_admin__pb2.FinishErasuresRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.FinishErasuresResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprofilegrid/v1/catalog.proto\x12\x0eprofilegrid.v1\"E\n\x13\x41pplyCatalogRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"R\n\rCatalogChange\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\x0e\n\x06losses\x18\x03 \x03(\t\x12\x11\n\tbackfills\x18\x04 \x03(\t\"V\n\x14\x41pplyCatalogResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12-\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1d.profilegrid.v1.CatalogChange\"\x13\n\x11GetCatalogRequest\".\n\rFeatureStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\"i\n\x12GetCatalogResponse\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x0b\x62\x61\x63kfilling\x18\x03 \x03(\x0b\x32\x1d.profilegrid.v1.FeatureStatus2\xc0\x01\n\x0e\x43\x61talogService\x12Y\n\x0c\x41pplyCatalog\x12#.profilegrid.v1.ApplyCatalogRequest\x1a$.profilegrid.v1.ApplyCatalogResponse\x12S\n\nGetCatalog\x12!.profilegrid.v1.GetCatalogRequest\x1a\".profilegrid.v1.GetCatalogResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprofilegrid/v1/catalog.proto\x12\x0eprofilegrid.v1\"E\n\x13\x41pplyCatalogRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"R\n\rCatalogChange\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x03(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x03(\t\x12\x0e\n\x06losses\x18\x03 \x03(\t\x12\x11\n\tbackfills\x18\x04 \x03(\t\"V\n\x14\x41pplyCatalogResponse\x12\x0f\n\x07version\x18\x01 \x01(\r\x12-\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1d.profilegrid.v1.CatalogChange\"\x13\n\x11GetCatalogRequest\".\n\rFeatureStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\"7\n\x0c\x46\x65\x61tureSince\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11\x63omplete_since_ms\x18\x02 \x01(\x03\"\x9f\x01\n\x12GetCatalogResponse\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x32\n\x0b\x62\x61\x63kfilling\x18\x03 \x03(\x0b\x32\x1d.profilegrid.v1.FeatureStatus\x12\x34\n\x0e\x63omplete_since\x18\x04 \x03(\x0b\x32\x1c.profilegrid.v1.FeatureSince2\xc0\x01\n\x0e\x43\x61talogService\x12Y\n\x0c\x41pplyCatalog\x12#.profilegrid.v1.ApplyCatalogRequest\x1a$.profilegrid.v1.ApplyCatalogResponse\x12S\n\nGetCatalog\x12!.profilegrid.v1.GetCatalogRequest\x1a\".profilegrid.v1.GetCatalogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,8 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCATALOGREQUEST']._serialized_end=310
   _globals['_FEATURESTATUS']._serialized_start=312
   _globals['_FEATURESTATUS']._serialized_end=358
-  _globals['_GETCATALOGRESPONSE']._serialized_start=360
-  _globals['_GETCATALOGRESPONSE']._serialized_end=465
-  _globals['_CATALOGSERVICE']._serialized_start=468
-  _globals['_CATALOGSERVICE']._serialized_end=660
+  _globals['_FEATURESINCE']._serialized_start=360
+  _globals['_FEATURESINCE']._serialized_end=415
+  _globals['_GETCATALOGRESPONSE']._serialized_start=418
+  _globals['_GETCATALOGRESPONSE']._serialized_end=577
+  _globals['_CATALOGSERVICE']._serialized_start=580
+  _globals['_CATALOGSERVICE']._serialized_end=772
 # @@protoc_insertion_point(module_scope)

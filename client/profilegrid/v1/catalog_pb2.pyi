@@ -48,12 +48,22 @@ class FeatureStatus(_message.Message):
     percent: int
     def __init__(self, name: _Optional[str] = ..., percent: _Optional[int] = ...) -> None: ...
 
+class FeatureSince(_message.Message):
+    __slots__ = ("name", "complete_since_ms")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    complete_since_ms: int
+    def __init__(self, name: _Optional[str] = ..., complete_since_ms: _Optional[int] = ...) -> None: ...
+
 class GetCatalogResponse(_message.Message):
-    __slots__ = ("source", "version", "backfilling")
+    __slots__ = ("source", "version", "backfilling", "complete_since")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BACKFILLING_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_SINCE_FIELD_NUMBER: _ClassVar[int]
     source: str
     version: int
     backfilling: _containers.RepeatedCompositeFieldContainer[FeatureStatus]
-    def __init__(self, source: _Optional[str] = ..., version: _Optional[int] = ..., backfilling: _Optional[_Iterable[_Union[FeatureStatus, _Mapping]]] = ...) -> None: ...
+    complete_since: _containers.RepeatedCompositeFieldContainer[FeatureSince]
+    def __init__(self, source: _Optional[str] = ..., version: _Optional[int] = ..., backfilling: _Optional[_Iterable[_Union[FeatureStatus, _Mapping]]] = ..., complete_since: _Optional[_Iterable[_Union[FeatureSince, _Mapping]]] = ...) -> None: ...

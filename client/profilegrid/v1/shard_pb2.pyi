@@ -48,14 +48,16 @@ class PartitionResult(_message.Message):
     def __init__(self, partition: _Optional[int] = ..., count: _Optional[int] = ..., bitmap: _Optional[bytes] = ..., position: _Optional[int] = ...) -> None: ...
 
 class EvaluateResponse(_message.Message):
-    __slots__ = ("partitions", "users", "clauses")
+    __slots__ = ("partitions", "users", "clauses", "warnings")
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     USERS_FIELD_NUMBER: _ClassVar[int]
     CLAUSES_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     partitions: _containers.RepeatedCompositeFieldContainer[PartitionResult]
     users: int
     clauses: _containers.RepeatedCompositeFieldContainer[_segments_pb2.ClauseReport]
-    def __init__(self, partitions: _Optional[_Iterable[_Union[PartitionResult, _Mapping]]] = ..., users: _Optional[int] = ..., clauses: _Optional[_Iterable[_Union[_segments_pb2.ClauseReport, _Mapping]]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, partitions: _Optional[_Iterable[_Union[PartitionResult, _Mapping]]] = ..., users: _Optional[int] = ..., clauses: _Optional[_Iterable[_Union[_segments_pb2.ClauseReport, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ResolveHandlesRequest(_message.Message):
     __slots__ = ("handles",)
@@ -82,7 +84,9 @@ class TestUsersRequest(_message.Message):
     def __init__(self, rule: _Optional[str] = ..., as_of_ms: _Optional[int] = ..., user_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TestUsersResponse(_message.Message):
-    __slots__ = ("contained",)
+    __slots__ = ("contained", "warnings")
     CONTAINED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     contained: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, contained: _Optional[_Iterable[bool]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, contained: _Optional[_Iterable[bool]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...

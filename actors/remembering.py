@@ -1,0 +1,179 @@
+"""What a shard does with its past, beside serving: log segments into history, merges, retention, and erasures taken to the disk.
+
+closed segment --decode (thread)--> drafts --users (loop, in turns)--> files (thread) --> segment dropped once a checkpoint covers it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from actors.committing import Committer, stop_at_once
+from grid.engine import Engine
+from grid.errors import WriteFailed
+from grid.state.erasures import Erasure
+from grid.storage.store import Store
+
+log = logging.getLogger("profilegrid")
+# Closed segments that may wait for history before ingest is slowed.
+SEGMENTS_BEHIND_MAX = 8
+UPKEEP_EVERY_S = 60.0
+
+
+class Rememberer:
+    """History and erasures of one shard. Lives in the shard's loop; the work is done in threads."""
+
+    def __init__(self, engine: Engine, store: Store, committer: Committer, checkpoint: Callable[[], Awaitable[Any]]) -> None:
+        self._engine, self._store, self._committer, self._checkpoint = engine, store, committer, checkpoint
+        self._converting = asyncio.Lock()
+        # Whoever holds it may rely on files to stay: merges, retention and erasures wait.
+        self.upkeep = asyncio.Lock()
+        self._kept_ms = 0.0
+        self.segments_behind = 0
+        self.is_erasing = False
+        self.problem = ""
+
+    # --- history ------------------------------------------------------------------------------------------------------
+
+    async def keep_forever(self) -> None:
+        """History, upkeep and erasures when they are due."""
+        while True:
+            await asyncio.sleep(1.0)
+            try:
+                await self.keep()
+                self.problem = ""
+            except WriteFailed as error:  # of RocksDB: what it holds is unknown until it is opened again
+                stop_at_once(error)
+            except Exception as error:
+                log.exception("history waits; it is tried again")
+                self.problem = f"history waits: {error}"
+
+    async def keep(self) -> None:
+        """What is due now."""
+        await self._convert()
+        if self.is_erasure_due():
+            await self.erase()
+        if time.monotonic() - self._kept_ms > UPKEEP_EVERY_S and not self.upkeep.locked():
+            self._kept_ms = time.monotonic()
+            await self._tidy_up()
+
+    async def catch_up(self, sequence: int) -> None:
+        """Return when history has every record up to `sequence`; the segment that is being written is closed for it."""
+        if sequence <= self._store.history.through:
+            return
+        async with self._committer.quiet():
+            await asyncio.to_thread(self._store.log.roll)
+        await self._convert()
+
+    async def _convert(self) -> None:
+        async with self._converting:
+            waiting = self._store.unwritten_history()
+            self.segments_behind = len(waiting)
+            for segment, last in waiting:
+                await self._convert_segment(segment, last)
+                self.segments_behind -= 1
+            if waiting:
+                await asyncio.to_thread(self._store.drop_old_segments)
+
+    async def _convert_segment(self, segment: Path, last: int) -> None:
+        history, engine = self._store.history, self._engine
+        drafts = await asyncio.to_thread(lambda: list(history.drafts(segment, engine.catalogs)))
+        for draft in drafts:
+            # All of a closed segment is applied: the next one begins with the group after it.
+            draft.ordinals = engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions)
+            await asyncio.sleep(0)
+        await asyncio.to_thread(history.write, drafts, last)
+
+    async def _tidy_up(self) -> None:
+        """Merge small files; drop what is older than the catalog keeps, or more than half the disk."""
+        history = self._store.history
+        async with self.upkeep:
+            while await asyncio.to_thread(history.merge):
+                pass
+            before_ms = self._engine.received_ms - self._engine.catalog.history_retention
+            half = shutil.disk_usage(self._store.folder).total // 2
+            dropped = await asyncio.to_thread(history.drop_old, before_ms, half)
+            if dropped:
+                log.info("history: dropped %d files", dropped)
+
+    # --- erasure ------------------------------------------------------------------------------------------------------
+
+    def is_erasure_due(self) -> bool:
+        """Half of `erase_within` has passed for the oldest deletion; the other half is for the work."""
+        pending = self._engine.erasures.pending
+        due_ms = self._engine.catalog.erase_within // 2
+        return bool(pending) and time.time_ns() // 1_000_000 - min(e.received_ms for e in pending) > due_ms
+
+    async def erase(self) -> int:
+        """Remove everything that was erased so far from log, history, dead letters and checkpoints. Returns how many deletions."""
+        if self._store.keep_log or self.is_erasing:
+            return 0
+        self.is_erasing = True
+        try:
+            return await self._erase()
+        finally:
+            self.is_erasing = False
+
+    async def _erase(self) -> int:
+        engine, store = self._engine, self._store
+        async with self._committer.quiet():
+            pending = list(engine.erasures.pending)
+            positions = engine.positions.copy()
+            sequence = store.log.next_sequence - 1
+        if not pending:
+            return 0
+        await self.catch_up(sequence)  # history is made without them
+        async with self.upkeep:
+            await asyncio.to_thread(store.history.forget, erased_ordinals(pending))
+        await asyncio.to_thread(store.checkpoints.forget_dead_letters, erased_letters(pending))
+        await self._checkpoint()  # their pages are written anew, and the log that had them is dropped
+        await asyncio.to_thread(store.drop_old_segments)
+        await asyncio.to_thread(store.checkpoints.compact)
+        if any(store.log.first_sequence(segment) <= sequence for segment, _ in store.log.closed()):
+            return 0  # a stopped partition holds segments back: they stay on the list
+        await asyncio.to_thread(store.checkpoints.put_erased, positions.tobytes())
+        engine.erasures.finish(positions)
+        log.info("erased %d users from the disk", len(pending))
+        return len(pending)
+
+    def erasures(self) -> list[dict[str, Any]]:
+        """Deletions that are not yet taken to the disk, for people; `user` is the stable handle, as the id is gone."""
+        within = self._engine.catalog.erase_within
+        return [
+            {
+                "user": (e.partition << 32 | e.ordinal) if e.ordinal >= 0 else -1, "erased": e.received_ms, "due": e.received_ms + within,
+                "state": "removing" if self.is_erasing else "waiting",
+            }
+            for e in self._engine.erasures.pending
+        ]  # fmt: skip
+
+
+def erased_ordinals(pending: list[Erasure]) -> dict[int, NDArray[np.uint32]]:
+    """Ordinals by partition."""
+    by_partition: dict[int, list[int]] = {}
+    for erasure in pending:
+        if erasure.ordinal >= 0:
+            by_partition.setdefault(erasure.partition, []).append(erasure.ordinal)
+    return {partition: np.array(ordinals, dtype=np.uint32) for partition, ordinals in by_partition.items()}
+
+
+def erased_letters(pending: list[Erasure]) -> Callable[[dict[str, Any]], bool]:
+    """Whether a dead letter is of a user who was erased after it came."""
+    latest: dict[int, int] = {}
+    for erasure in pending:
+        latest[erasure.id_hash] = max(latest.get(erasure.id_hash, 0), erasure.received_ms)
+
+    def is_gone(letter: dict[str, Any]) -> bool:
+        erased_ms = latest.get(xxhash.xxh3_64_intdigest(letter["event"]["user_id"].encode()))
+        return erased_ms is not None and int(letter["time"]) <= erased_ms
+
+    return is_gone

@@ -1,0 +1,235 @@
+"""A shard's accepted past events: immutable Arrow IPC files, one per partition and range of log positions.
+
+    closed log segment --drafts--> frames decoded --users resolved (where the engine runs)--> write --> files, then one durable list
+
+A file that the list does not name does not exist. Owns the files and the list (kept in the checkpoints' RocksDB); knows nothing of
+columns. Everything here but the list itself runs in threads.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from grid.catalog import Catalog
+from grid.errors import HistoryCorrupt
+from grid.group import Group, Judged
+from grid.kernels.ids import gather_strings
+from grid.state.dictionary import Strings
+from grid.state.rows import Rows
+from grid.storage.checkpoints import Checkpoints
+from grid.storage.files import sync_folder
+from grid.storage.log import read_segment
+from grid.storage.past import joined_tables, named_by_type, sorted_by_user, split, table_of, tidy
+from grid.verdict import Judge, judge_past
+
+DAY_MS = 86_400_000
+# Files of one partition and day are merged once there are so many, up to that size.
+MERGE_FILES, MERGED_BYTES_MAX = 8, 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PastFile:
+    """One file: rows of positions first..last, events from first_ms to last_ms, received up to received_ms."""
+
+    partition: int
+    name: str
+    first_position: int
+    last_position: int
+    rows: int
+    first_ms: int
+    last_ms: int
+    received_ms: int
+    nbytes: int
+    checksum: int
+
+
+@dataclass(slots=True)
+class Draft:
+    """Accepted rows of one logged frame. `ordinals` int64[rows] is filled in where the engine runs; -1 leaves a row out."""
+
+    judged: Judged
+    rows: Rows
+    pick: NDArray[np.int64]
+    received_ms: int
+    ids: Strings = field(init=False)
+    partitions: NDArray[np.uint16] = field(init=False)
+    positions: NDArray[np.uint64] = field(init=False)
+    ordinals: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        frame = self.judged.frame
+        self.ids = Strings(*gather_strings(frame.ids.data, np.ascontiguousarray(frame.ids.ends, dtype=np.uint32), self.pick))
+        self.partitions = frame.row_partitions[self.pick]
+        self.positions = np.repeat(self.judged.positions, frame.block_rows)[self.pick]
+
+
+class History:
+    """The history files of one shard."""
+
+    def __init__(self, folder: Path, checkpoints: Checkpoints) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._checkpoints = folder, checkpoints
+        self._committing = threading.Lock()
+        kept = checkpoints.history()
+        # Invariant: every event of a log record up to `through` that is kept at all is in a file.
+        self.through: int = kept.get("through", 0)
+        # Events received up to then were dropped by retention.
+        self.dropped_ms: int = kept.get("dropped_ms", 0)
+        self.files: list[PastFile] = [PastFile(*facts) for facts in kept.get("files", [])]
+        self.damaged: list[str] = list(kept.get("damaged", []))
+        named = {file.name for file in self.files}
+        for path in folder.iterdir():
+            if path.name not in named:
+                path.unlink()  # a conversion, merge or drop that did not end
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.nbytes for file in self.files)
+
+    @property
+    def rows(self) -> int:
+        """Events of all files."""
+        return sum(file.rows for file in self.files)
+
+    # --- making -------------------------------------------------------------------------------------------------------
+
+    def drafts(self, segment: Path, catalogs: Mapping[int, Catalog]) -> Iterator[Draft]:
+        """Accepted events of a closed segment, frame by frame, decoded under the catalog that judged them."""
+        for record in read_segment(segment):
+            if record.fault is not None:
+                self.damaged.append(str(record.fault))
+            elif record.header["kind"] == "group" and record.body is not None:
+                group = Group.decode(record.header, record.body, record.sequence)
+                for judged in group.judged:
+                    if judged.frame.kind == "events" and judged.accepted.any():
+                        rows = judge_past(Judge(judged.frame, keeps_reasons=False), catalogs[group.catalog_version])
+                        yield Draft(judged, rows, np.flatnonzero(judged.accepted), group.received_ms)
+
+    def write(self, drafts: list[Draft], through: int) -> None:
+        """Make files of a segment's drafts; all records up to `through` are then in history. Raises OSError: nothing is changed then."""
+        tables = [self._table(draft) for draft in drafts]
+        tables = [table for table in tables if table.num_rows]
+        received_ms = max((draft.received_ms for draft in drafts), default=0)
+        made = []
+        if tables:
+            made = [self._write_file(partition, part, received_ms) for partition, part in split(sorted_by_user(joined_tables(tables)))]
+        self._commit(made, [], through=through)
+
+    @staticmethod
+    def _table(draft: Draft) -> pa.Table:
+        kept = np.flatnonzero(draft.ordinals >= 0)
+        users: dict[str, NDArray[Any]] = {"partition": draft.partitions[kept], "ordinal": draft.ordinals[kept].astype(np.uint32), "position": draft.positions[kept]}
+        return table_of(draft.judged.frame, draft.rows, draft.pick[kept], users)
+
+    def _write_file(self, partition: int, table: pa.Table, received_ms: int) -> PastFile:
+        """One durable file; the list does not have it yet."""
+        table = tidy(table)
+        positions, times = table["@position"].to_numpy(), table["@time"].cast(pa.int64()).to_numpy()
+        first, last = int(positions.min()), int(positions.max())
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        raw = sink.getvalue()
+        checksum = xxhash.xxh3_64_intdigest(raw)
+        name = f"p{partition:05d}-{first:012d}-{last:012d}-{checksum & 0xFFFFFFFF:08x}.arrow"
+        path = self._folder / name
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            out.write(raw)
+            out.flush()
+            os.fsync(out.fileno())
+        return PastFile(partition, name, first, last, table.num_rows, int(times.min()), int(times.max()), received_ms, raw.size, checksum)
+
+    def _commit(self, made: list[PastFile], gone: list[PastFile], *, through: int = 0, dropped_ms: int = 0) -> None:
+        """Put files on the list and take others off, durably; then delete those. Threads may come together here."""
+        sync_folder(self._folder)
+        with self._committing:
+            files = [file for file in self.files if file not in gone] + made
+            through, dropped_ms = max(through, self.through), max(dropped_ms, self.dropped_ms)
+            self._checkpoints.put_history(
+                {"through": through, "dropped_ms": dropped_ms, "damaged": self.damaged[-16:], "files": [list(astuple(file)) for file in files]}
+            )
+            self.files, self.through, self.dropped_ms = files, through, dropped_ms
+        for file in gone:
+            (self._folder / file.name).unlink(missing_ok=True)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, file: PastFile) -> pa.Table:
+        """A file's rows, mapped into memory, verified. Raises HistoryCorrupt."""
+        path = self._folder / file.name
+        try:
+            source = pa.memory_map(str(path))
+            if xxhash.xxh3_64_intdigest(source.read_buffer()) != file.checksum:
+                raise HistoryCorrupt(str(path), "the file does not match its checksum")
+            source.seek(0)
+            return pa.ipc.open_file(source).read_all()
+        except (OSError, pa.ArrowInvalid) as error:
+            raise HistoryCorrupt(str(path), str(error)) from error
+
+    def of_partition(self, partition: int) -> list[PastFile]:
+        """A partition's files, oldest positions first."""
+        return sorted((file for file in self.files if file.partition == partition), key=lambda file: file.first_position)
+
+    # --- upkeep -------------------------------------------------------------------------------------------------------
+
+    def merge(self) -> int:
+        """Join small files of one partition and day, one partition a call. Returns how many files went into one; 0: nothing to do."""
+        groups: dict[tuple[int, int], list[PastFile]] = {}
+        for file in self.files:
+            if file.nbytes * 2 <= MERGED_BYTES_MAX:
+                groups.setdefault((file.partition, file.received_ms // DAY_MS), []).append(file)
+        for (partition, _), files in groups.items():
+            files.sort(key=lambda file: file.first_position)
+            while sum(file.nbytes for file in files) > MERGED_BYTES_MAX:
+                files.pop()
+            if len(files) >= MERGE_FILES:
+                joined = sorted_by_user(joined_tables([named_by_type(self.read(file)) for file in files]))
+                merged = self._write_file(partition, joined, max(file.received_ms for file in files))
+                self._commit([merged], files)
+                return len(files)
+        return 0
+
+    def drop_old(self, before_ms: int, nbytes_max: int) -> int:
+        """Drop files that were received before a time, and the oldest beyond a size. Returns how many."""
+        excess = self.nbytes - nbytes_max
+        dropped = []
+        for file in sorted(self.files, key=lambda file: file.received_ms):
+            if file.received_ms < before_ms or excess > 0:
+                dropped.append(file)
+                excess -= file.nbytes
+        if dropped:
+            self._commit([], dropped, dropped_ms=max(file.received_ms for file in dropped))
+        return len(dropped)
+
+    def forget(self, erased: Mapping[int, NDArray[np.uint32]]) -> int:
+        """Rewrite the files that have rows of erased users (partition to ordinals) without them. Returns the rows removed."""
+        made, gone, removed = [], [], 0
+        for file in self.files:
+            ordinals = erased.get(file.partition)
+            if ordinals is None or not ordinals.size:
+                continue
+            table = self.read(file)
+            is_erased = np.isin(table["@ordinal"].to_numpy(), ordinals)
+            if is_erased.any():
+                removed += int(is_erased.sum())
+                gone.append(file)
+                if not is_erased.all():
+                    made.append(self._write_file(file.partition, named_by_type(table).filter(pa.array(~is_erased)), file.received_ms))
+        if gone:
+            self._commit(made, gone)
+        return removed
+
+    def status(self) -> dict[str, Any]:
+        """Plain facts for people."""
+        return {"files": len(self.files), "rows": self.rows, "bytes": self.nbytes, "first_ms": min((file.first_ms for file in self.files), default=0)}
