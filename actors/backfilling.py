@@ -87,19 +87,22 @@ class Backfill:
                 self._engine.features[name].percent = int(percent)
 
     def _past_rows(self, files: list[PastFile], catalog: Catalog) -> Iterator[PastRows]:
-        """The rows of files, some thousands at a time. Pulled in a thread."""
+        """The rows of files, some thousands at a time, newest first. Pulled in a thread.
+
+        Newest first, because folding the past lets the present win ties of `last` and lose those of `first`.
+        """
         done = 0
-        for file in files:
+        for file in reversed(files):
             table = self._store.history.read(file)
             positions = table["@position"].to_numpy()
             ordinals = table["@ordinal"].to_numpy().astype(np.int64)
-            for first in range(0, table.num_rows, FOLD_ROWS):
+            for first in reversed(range(0, table.num_rows, FOLD_ROWS)):
                 judge = Judge(frame_of_past(table.slice(first, FOLD_ROWS)), keeps_reasons=False)
                 rows = judge_past(judge, catalog)
                 here = slice(first, first + FOLD_ROWS)
                 done += rows.size
                 is_past = positions[here] <= self._positions[file.partition]
-                yield PastRows(judge, rows, file.partition, ordinals[here], np.flatnonzero(is_past & judge.good), done)
+                yield PastRows(judge, rows, file.partition, ordinals[here], np.flatnonzero(is_past & judge.good)[::-1], done)
 
     async def _fold(self, past: PastRows) -> None:
         """Some rows. Words that no feature needed before get their codes through the log, as live ones do."""

@@ -35,6 +35,16 @@ def pages_of(engine: Engine, store: Store) -> dict[tuple[str, int, int], bytes]:
     return found
 
 
+def past_rows(shard: Shard) -> list[dict[str, Any]]:
+    """Every row of history, with the user's id."""
+    found = []
+    for file in shard.store.history.files:
+        for row in shard.store.history.read(file).to_pylist():
+            slot = shard.engine.users.slots_of_ordinals(file.partition, np.array([row["@ordinal"]]))
+            found.append({"user": shard.engine.users.ids(slot)[1].tobytes().decode(), **row})
+    return found
+
+
 class Shard:
     """One shard that owns all partitions of a small grid."""
 

@@ -129,7 +129,11 @@ class History:
     @staticmethod
     def _table(draft: Draft) -> pa.Table:
         kept = np.flatnonzero(draft.ordinals >= 0)
-        users: dict[str, NDArray[Any]] = {"partition": draft.partitions[kept], "ordinal": draft.ordinals[kept].astype(np.uint32), "position": draft.positions[kept]}
+        users: dict[str, NDArray[Any]] = {
+            "partition": draft.partitions[kept],
+            "ordinal": draft.ordinals[kept].astype(np.uint32),
+            "position": draft.positions[kept],
+        }
         return table_of(draft.judged.frame, draft.rows, draft.pick[kept], users)
 
     def _write_file(self, partition: int, table: pa.Table, received_ms: int) -> PastFile:
@@ -184,21 +188,27 @@ class History:
     # --- upkeep -------------------------------------------------------------------------------------------------------
 
     def merge(self) -> int:
-        """Join small files of one partition and day, one partition a call. Returns how many files went into one; 0: nothing to do."""
-        groups: dict[tuple[int, int], list[PastFile]] = {}
-        for file in self.files:
-            if file.nbytes * 2 <= MERGED_BYTES_MAX:
-                groups.setdefault((file.partition, file.received_ms // DAY_MS), []).append(file)
-        for (partition, _), files in groups.items():
-            files.sort(key=lambda file: file.first_position)
-            while sum(file.nbytes for file in files) > MERGED_BYTES_MAX:
-                files.pop()
-            if len(files) >= MERGE_FILES:
-                joined = sorted_by_user(joined_tables([named_by_type(self.read(file)) for file in files]))
-                merged = self._write_file(partition, joined, max(file.received_ms for file in files))
-                self._commit([merged], files)
-                return len(files)
+        """Join small neighbours of one partition and day, one run a call. Returns how many files went into one; 0: nothing to do."""
+        for run in self._runs():
+            if len(run) >= MERGE_FILES:
+                joined = sorted_by_user(joined_tables([named_by_type(self.read(file)) for file in run]))
+                merged = self._write_file(run[0].partition, joined, max(file.received_ms for file in run))
+                self._commit([merged], run)
+                return len(run)
         return 0
+
+    def _runs(self) -> Iterator[list[PastFile]]:
+        """Neighbouring files whose positions follow each other, of one partition and day, together not too large."""
+        run: list[PastFile] = []
+        nbytes = 0
+        for file in sorted(self.files, key=lambda file: (file.partition, file.first_position)):
+            is_next = run and (run[0].partition, run[0].received_ms // DAY_MS) == (file.partition, file.received_ms // DAY_MS)
+            if not is_next or nbytes + file.nbytes > MERGED_BYTES_MAX:
+                yield run
+                run, nbytes = [], 0
+            run.append(file)
+            nbytes += file.nbytes
+        yield run
 
     def drop_old(self, before_ms: int, nbytes_max: int) -> int:
         """Drop files that were received before a time, and the oldest beyond a size. Returns how many."""

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from profilegrid.columns import events_batch
 
+from actors.remembering import erased_ordinals
 from grid.catalog import load_catalog
 from grid.storage.checkpoints import Checkpoints
 from tests.catalogs import EVERY_KIND
-from tests.harness import NOW_MS, Shard, pages_of
+from tests.harness import NOW_MS, Shard, pages_of, past_rows
 from tests.model import Model
 
 # Shrinking a failing run takes minutes: set PHASES to list(Phase) by hand when one fails.
@@ -37,6 +38,7 @@ PROPERTIES = st.fixed_dictionaries(
         "b": st.booleans(),
     },
 )
+PROPERTY_NAMES = ("n", "i", "c", "k", "b")
 EVENTS = st.tuples(st.sampled_from(USERS), st.sampled_from(["e", "f"]), TIMES, PROPERTIES)
 BATCHES = st.lists(EVENTS, min_size=1, max_size=12)
 
@@ -71,6 +73,19 @@ def assert_same(shard: Shard, model: Model, as_of: int) -> None:
             assert value == expected, f"{profile.user_id}.{name}: engine {value!r}, model {expected!r}"
 
 
+def past_of(shard: Shard) -> list[Any]:
+    """(user, event, time, properties given) of every row of history, sorted."""
+    return sorted(
+        (
+            row["user"],
+            row["@event"],
+            round(row["@time"].timestamp() * 1000),
+            sorted(name for name, value in row.items() if name in PROPERTY_NAMES and value is not None),
+        )
+        for row in past_rows(shard)
+    )
+
+
 class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
     """Through crashes, retries and checkpoints the engine answers as plain lists that none of it happened to."""
 
@@ -85,6 +100,8 @@ class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "shard"):
             self.shard.engine.check()
+            self.history_is_made()
+            assert past_of(self.shard) == sorted(self._expected_past())
             self.shard.close()
             shutil.rmtree(self.folder)
 
@@ -150,6 +167,16 @@ class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
         self.shard.delete([user], self.number)
         self.model.forget(user)
         self.sent.clear()  # a retry of what was sent before would be answered, not applied; nothing to compare
+
+    def _expected_past(self) -> list[Any]:
+        return [(user, event.name, event.time, sorted(event.properties)) for user, events in self.model.users.items() for event in events]
+
+    @rule()
+    def history_is_made(self) -> None:
+        self.shard.store.log.roll()
+        self.shard.store.write_history()
+        # What was erased after its file was made is taken out as the shard does it.
+        self.shard.store.history.forget(erased_ordinals(self.shard.engine.erasures.pending))
 
     @rule()
     def a_checkpoint_is_written(self) -> None:

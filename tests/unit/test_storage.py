@@ -72,18 +72,21 @@ def test_a_page_that_does_not_match_its_checksum_stops_its_partition(tmp_path: P
     shard.close()
 
 
-def test_segments_that_checkpoints_cover_are_dropped_after_their_retention_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_segments_are_dropped_once_checkpoints_and_history_cover_them_and_nothing_is_lost(tmp_path: Path) -> None:
     shard = Shard(tmp_path, EVERY_KIND, keep_log=False)
-    assert shard.store.drop_old_segments(NOW_MS) == 0
+    assert shard.store.drop_old_segments() == 0
     for number in range(1, 200):
         tracked(shard, number)
     segments = len(shard.store.log.segments())
     assert segments > 1
-    much_later = 10**14
-    assert shard.store.drop_old_segments(much_later) == 0, "nothing covers them yet"
+    assert shard.store.drop_old_segments() == 0, "nothing covers them yet"
     shard.store.checkpoint_all()
-    assert shard.store.drop_old_segments(0) == 0, "they are young"
-    assert shard.store.drop_old_segments(much_later) == segments - 1
+    assert shard.store.drop_old_segments() == 0, "their events are not in history"
+    assert shard.store.write_history() == segments - 1
+    shard.engine.stopped[1] = "damaged"
+    assert shard.store.drop_old_segments() == 0, "a repair may need them"
+    del shard.engine.stopped[1]
+    assert shard.store.drop_old_segments() == segments - 1
     shard.crash()
     assert not shard.recovery.stopped
     assert {profile["count"] for profile in shard.get(USERS)} == {199}

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from profilegrid.cli.output import DEFAULT_TARGET, AsOf, Json, Rule, Target, app, connect, note, print_json, print_table, show_time
+
+
+def with_warnings(document: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """A document of the contract; it has "warnings" only where there are any."""
+    return {**document, "warnings": warnings} if warnings else document
 
 
 def say_all(texts: list[str]) -> None:
@@ -22,7 +27,7 @@ def count(rule: Rule, as_of: AsOf = None, target: Target = DEFAULT_TARGET, as_js
     with connect(target) as grid:
         found = grid.count_detailed(rule, as_of=as_of)
     if as_json:
-        print_json(found)
+        print_json(with_warnings(found, found.pop("warnings")))
     else:
         print(f"{found['count']:,} users  ({found['elapsed_ms']:.1f} ms, as of {show_time(found['as_of'])} UTC)")
         say_all(found["warnings"])
@@ -41,7 +46,7 @@ def list_(
     with connect(target) as grid:
         found = grid.list(rule, limit=limit, page_token=page, as_of=as_of)
     if as_json:
-        print_json({"user_ids": found.user_ids, "next": found.next or None, "warnings": found.warnings})
+        print_json(with_warnings({"user_ids": found.user_ids, "next": found.next or None}, found.warnings))
         return
     for user_id in found.user_ids:
         print(user_id)
