@@ -150,6 +150,7 @@ class Committer:
                     stop_at_once(error)
             started = time.perf_counter()
             touched = self._engine.apply(group)
+            self._store.applied.keep(group)
             for judged, work in zip(group.judged, works, strict=True):
                 reply = self._engine.reply(judged)
                 self.events += reply.accepted if judged.frame.kind == "events" else 0

@@ -85,13 +85,11 @@ class Rememberer:
                 await asyncio.to_thread(self._store.drop_old_segments)
 
     async def _convert_segment(self, segment: Path, last: int) -> None:
-        history, engine = self._store.history, self._engine
-        drafts = await asyncio.to_thread(lambda: list(history.drafts(segment, engine.catalogs)))
+        drafts = await asyncio.to_thread(self._store.drafts, segment)
         for draft in drafts:
-            # All of a closed segment is applied: the next one begins with the group after it.
-            draft.ordinals = engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions)
+            self._store.find_users(draft)
             await asyncio.sleep(0)
-        await asyncio.to_thread(history.write, drafts, last)
+        await asyncio.to_thread(self._store.history.write, drafts, last)
 
     async def _tidy_up(self) -> None:
         """Merge small files; drop what is older than the catalog keeps, or more than half the disk."""

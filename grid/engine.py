@@ -309,16 +309,21 @@ class Engine:
         return np.concatenate(touched) if touched else np.empty(0, dtype=np.int64)
 
     def _apply_events(self, run: list[Judged], version: int) -> Slots:
-        parts, picks = [], []
+        parts, picks, taken = [], [], []
         for judged in run:
             pick = np.flatnonzero(judged.accepted)
             if pick.size and judged.rows is not None:
                 parts.append(judged.rows if pick.size == judged.frame.rows else selected(judged.rows, pick))
                 picks.append((judged.frame, pick))
+                taken.append(judged)
         if not parts:
             return np.empty(0, dtype=np.int64)
         rows = joined(parts)
         rows.slots = self._resolve(picks)
+        at = 0
+        for judged, (_, pick) in zip(taken, picks, strict=True):
+            judged.slots = rows.slots[at : at + pick.size].astype(np.uint32)
+            at += pick.size
         self.users.touch(rows.slots, rows.times)
         self.fold(rows, version, self.features.values())
         return rows.slots
@@ -421,6 +426,12 @@ class Engine:
         slots = self.users.find(ids.data, ids.ends, hashes, partitions)
         ordinals = (self.users.handles_of(np.maximum(slots, 0)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
         return np.where((slots >= 0) & ~self.erasures.hides(hashes, positions), ordinals, -1)
+
+    def ordinals_at(self, slots: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """int64[n]: ordinals of the users at slots, -1 for users that were erased."""
+        where = slots.astype(np.int64)
+        ordinals = (self.users.handles_of(where) & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        return np.where(self.users.exists(where), ordinals, -1)
 
     # --- replay -------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ class Judged:
     fresh      bool[blocks]: applied by this group; the others were applied before
     positions  uint64[blocks]: log position of each fresh block
     rows       decoded columns of all rows (events), or `updates` (attributes); None until decoded
+    slots      uint32[accepted rows]: where they went when the events were applied
     """
 
     frame: Frame
@@ -34,7 +35,7 @@ class Judged:
     positions: NDArray[np.uint64]
     rows: Rows | None = None
     updates: list[AttributeUpdate] = field(default_factory=list)
-    ticket: Any = None
+    slots: NDArray[np.uint32] | None = None
 
 
 @dataclass(slots=True)

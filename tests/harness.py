@@ -98,6 +98,7 @@ class Shard:
             self.crash()
             return []
         self.engine.apply(group)
+        self.store.applied.keep(group)
         return [self.engine.reply(item) for item in judged]
 
     def track(self, rows: list[tuple[str, str, int, dict[str, Any] | None, str | None]], number: int, producer: bytes = b"p" * 16, **options: Any) -> Reply:

@@ -29,12 +29,13 @@ from grid.state.rows import Rows
 from grid.storage.checkpoints import Checkpoints
 from grid.storage.files import sync_folder
 from grid.storage.log import read_segment
-from grid.storage.past import joined_tables, named_by_type, sorted_by_user, split, table_of, tidy
+from grid.storage.past import PastEvents, joined_tables, named_by_type, sorted_by_user, tidy
 from grid.verdict import Judge, judge_past
 
 DAY_MS = 86_400_000
-# Files of one partition and day are merged once there are so many, up to that size.
-MERGE_FILES, MERGED_BYTES_MAX = 8, 256 << 20
+# Neighbouring files of one partition and day are merged once there are so many, up to that size: each event is written about twice.
+MERGE_FILES, MERGED_BYTES_MAX = 32, 256 << 20
+APPLIED_ROWS_MAX = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +56,60 @@ class PastFile:
 
 @dataclass(slots=True)
 class Draft:
-    """Accepted rows of one logged frame. `ordinals` int64[rows] is filled in where the engine runs; -1 leaves a row out."""
+    """Accepted rows of one logged frame. `ordinals` int64[rows] is filled in where the engine runs; -1 leaves a row out.
+
+    slots  uint32[rows]: where the rows went when they were applied; None when that was in another life
+    """
 
     judged: Judged
     rows: Rows
     pick: NDArray[np.int64]
     received_ms: int
-    ids: Strings = field(init=False)
-    partitions: NDArray[np.uint16] = field(init=False)
-    positions: NDArray[np.uint64] = field(init=False)
+    slots: NDArray[np.uint32] | None
     ordinals: NDArray[np.int64] = field(init=False)
 
-    def __post_init__(self) -> None:
-        frame = self.judged.frame
-        self.ids = Strings(*gather_strings(frame.ids.data, np.ascontiguousarray(frame.ids.ends, dtype=np.uint32), self.pick))
-        self.partitions = frame.row_partitions[self.pick]
-        self.positions = np.repeat(self.judged.positions, frame.block_rows)[self.pick]
+    @property
+    def partitions(self) -> NDArray[np.uint16]:
+        """uint16[rows]."""
+        return self.judged.frame.row_partitions[self.pick]
+
+    @property
+    def positions(self) -> NDArray[np.uint64]:
+        """uint64[rows]: log positions."""
+        return np.repeat(self.judged.positions, self.judged.frame.block_rows)[self.pick]
+
+    @property
+    def ids(self) -> Strings:
+        """The users' ids."""
+        ids = self.judged.frame.ids
+        return Strings(*gather_strings(ids.data, np.ascontiguousarray(ids.ends, dtype=np.uint32), self.pick))
+
+
+class AppliedSlots:
+    """Where the rows of applied groups went, until their segment is history: looking every id up again would cost 100 ns an event.
+
+    At most 16M rows are kept (64 MB); what is not here is looked up.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[int, list[NDArray[np.uint32] | None]] = {}
+        self._rows = 0
+
+    def keep(self, group: Group) -> None:
+        """Call when a group of this life is applied."""
+        slots = [judged.slots for judged in group.judged if judged.fresh.any()]
+        rows = sum(part.size for part in slots if part is not None)
+        if rows and self._rows + rows <= APPLIED_ROWS_MAX:
+            self._groups[group.sequence] = slots
+            self._rows += rows
+
+    def pop(self, sequence: int, frames: int) -> list[NDArray[np.uint32] | None]:
+        """What is known of a logged group's frames, once."""
+        slots = self._groups.pop(sequence, None)
+        if slots is None:
+            return [None] * frames
+        self._rows -= sum(part.size for part in slots if part is not None)
+        return slots
 
 
 class History:
@@ -104,41 +143,34 @@ class History:
 
     # --- making -------------------------------------------------------------------------------------------------------
 
-    def drafts(self, segment: Path, catalogs: Mapping[int, Catalog]) -> Iterator[Draft]:
+    def drafts(self, segment: Path, catalogs: Mapping[int, Catalog], slots: AppliedSlots) -> Iterator[Draft]:
         """Accepted events of a closed segment, frame by frame, decoded under the catalog that judged them."""
         for record in read_segment(segment):
             if record.fault is not None:
                 self.damaged.append(str(record.fault))
             elif record.header["kind"] == "group" and record.body is not None:
                 group = Group.decode(record.header, record.body, record.sequence)
-                for judged in group.judged:
+                applied = slots.pop(record.sequence, len(group.judged))
+                for judged, at in zip(group.judged, applied, strict=True):
                     if judged.frame.kind == "events" and judged.accepted.any():
                         rows = judge_past(Judge(judged.frame, keeps_reasons=False), catalogs[group.catalog_version])
-                        yield Draft(judged, rows, np.flatnonzero(judged.accepted), group.received_ms)
+                        yield Draft(judged, rows, np.flatnonzero(judged.accepted), group.received_ms, at)
 
     def write(self, drafts: list[Draft], through: int) -> None:
         """Make files of a segment's drafts; all records up to `through` are then in history. Raises OSError: nothing is changed then."""
-        tables = [self._table(draft) for draft in drafts]
-        tables = [table for table in tables if table.num_rows]
+        past = PastEvents()
+        for draft in drafts:
+            kept = np.flatnonzero(draft.ordinals >= 0)
+            users: dict[str, NDArray[Any]] = {
+                "partition": draft.partitions[kept], "ordinal": draft.ordinals[kept].astype(np.uint32), "position": draft.positions[kept],
+            }  # fmt: skip
+            past.add(draft.judged.frame, draft.rows, draft.pick[kept], users)
         received_ms = max((draft.received_ms for draft in drafts), default=0)
-        made = []
-        if tables:
-            made = [self._write_file(partition, part, received_ms) for partition, part in split(sorted_by_user(joined_tables(tables)))]
+        made = [self._write_file(partition, tidy(table, is_joined=False), received_ms) for partition, table in past.tables()]
         self._commit(made, [], through=through)
-
-    @staticmethod
-    def _table(draft: Draft) -> pa.Table:
-        kept = np.flatnonzero(draft.ordinals >= 0)
-        users: dict[str, NDArray[Any]] = {
-            "partition": draft.partitions[kept],
-            "ordinal": draft.ordinals[kept].astype(np.uint32),
-            "position": draft.positions[kept],
-        }
-        return table_of(draft.judged.frame, draft.rows, draft.pick[kept], users)
 
     def _write_file(self, partition: int, table: pa.Table, received_ms: int) -> PastFile:
         """One durable file; the list does not have it yet."""
-        table = tidy(table)
         positions, times = table["@position"].to_numpy(), table["@time"].cast(pa.int64()).to_numpy()
         first, last = int(positions.min()), int(positions.max())
         sink = pa.BufferOutputStream()
@@ -192,7 +224,7 @@ class History:
         for run in self._runs():
             if len(run) >= MERGE_FILES:
                 joined = sorted_by_user(joined_tables([named_by_type(self.read(file)) for file in run]))
-                merged = self._write_file(run[0].partition, joined, max(file.received_ms for file in run))
+                merged = self._write_file(run[0].partition, tidy(joined, is_joined=True), max(file.received_ms for file in run))
                 self._commit([merged], run)
                 return len(run)
         return 0
@@ -235,7 +267,8 @@ class History:
                 removed += int(is_erased.sum())
                 gone.append(file)
                 if not is_erased.all():
-                    made.append(self._write_file(file.partition, named_by_type(table).filter(pa.array(~is_erased)), file.received_ms))
+                    left = tidy(named_by_type(table).filter(pa.array(~is_erased)), is_joined=True)
+                    made.append(self._write_file(file.partition, left, file.received_ms))
         if gone:
             self._commit(made, gone)
         return removed

@@ -29,7 +29,7 @@ from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
 from grid.storage.checkpoints import Checkpoints, Manifest, PartitionDump
 from grid.storage.files import own
-from grid.storage.history import History
+from grid.storage.history import AppliedSlots, Draft, History
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
 
 DEAD_LETTERS_MAX, DEAD_LETTERS_MS = 1_000_000, 7 * 86_400_000
@@ -56,6 +56,7 @@ class Store:
         self.checkpoints = Checkpoints(folder / "rocks")
         self.log = Log(folder / "log", segment_bytes)
         self.history = History(folder / "history", self.checkpoints)
+        self.applied = AppliedSlots()
         self._words_kept: dict[str, int] = {}
         self._covered: dict[int, int] = {}
         self._complete_since: dict[str, int] = {}
@@ -175,11 +176,23 @@ class Store:
         """Bring every closed segment into history, here and now: for embedding and tests. Returns how many segments."""
         segments = self.unwritten_history()
         for segment, last in segments:
-            drafts = list(self.history.drafts(segment, self.engine.catalogs))
+            drafts = self.drafts(segment)
             for draft in drafts:
-                draft.ordinals = self.engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions)
+                self.find_users(draft)
             self.history.write(drafts, last)
         return len(segments)
+
+    def drafts(self, segment: Path) -> list[Draft]:
+        """What a closed segment holds for history. In a thread."""
+        return list(self.history.drafts(segment, self.engine.catalogs, self.applied))
+
+    def find_users(self, draft: Draft) -> None:
+        """Fill in a draft's ordinals. Where the engine runs; all of a closed segment is applied, as the next begins with the group after it."""
+        engine = self.engine
+        if draft.slots is not None:
+            draft.ordinals = engine.ordinals_at(draft.slots)
+        else:
+            draft.ordinals = engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions)
 
     def drop_old_segments(self) -> int:
         """Delete closed segments that checkpoints and history cover. Returns how many. None while a partition is stopped: a repair needs them."""
