@@ -21,7 +21,7 @@ import numpy as np
 
 from grid.engine import Engine, Reply
 from grid.errors import GridError, Overloaded, WriteFailed
-from grid.frame import Frame
+from grid.frame import ROWS_MAX, Frame
 from grid.group import Group, Judged
 from grid.state.users import Slots
 from grid.storage.store import Store
@@ -31,6 +31,8 @@ GROUP_BYTES_MAX = 1 << 20
 GROUP_ROWS_MAX = 20_000
 INBOX_BYTES_MAX = 64 << 20
 RETRY_MS = 250
+# About 2 ms of apply; readers are taken to stay so long after a read.
+TURN_ROWS_MAX, READERS_STAY_S = 3_000, 0.2
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Committer:
         self.events = 0
         self.dead_letters = 0
         self.turn_ms_max = 0.0
+        self.read_at = 0.0
 
     def start(self) -> None:
         """Begin to commit."""
@@ -113,20 +116,20 @@ class Committer:
         while True:
             works = await self._take()
             async with self._preparing:
-                group, admitted = self._prepare(works)
+                group, admitted = await self._prepare(works)
                 if admitted:
                     self._under_way += 1
                     self._idle.clear()
                     await self._prepared.put((group, admitted))
 
-    def _prepare(self, works: list[Work]) -> tuple[Group, list[Work]]:
+    async def _prepare(self, works: list[Work]) -> tuple[Group, list[Work]]:
         """The group of the frames that may be taken; the others are refused, each with its own error."""
-        started = time.perf_counter()
         judged: list[Judged] = []
         reserved = []
         admitted = []
         received_ms = time.time_ns() // 1_000_000
         for work in works:
+            started = time.perf_counter()
             try:
                 self._engine.admit(work.frame)
             except GridError as error:
@@ -137,7 +140,8 @@ class Committer:
             judged += group.judged
             reserved += group.reserved
             admitted.append(work)
-        self._turn(started)
+            self._turn(started)
+            await self._let_readers_in()
         return Group(self._engine.received_ms, self._engine.catalog.version, judged, reserved), admitted
 
     async def _commit_forever(self) -> None:
@@ -148,8 +152,8 @@ class Committer:
                     await asyncio.to_thread(self._store.append, group, is_durable=any(work.frame.is_durable for work in works))
                 except WriteFailed as error:
                     stop_at_once(error)
+            touched = await self._apply(group)
             started = time.perf_counter()
-            touched = self._engine.apply(group)
             self._store.applied.keep(group)
             for judged, work in zip(group.judged, works, strict=True):
                 reply = self._engine.reply(judged)
@@ -163,6 +167,25 @@ class Committer:
                 self._idle.set()
             if touched.size:
                 self._on_applied(np.unique(touched))
+
+    async def _apply(self, group: Group) -> Slots:
+        """Fold a group, in turns of about 2 ms while someone reads: a cut costs a tenth of the apply, so bulk loads go uncut."""
+        touched = []
+        started = time.perf_counter()
+        for slots in self._engine.apply_in_steps(group, TURN_ROWS_MAX if self._is_read else ROWS_MAX):
+            touched.append(slots)
+            self._turn(started)
+            await self._let_readers_in()
+            started = time.perf_counter()
+        return np.concatenate(touched)
+
+    @property
+    def _is_read(self) -> bool:
+        return time.monotonic() - self.read_at < READERS_STAY_S
+
+    async def _let_readers_in(self) -> None:
+        if self._is_read:
+            await asyncio.sleep(0)
 
     def _turn(self, started: float) -> None:
         self.turn_ms_max = max(self.turn_ms_max, (time.perf_counter() - started) * 1000)

@@ -113,8 +113,10 @@ class ShardServer:
     async def stop(self) -> None:
         """Commit what arrived, checkpoint, release the folder."""
         self.state = "down"
-        for task in self._tasks:
-            task.cancel()
+        self.store.checkpoints.is_paced = False
+        async with self._checkpointing:  # one that is under way ends first
+            for task in self._tasks:
+                task.cancel()
         await self.committer.stop()
         self.store.checkpoint_all()
         self.store.close()
@@ -235,10 +237,18 @@ class ShardServer:
                 async with self.committer.quiet():
                     if number == 0:  # in one moment with the first partition: no word lies between them
                         shard = self.store.dump_shard()
-                    dump = self.store.dump_partition(partition)
-                if shard is not None:
-                    await asyncio.to_thread(self.store.write_shard, shard)
-                await asyncio.to_thread(self.store.write_partition, dump)
+                    copy = self.store.begin_copy(partition)
+                try:
+                    while copy.copy_next():
+                        await asyncio.sleep(0)
+                    if shard is not None:
+                        await asyncio.to_thread(self.store.write_shard, shard)
+                    await asyncio.to_thread(self.store.write_partition, copy.dump)
+                except BaseException:
+                    copy.abandon()
+                    raise
+                finally:
+                    self.engine.copying = None
             now_ms = time.time_ns() // 1_000_000
             await asyncio.to_thread(self.store.drop_old_segments)
             if now_ms - self._trimmed_ms > TRIM_EVERY_MS:
@@ -252,6 +262,7 @@ class ShardServer:
     def find(self, ids: Strings) -> Slots:
         """Slots of ids; raises PartitionMoved for ids of other shards."""
         self.check_serving()
+        self.committer.read_at = time.monotonic()
         hashes = ids.hashes()
         partitions = (hashes % np.uint64(self.config.partitions)).astype(np.uint16)
         self.engine.check_owned(np.unique(partitions))
@@ -280,6 +291,7 @@ class ShardServer:
 
         One partition a turn: each part is exact at the log position it states.
         """
+        self.committer.read_at = time.monotonic()
         rule, found, total = self.rule(text), [], 0
         warnings: dict[str, None] = {}
         partitions = np.flatnonzero(self.engine.epochs)

@@ -7,8 +7,9 @@ Invariant: everything that `apply` does follows from the group alone; whatever c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,13 @@ from grid.verdict import (
 )  # fmt: skip
 
 EMPTY_CATALOG = Catalog()
+
+
+class PageCopier(Protocol):
+    """A checkpoint that is being copied: it must see pages before they change."""
+
+    def before(self, slots: Slots) -> None:
+        """Rows of these slots are about to change."""
 
 
 @dataclass(slots=True)
@@ -94,6 +102,7 @@ class Engine:
         self.positions = np.zeros(partitions, dtype=np.uint64)
         self.epochs = np.zeros(partitions, dtype=np.uint64)  # 0: not owned
         self.stopped: dict[int, str] = {}
+        self.copying: PageCopier | None = None
         self.received_ms = 0
         self._pickers: dict[tuple[int, str], Picker] = {}
         self._coded: dict[tuple[str, str], str] = {}
@@ -295,10 +304,27 @@ class Engine:
 
     def apply(self, group: Group) -> Slots:
         """Fold a durable group into the columns. Returns the slots it touched, with repeats. Cannot refuse."""
+        return np.concatenate([*self.apply_in_steps(group, 1 << 62), np.empty(0, dtype=np.int64)])
+
+    def apply_in_steps(self, group: Group, rows_max: int) -> Iterator[Slots]:
+        """As `apply`, cut at borders of partitions into steps of about `rows_max` rows; what lies between steps sees whole partitions only.
+
+        Groups that are not all events are one step: their order over partitions matters to nobody, but they are small.
+        """
+        if sum(judged.frame.rows for judged in group.judged) <= rows_max or any(judged.frame.kind != "events" for judged in group.judged):
+            yield self._apply_whole(group)
+            return
+        for first, last in _steps(group.judged, self.partitions, rows_max):
+            yield self._apply_events(group.judged, group.catalog_version, first, last)
+            for judged in group.judged:
+                here = judged.fresh & (judged.frame.partitions >= first) & (judged.frame.partitions < last)
+                self.positions[judged.frame.partitions[here]] = judged.positions[here]
+
+    def _apply_whole(self, group: Group) -> Slots:
         touched = []
         for run in _runs(group.judged):
             if run[0].frame.kind == "events":
-                touched.append(self._apply_events(run, group.catalog_version))
+                touched.append(self._apply_events(run, group.catalog_version, 0, self.partitions))
             else:
                 for judged in run:
                     is_update = judged.frame.kind == "attributes"
@@ -308,10 +334,12 @@ class Engine:
             self.positions[partitions] = judged.positions[judged.fresh]
         return np.concatenate(touched) if touched else np.empty(0, dtype=np.int64)
 
-    def _apply_events(self, run: list[Judged], version: int) -> Slots:
+    def _apply_events(self, run: list[Judged], version: int, first: int, last: int) -> Slots:
+        """The accepted events of partitions first..last-1."""
         parts, picks, taken = [], [], []
         for judged in run:
-            pick = np.flatnonzero(judged.accepted)
+            rows_here = judged.frame.rows_of(first, last)
+            pick = np.flatnonzero(judged.accepted[rows_here]) + rows_here.start
             if pick.size and judged.rows is not None:
                 parts.append(judged.rows if pick.size == judged.frame.rows else selected(judged.rows, pick))
                 picks.append((judged.frame, pick))
@@ -322,7 +350,8 @@ class Engine:
         rows.slots = self._resolve(picks)
         at = 0
         for judged, (_, pick) in zip(taken, picks, strict=True):
-            judged.slots = rows.slots[at : at + pick.size].astype(np.uint32)
+            slots = rows.slots[at : at + pick.size].astype(np.uint32)
+            judged.slots = slots if judged.slots is None else np.concatenate([judged.slots, slots])
             at += pick.size
         self.users.touch(rows.slots, rows.times)
         self.fold(rows, version, self.features.values())
@@ -330,6 +359,7 @@ class Engine:
 
     def fold(self, rows: Rows, version: int, states: Iterable[FeatureState]) -> None:
         """Fold rows that were decoded under catalog `version` into features that existed then as they are now."""
+        self._before(rows.slots)
         catalog = self.catalogs[version]
         for state in states:
             picker = state.picker
@@ -341,6 +371,10 @@ class Engine:
             picked = picker.pick(rows)
             if picked.size:
                 state.columns.fold(rows, picked)
+
+    def _before(self, slots: Slots) -> None:
+        if self.copying is not None:
+            self.copying.before(slots)
 
     def _picker_then(self, catalog: Catalog, feature: Feature) -> Picker:
         key = (catalog.version, feature.name)
@@ -370,6 +404,7 @@ class Engine:
             return np.empty(0, dtype=np.int64)
         slots = np.full(judged.frame.rows, -1, dtype=np.int64)
         slots[pick] = self._resolve([(judged.frame, pick)])
+        self._before(slots[pick])
         for update in judged.updates:
             columns = self.attributes.get(update.name)
             if columns is None or columns.type != update.type:
@@ -413,6 +448,7 @@ class Engine:
         self.erasures.add([Erasure(partition, ordinal, id_hash, position, received_ms) for partition, ordinal, id_hash, position in erased])
         slots = np.unique(found[pick][found[pick] >= 0])
         if slots.size:
+            self._before(slots)
             for state in self.features.values():
                 state.columns.clear(slots)
             for attribute in self.attributes.values():
@@ -467,6 +503,20 @@ class Engine:
     def check(self) -> None:
         """Raise InvariantBroken unless every structural rule holds. O(users)."""
         self.users.check()
+
+
+def _steps(judged: list[Judged], partitions: int, rows_max: int) -> Iterator[tuple[int, int]]:
+    """(first, last) partitions of steps: as many as hold about `rows_max` rows, at least one."""
+    rows = np.zeros(partitions, dtype=np.int64)
+    for item in judged:
+        rows[item.frame.partitions] += item.frame.block_rows
+    first = total = 0
+    for partition in range(partitions):
+        if total and total + int(rows[partition]) > rows_max:
+            yield first, partition
+            first, total = partition, 0
+        total += int(rows[partition])
+    yield first, partitions
 
 
 def _runs(judged: list[Judged]) -> list[list[Judged]]:

@@ -73,6 +73,12 @@ class Frame:
         ends = np.cumsum(self.block_rows, dtype=np.int64)
         return ends - self.block_rows
 
+    def rows_of(self, first: int, last: int) -> slice:
+        """The rows of partitions first..last-1."""
+        ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.block_rows, dtype=np.int64)])
+        start, stop = np.searchsorted(self.partitions, [first, last])
+        return slice(int(ends[start]), int(ends[stop]))
+
     def check(self, partitions: int) -> None:
         """Raise FrameInvalid unless every buffer fits every other. O(blocks + columns), and O(rows) for codes and offsets."""
         expect(len(self.producer) == 16, "producer_id", f"{len(self.producer)} bytes", "16 random bytes")

@@ -26,12 +26,14 @@ class PropertyColumn:
     present  bool[rows]: the row has the property
     values   float64, int64 or uint8[rows] (numbers, times, bools); for text int64[rows] codes into `words`
     words    the distinct texts, possibly repeated (frames are joined end to end); None for other types
+    known    codes of `words` by dictionary, once looked up: shared by all that is selected from this column
     """
 
     type: str
     present: NDArray[np.bool_]
     values: NDArray[Any]
     words: Strings | None = None
+    known: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
     def hashes(self) -> NDArray[np.uint64]:
         """uint64[rows]: a hash of each value; equal values hash alike whatever group they come in."""
@@ -46,7 +48,10 @@ class PropertyColumn:
     def codes(self, dictionary: Dictionary) -> NDArray[np.uint32]:
         """uint32[rows]: codes of the shard's dictionary. Every present word is in it: the verdict saw to that."""
         assert self.words is not None
-        return _taken(dictionary.find_all(self.words), self.values).astype(np.uint32)
+        codes = self.known.get(id(dictionary))
+        if codes is None:
+            codes = self.known[id(dictionary)] = dictionary.find_all(self.words)
+        return _taken(codes, self.values).astype(np.uint32)
 
 
 def _taken(per_word: NDArray[Any], codes: NDArray[Any]) -> NDArray[Any]:
@@ -213,6 +218,6 @@ def joined_strings(parts: list[Strings]) -> Strings:
 
 def selected(rows: Rows, pick: RowNumbers) -> Rows:
     """Some of the rows, in the order of `pick`."""
-    columns = {key: PropertyColumn(c.type, c.present[pick], c.values[pick], c.words) for key, c in rows.columns.items()}
+    columns = {key: PropertyColumn(c.type, c.present[pick], c.values[pick], c.words, c.known) for key, c in rows.columns.items()}
     slots = rows.slots[pick] if rows.slots.size else rows.slots
     return Rows(rows.times[pick], rows.events[pick], columns, rows.timezone, slots, rows.is_past)

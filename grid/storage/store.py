@@ -28,6 +28,7 @@ from grid.group import FORMAT, Group, reserved_words, touched_positions
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
 from grid.storage.checkpoints import Checkpoints, Manifest, PartitionDump
+from grid.storage.copying import PartitionCopy
 from grid.storage.files import own
 from grid.storage.history import AppliedSlots, Draft, History
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
@@ -84,19 +85,29 @@ class Store:
     # --- checkpoints ----------------------------------------------------------------------------------------------------
 
     def dump_partition(self, partition: int) -> PartitionDump:
-        """Copy what changed in a partition since its last checkpoint. Call between groups, when nothing is between log and columns."""
+        """Copy what changed in a partition since its last checkpoint, all at once. Call between groups."""
+        copy = self.begin_copy(partition)
+        while copy.copy_next():
+            pass
+        self.engine.copying = None
+        return copy.dump
+
+    def begin_copy(self, partition: int) -> PartitionCopy:
+        """Mark what changed in a partition since its last checkpoint. Call between groups, when nothing is between log and columns;
+        the engine copies marked pages before it touches them, until the caller has copied all and sets `engine.copying` to None."""
         engine = self.engine
-        pages: dict[tuple[str, int], bytes] = {}
+        waiting: dict[int, tuple[int, list[tuple[str, Any]]]] = {}
         columns_by_key = self._columns()
         keys = [key for key, _ in columns_by_key]
         known = self.checkpoints.manifests.get(partition)
         # A column that came after the last checkpoint is new to the disk, dirty or not.
         old = set() if known is None else {key for key in keys if self._is_in(known, key)}
         for number, page in enumerate(engine.users.pages_of(partition).tolist()):
-            for key, columns in columns_by_key:
-                if columns.dirty[page] or key not in old:
-                    pages[key, number] = columns.dump_page(page)
-                    columns.dirty[page] = 0
+            changed = [(key, columns) for key, columns in columns_by_key if columns.dirty[page] or key not in old]
+            for _, columns in changed:
+                columns.dirty[page] = 0
+            if changed:
+                waiting[page] = (number, changed)
         facts = {
             "position": int(engine.positions[partition]), "sequence": self.log.next_sequence - 1, "columns": keys,
             "next_ordinal": int(engine.users.next_ordinal[partition]), "epoch": int(engine.epochs[partition]),
@@ -104,7 +115,8 @@ class Store:
             "producers": engine.producers.dump(partition), "erasures": engine.erasures.dump(partition),
             "newest_ms": engine.users.page_newest_ms[engine.users.pages_of(partition)].tolist(),
         }  # fmt: skip
-        return PartitionDump(partition, facts, pages, keys)
+        engine.copying = PartitionCopy(PartitionDump(partition, facts, {}, keys), waiting)
+        return engine.copying
 
     def _is_in(self, manifest: Manifest, key: str) -> bool:
         """Whether a checkpoint has a column: under its key, and not from before it was dropped and declared again."""
