@@ -22,6 +22,8 @@ REMEDIES = {
     "FIELD_INVALID": "Correct the field that the message names.",
     "PARTITION_MOVED": "Our clients refresh the map and retry by themselves; others call AdminService.GetMap again.",
     "SEQUENCE_TOO_OLD": "Keep at most 64 batches in flight. Whether the old batch was counted is no longer known; use a new producer for new data.",
+    "PRODUCER_EXPIRED": "An import that was interrupted more than 7 days ago cannot go on: what of it was counted is no longer known. "
+    "Delete its resume file (`….ingest.json`) to ingest the file from its beginning, once you know that counts nothing twice.",
     "MEMORY_EXHAUSTED": "Clients wait and retry. Give the shards more memory (`up --memory-mb`) or keep fewer features.",
     "OVERLOADED": "Clients wait and retry. If it lasts, the grid needs more shards or cores.",
     "FEATURE_BACKFILLING": "Wait until `profilegrid catalog show` says that it is complete.",

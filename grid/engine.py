@@ -198,6 +198,7 @@ class Engine:
         self.check_owned(frame.partitions, frame.epochs)
         if self.exhausted is not None:
             raise self.exhausted
+        self.producers.check_known(frame.producer, frame.producer_started_ms, self.received_ms)
         self.producers.applied(frame.producer, frame.batch, frame.partitions)
 
     def check_owned(self, partitions: NDArray[np.uint16], epochs: NDArray[np.uint64] | None = None) -> None:
@@ -315,10 +316,11 @@ class Engine:
             yield self._apply_whole(group)
             return
         for first, last in _steps(group.judged, self.partitions, rows_max):
-            yield self._apply_events(group.judged, group.catalog_version, first, last)
+            touched = self._apply_events(group.judged, group.catalog_version, first, last)
             for judged in group.judged:
                 here = judged.fresh & (judged.frame.partitions >= first) & (judged.frame.partitions < last)
                 self.positions[judged.frame.partitions[here]] = judged.positions[here]
+            yield touched
 
     def _apply_whole(self, group: Group) -> Slots:
         touched = []

@@ -7,6 +7,7 @@ GridError
 ├── FieldInvalid            a request's field is wrong
 ├── PartitionMoved          another owner, or a newer epoch
 ├── SequenceTooOld          below the window of batches that are remembered
+├── ProducerExpired         the producer was silent so long that its batches are forgotten
 ├── MemoryExhausted         the shard's memory bound, or disk space
 │   └── Overloaded          the shard's inbox is full
 ├── FeatureBackfilling      the feature is not complete yet
@@ -116,6 +117,19 @@ class SequenceTooOld(GridError):
 
     def __str__(self) -> str:
         return f"batch {self.batch} is more than 63 below {self.highest}, the producer's highest; keep at most 64 batches in flight"
+
+
+class ProducerExpired(GridError):
+    """The producer began long ago and is not known any more: whether this batch was applied cannot be told. Nothing was applied now."""
+
+    reason = "PRODUCER_EXPIRED"
+
+    def __init__(self, producer: str, started_ms: int) -> None:
+        super().__init__(producer, started_ms)
+        self.producer, self.started_ms = producer, started_ms
+
+    def __str__(self) -> str:
+        return f"producer {self.producer} began at {self.started_ms} and has been silent for more than 7 days; use a new producer for new data"
 
 
 class MemoryExhausted(GridError):

@@ -56,6 +56,7 @@ class Frame:
     columns: list[Column] = field(default_factory=list)
     event_ids: Strings | None = None
     is_durable: bool = True
+    producer_started_ms: int = 0
 
     @property
     def rows(self) -> int:

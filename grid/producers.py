@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grid.errors import SequenceTooOld
+from grid.errors import ProducerExpired, SequenceTooOld
 from grid.verdict import Rejection
 
 IN_FLIGHT_MAX = 64
@@ -50,6 +50,11 @@ class Producers:
         if (behind >= IN_FLIGHT_MAX).any():
             raise SequenceTooOld(batch, int(highest.max()))
         return ~is_new & (seen >> behind.astype(np.uint64) & np.uint64(1) == 1)
+
+    def check_known(self, producer: bytes, started_ms: int, received_ms: int) -> None:
+        """Raise ProducerExpired when a producer that began before producers were last forgotten is not known."""
+        if 0 < started_ms < received_ms - FORGOTTEN_AFTER_MS and producer not in self._index:
+            raise ProducerExpired(producer.hex(), started_ms)
 
     def mark(self, producer: bytes, batch: int, partitions: NDArray[np.uint16], received_ms: int) -> None:
         """The batch is applied in these partitions."""

@@ -53,7 +53,7 @@ def frame(wire: events_pb2.Frame) -> Frame:
         _array("times_ms", wire.times_ms, np.int64), list(wire.event_names), _array("events", wire.events, np.uint16),
         [_column(column) for column in wire.columns],
         strings("event_id", wire.event_id_data, wire.event_id_ends) if has_event_ids else None,
-        wire.acks != events_pb2.ACKS_FAST,
+        wire.acks != events_pb2.ACKS_FAST, wire.producer_started_ms,
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ STATUS: dict[type[Exception], int] = {
     errors.FieldInvalid: code_pb2.INVALID_ARGUMENT,
     errors.PartitionMoved: code_pb2.ABORTED,
     errors.SequenceTooOld: code_pb2.FAILED_PRECONDITION,
+    errors.ProducerExpired: code_pb2.FAILED_PRECONDITION,
     errors.MemoryExhausted: code_pb2.RESOURCE_EXHAUSTED,
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.FeatureBackfilling: code_pb2.FAILED_PRECONDITION,

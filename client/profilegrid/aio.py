@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import grpc
 import numpy as np
@@ -55,6 +55,15 @@ SENDING_MAX = 8
 _BACKOFF_S, _BACKOFF_S_MAX = 0.02, 1.0
 _CALL_TIMEOUT_S = 15.0
 READ_USERS_MAX = 10_000
+# A producer is used for a day at most: the grid forgets one after 7 days of silence.
+PRODUCER_LIFE_MS = 86_400_000
+
+
+class Producer(NamedTuple):
+    """Who numbers batches, and since when (ms)."""
+
+    id: bytes
+    started_ms: int
 
 
 class AsyncClient:
@@ -83,7 +92,8 @@ class AsyncClient:
     ) -> None:
         self.target, self.delivery_timeout, self.read_timeout = target, delivery_timeout, read_timeout
         self._acks = pb.ACKS_FAST if acks == "fast" else pb.ACKS_DURABLE
-        self._producer = producer_id or secrets.token_bytes(16)
+        self._producer = Producer(producer_id or secrets.token_bytes(16), now_ms())
+        self._has_own_producer = producer_id is None
         self._pid = os.getpid()
         self._is_closed = False
         self._channels: dict[str, grpc.aio.Channel] = {}
@@ -254,10 +264,11 @@ class AsyncClient:
             await self.buffer.drain()
             return await self.deliver(batch)
 
-    async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None) -> Report:
+    async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
         """Send a batch in pieces, at most 8 at once; each piece is numbered once, so that its retries count once.
 
-        With `producer_id` and `first_batch` the caller numbers: the same number must always be the same rows.
+        With `producer_id` and `first_batch` the caller numbers: the same number must always be the same rows. `started_ms` says when it
+        began: Refused (PRODUCER_EXPIRED) when the grid has forgotten it since, as it does after 7 days of silence.
         """
         self._check_open()
         if batch.rows == 0:
@@ -265,9 +276,10 @@ class AsyncClient:
         self._sending = self._sending or asyncio.Semaphore(SENDING_MAX)
         partitions = partitions_of(batch.ids, (await self._retrying(self.map, self.delivery_timeout)).partitions)
         pieces = chunks(batch)
+        producer = None if producer_id is None else Producer(producer_id, started_ms)
         numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._deliver_piece(batch, rows, partitions, producer_id, number)) for rows, number in zip(pieces, numbers, strict=True)]
+            tasks = [group.create_task(self._deliver_piece(batch, rows, partitions, producer, number)) for rows, number in zip(pieces, numbers, strict=True)]
         report = Report()
         unknown: list[int] = []
         for task in tasks:
@@ -284,7 +296,7 @@ class AsyncClient:
         return report
 
     async def _deliver_piece(
-        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: bytes | None, number: int | None
+        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer | None, number: int | None
     ) -> Report | ProfilegridError:
         """One numbered batch on the wire. Errors are returned: the other pieces go on."""
         assert self._sending is not None
@@ -303,7 +315,7 @@ class AsyncClient:
                     self._window_moved.set()
 
     async def _deliver_numbered(
-        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: bytes, number: int
+        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer, number: int
     ) -> Report | ProfilegridError:
         try:
             return await self._deliver_rows(batch, rows, partitions, producer, number)
@@ -316,11 +328,13 @@ class AsyncClient:
             self._window_moved = self._window_moved or asyncio.Event()
             self._window_moved.clear()
             await self._window_moved.wait()
+        if self._has_own_producer and not self._in_flight and now_ms() - self._producer.started_ms > PRODUCER_LIFE_MS:
+            self._producer, self._next_batch = Producer(secrets.token_bytes(16), now_ms()), 1
         number = self._next_batch
         self._next_batch += 1
         return number
 
-    async def _deliver_rows(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: bytes, number: int) -> Report:
+    async def _deliver_rows(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer, number: int) -> Report:
         """Send rows until every one is acknowledged, by the map of the moment."""
         report = Report()
         left = rows
@@ -366,9 +380,9 @@ class AsyncClient:
             raise fatal
         return np.concatenate(again), delay_s
 
-    async def _send(self, parcel: Parcel, producer: bytes, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
+    async def _send(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
         frame = parcel.frame
-        frame.producer_id, frame.batch_number, frame.acks = producer, number, self._acks
+        frame.producer_id, frame.producer_started_ms, frame.batch_number, frame.acks = producer.id, producer.started_ms, number, self._acks
         endpoint = map_.endpoints.get(parcel.shard, "")
         if not endpoint:
             return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")

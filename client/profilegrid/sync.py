@@ -119,9 +119,9 @@ class Client:
         """As AsyncClient.track_many."""
         return self._run(self._core.track_many(event, user_id=user_id, time=time, event_id=event_id, **properties))
 
-    def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None) -> Report:
+    def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
         """As AsyncClient.deliver: for importers that number their own batches."""
-        return self._run(self._core.deliver(batch, producer_id=producer_id, first_batch=first_batch))
+        return self._run(self._core.deliver(batch, producer_id=producer_id, first_batch=first_batch, started_ms=started_ms))
 
     def set(self, user_id: str | int, /, **attributes: Any) -> Report:
         """Set attributes of a user; None unsets."""

@@ -8,7 +8,8 @@ import msgpack
 import pytest
 from profilegrid.columns import events_batch
 
-from grid.errors import CatalogInvalid, DataFolderForeign, InvariantBroken, MemoryExhausted, PartitionUnavailable, SequenceTooOld, holds
+from grid.errors import CatalogInvalid, DataFolderForeign, InvariantBroken, MemoryExhausted, PartitionUnavailable, ProducerExpired, SequenceTooOld, holds
+from grid.frame import Frame
 from grid.storage.checkpoints import _page_key
 from grid.storage.files import own
 from tests.catalogs import EVERY_KIND
@@ -107,6 +108,28 @@ def test_a_batch_far_below_the_highest_is_refused_not_guessed_at(tmp_path: Path)
     with pytest.raises(SequenceTooOld, match="batch 36 is more than 63 below 100"):
         tracked(shard, 36)
     assert shard.get(["user-0"])[0]["count"] == 2
+    shard.close()
+
+
+def test_a_producer_that_was_forgotten_is_refused_not_counted_twice(tmp_path: Path) -> None:
+    """Its batch may have been applied before; a producer that is known, or new, or does not say when it began, is taken."""
+    shard = Shard(tmp_path, EVERY_KIND)
+    week = 7 * 86_400_000
+    rows = [("u", "e", NOW_MS, {}, None)]
+
+    def frame(producer: bytes, started_ms: int, number: int = 1) -> Frame:
+        made = shard.frame(events_batch(rows), producer, number)
+        made.producer_started_ms = started_ms
+        return made
+
+    shard.commit([frame(b"o" * 16, NOW_MS)])
+    shard.commit([frame(b"n" * 16, NOW_MS + week)], now_ms=NOW_MS + week + 1)
+    shard.engine.producers.forget_old(shard.engine.received_ms)
+    with pytest.raises(ProducerExpired, match="silent for more than 7 days"):
+        shard.commit([frame(b"o" * 16, NOW_MS)])
+    shard.commit([frame(b"n" * 16, NOW_MS + week)])
+    shard.commit([frame(b"x" * 16, 0)])
+    assert shard.get(["u"])[0]["count"] == 3
     shard.close()
 
 

@@ -24,7 +24,7 @@ import yaml
 from numpy.typing import NDArray
 
 from profilegrid.arrow import column_of_arrow, ids_of_arrow, strings_of
-from profilegrid.columns import Batch
+from profilegrid.columns import Batch, now_ms
 from profilegrid.ingesting.files import CsvFile, JsonFile, chunks, digest_of, open_file
 from profilegrid.ingesting.mapping import Mapped, Sniffed, as_declared, ids_array, infer_unit, mapped, names_of, parse_times
 from profilegrid.results import Report
@@ -80,6 +80,7 @@ class Progress:
     rejected: int = 0
     duplicates: int = 0
     is_done: bool = False
+    started_ms: int = 0
     ahead: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     @classmethod
@@ -91,7 +92,18 @@ class Progress:
             return cls(path, grid_id, recipe)
         if facts.get("grid_id") != grid_id or facts.get("recipe") != recipe:
             return cls(path, grid_id, recipe)
-        return cls(path, grid_id, recipe, facts["run"], facts["chunks"], facts["accepted"], facts["rejected"], facts["duplicates"], facts["is_done"])
+        return cls(
+            path,
+            grid_id,
+            recipe,
+            facts["run"],
+            facts["chunks"],
+            facts["accepted"],
+            facts["rejected"],
+            facts["duplicates"],
+            facts["is_done"],
+            facts.get("started_ms", 0),
+        )
 
     def add(self, chunk: int, report: Report) -> None:
         """A chunk is acknowledged; the file moves on when no earlier one is missing."""
@@ -106,7 +118,7 @@ class Progress:
 
     def save(self) -> None:
         """Write it whole."""
-        facts = {name: getattr(self, name) for name in ("grid_id", "recipe", "run", "chunks", "accepted", "rejected", "duplicates", "is_done")}
+        facts = {name: getattr(self, name) for name in ("grid_id", "recipe", "run", "chunks", "accepted", "rejected", "duplicates", "is_done", "started_ms")}
         temporary = self.path.with_suffix(".new")
         temporary.write_text(json.dumps(facts))
         temporary.replace(self.path)
@@ -128,6 +140,7 @@ class Ingest:
         self._progress = Progress.load(self._folder / f"{stem}.ingest.json", grid.grid_id(), xxhash.xxh3_64_hexdigest(recipe))
         if options.again and self._progress.is_done:
             self._progress = Progress(self._progress.path, self._progress.grid_id, self._progress.recipe, self._progress.run + 1)
+        self._progress.started_ms = self._progress.started_ms or now_ms()
         self._producer = xxhash.xxh3_128_digest(recipe + str(self._progress.run).encode())
 
     def _state_folder(self) -> Path:
@@ -245,7 +258,7 @@ class Ingest:
 
     def _deliver(self, batch: Batch, kept: NDArray[np.int64], number: int) -> Report:
         """Send a chunk's good rows under its number; report rows of the chunk."""
-        report = self._grid.deliver(batch, producer_id=self._producer, first_batch=number + 1)
+        report = self._grid.deliver(batch, producer_id=self._producer, first_batch=number + 1, started_ms=self._progress.started_ms)
         report.rejections = [type(r)(int(kept[r.row]), r.reason, r.field, r.value, r.expected) for r in report.rejections]
         return report
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprofilegrid/v1/events.proto\x12\x0eprofilegrid.v1\"\xa7\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.profilegrid.v1.ColumnType\x12\x10\n\x08presence\x18\x03 \x01(\x0c\x12\x0e\n\x06values\x18\x04 \x01(\x0c\x12\x17\n\x0f\x64ictionary_data\x18\x05 \x01(\x0c\x12\x17\n\x0f\x64ictionary_ends\x18\x06 \x01(\x0c\x12\x11\n\tlist_ends\x18\x07 \x01(\x0c\"\x8e\x03\n\x05\x46rame\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.profilegrid.v1.FrameKind\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_number\x18\x03 \x01(\x04\x12\x17\n\x0f\x63\x61talog_version\x18\x04 \x01(\r\x12\"\n\x04\x61\x63ks\x18\x05 \x01(\x0e\x32\x14.profilegrid.v1.Acks\x12\x12\n\npartitions\x18\x06 \x01(\x0c\x12\x16\n\x0epartition_rows\x18\x07 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x08 \x01(\x0c\x12\x14\n\x0cuser_id_data\x18\t \x01(\x0c\x12\x14\n\x0cuser_id_ends\x18\n \x01(\x0c\x12\x10\n\x08times_ms\x18\x0b \x01(\x0c\x12\x13\n\x0b\x65vent_names\x18\x0c \x03(\t\x12\x0e\n\x06\x65vents\x18\r \x01(\x0c\x12\'\n\x07\x63olumns\x18\x0e \x03(\x0b\x32\x16.profilegrid.v1.Column\x12\x15\n\revent_id_data\x18\x0f \x01(\x0c\x12\x15\n\revent_id_ends\x18\x10 \x01(\x0c\"\xa8\x02\n\x05Value\x12\x14\n\ntext_value\x18\x01 \x01(\tH\x00\x12\x13\n\tint_value\x18\x02 \x01(\x03H\x00\x12\x15\n\x0b\x66loat_value\x18\x03 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x04 \x01(\x08H\x00\x12\x16\n\x0ctimestamp_ms\x18\x05 \x01(\x03H\x00\x12-\n\ttext_list\x18\x06 \x01(\x0b\x32\x18.profilegrid.v1.TextListH\x00\x12/\n\nnumber_map\x18\x07 \x01(\x0b\x32\x19.profilegrid.v1.NumberMapH\x00\x12\x31\n\x0branked_list\x18\x08 \x01(\x0b\x32\x1a.profilegrid.v1.RankedListH\x00\x12\x14\n\nnull_value\x18\t \x01(\x08H\x00\x42\x06\n\x04kind\"\x1a\n\x08TextList\x12\x0e\n\x06values\x18\x01 \x03(\t\"q\n\tNumberMap\x12\x35\n\x06values\x18\x01 \x03(\x0b\x32%.profilegrid.v1.NumberMap.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\":\n\nRankedList\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.profilegrid.v1.RankedEntry\")\n\x0bRankedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\xce\x01\n\x05\x45vent\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x39\n\nproperties\x18\x04 \x03(\x0b\x32%.profilegrid.v1.Event.PropertiesEntry\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x1aH\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.Value:\x02\x38\x01\"\x81\x01\n\tEventRows\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.profilegrid.v1.Event\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_number\x18\x03 \x01(\x04\x12\"\n\x04\x61\x63ks\x18\x04 \x01(\x0e\x32\x14.profilegrid.v1.Acks\"k\n\rIngestRequest\x12)\n\x04rows\x18\x01 \x01(\x0b\x32\x19.profilegrid.v1.EventRowsH\x00\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.FrameH\x00\x42\x07\n\x05\x62\x61tch\"q\n\x13IngestStreamRequest\x12)\n\x04rows\x18\x01 \x01(\x0b\x32\x19.profilegrid.v1.EventRowsH\x00\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.FrameH\x00\x42\x07\n\x05\x62\x61tch\"Z\n\x0bRejectedRow\x12\x0b\n\x03row\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\"e\n\x0eIngestResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x12\n\nduplicates\x18\x02 \x01(\x04\x12-\n\x08rejected\x18\x03 \x03(\x0b\x32\x1b.profilegrid.v1.RejectedRow\"\xc2\x01\n\x14IngestStreamResponse\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x04\x12\x12\n\nduplicates\x18\x03 \x01(\x04\x12-\n\x08rejected\x18\x04 \x03(\x0b\x32\x1b.profilegrid.v1.RejectedRow\x12\x12\n\nerror_code\x18\x05 \x01(\x05\x12\x14\n\x0c\x65rror_reason\x18\x06 \x01(\t\x12\x15\n\rerror_message\x18\x07 \x01(\t*=\n\x04\x41\x63ks\x12\x14\n\x10\x41\x43KS_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43KS_DURABLE\x10\x01\x12\r\n\tACKS_FAST\x10\x02*q\n\tFrameKind\x12\x1a\n\x16\x46RAME_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46RAME_KIND_EVENTS\x10\x01\x12\x19\n\x15\x46RAME_KIND_ATTRIBUTES\x10\x02\x12\x16\n\x12\x46RAME_KIND_DELETES\x10\x03*\xb3\x01\n\nColumnType\x12\x1b\n\x17\x43OLUMN_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OLUMN_TYPE_INT\x10\x01\x12\x15\n\x11\x43OLUMN_TYPE_FLOAT\x10\x02\x12\x14\n\x10\x43OLUMN_TYPE_BOOL\x10\x03\x12\x19\n\x15\x43OLUMN_TYPE_TIMESTAMP\x10\x04\x12\x14\n\x10\x43OLUMN_TYPE_TEXT\x10\x05\x12\x15\n\x11\x43OLUMN_TYPE_TEXTS\x10\x06\x32\xb6\x01\n\x0c\x45ventService\x12G\n\x06Ingest\x12\x1d.profilegrid.v1.IngestRequest\x1a\x1e.profilegrid.v1.IngestResponse\x12]\n\x0cIngestStream\x12#.profilegrid.v1.IngestStreamRequest\x1a$.profilegrid.v1.IngestStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bprofilegrid/v1/events.proto\x12\x0eprofilegrid.v1\"\xa7\x01\n\x06\x43olumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04type\x18\x02 \x01(\x0e\x32\x1a.profilegrid.v1.ColumnType\x12\x10\n\x08presence\x18\x03 \x01(\x0c\x12\x0e\n\x06values\x18\x04 \x01(\x0c\x12\x17\n\x0f\x64ictionary_data\x18\x05 \x01(\x0c\x12\x17\n\x0f\x64ictionary_ends\x18\x06 \x01(\x0c\x12\x11\n\tlist_ends\x18\x07 \x01(\x0c\"\xab\x03\n\x05\x46rame\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.profilegrid.v1.FrameKind\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_number\x18\x03 \x01(\x04\x12\x17\n\x0f\x63\x61talog_version\x18\x04 \x01(\r\x12\x1b\n\x13producer_started_ms\x18\x14 \x01(\x03\x12\"\n\x04\x61\x63ks\x18\x05 \x01(\x0e\x32\x14.profilegrid.v1.Acks\x12\x12\n\npartitions\x18\x06 \x01(\x0c\x12\x16\n\x0epartition_rows\x18\x07 \x01(\x0c\x12\x0e\n\x06\x65pochs\x18\x08 \x01(\x0c\x12\x14\n\x0cuser_id_data\x18\t \x01(\x0c\x12\x14\n\x0cuser_id_ends\x18\n \x01(\x0c\x12\x10\n\x08times_ms\x18\x0b \x01(\x0c\x12\x13\n\x0b\x65vent_names\x18\x0c \x03(\t\x12\x0e\n\x06\x65vents\x18\r \x01(\x0c\x12\'\n\x07\x63olumns\x18\x0e \x03(\x0b\x32\x16.profilegrid.v1.Column\x12\x15\n\revent_id_data\x18\x0f \x01(\x0c\x12\x15\n\revent_id_ends\x18\x10 \x01(\x0c\"\xa8\x02\n\x05Value\x12\x14\n\ntext_value\x18\x01 \x01(\tH\x00\x12\x13\n\tint_value\x18\x02 \x01(\x03H\x00\x12\x15\n\x0b\x66loat_value\x18\x03 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x04 \x01(\x08H\x00\x12\x16\n\x0ctimestamp_ms\x18\x05 \x01(\x03H\x00\x12-\n\ttext_list\x18\x06 \x01(\x0b\x32\x18.profilegrid.v1.TextListH\x00\x12/\n\nnumber_map\x18\x07 \x01(\x0b\x32\x19.profilegrid.v1.NumberMapH\x00\x12\x31\n\x0branked_list\x18\x08 \x01(\x0b\x32\x1a.profilegrid.v1.RankedListH\x00\x12\x14\n\nnull_value\x18\t \x01(\x08H\x00\x42\x06\n\x04kind\"\x1a\n\x08TextList\x12\x0e\n\x06values\x18\x01 \x03(\t\"q\n\tNumberMap\x12\x35\n\x06values\x18\x01 \x03(\x0b\x32%.profilegrid.v1.NumberMap.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\":\n\nRankedList\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.profilegrid.v1.RankedEntry\")\n\x0bRankedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01\"\xce\x01\n\x05\x45vent\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x39\n\nproperties\x18\x04 \x03(\x0b\x32%.profilegrid.v1.Event.PropertiesEntry\x12\x10\n\x08\x65vent_id\x18\x05 \x01(\t\x1aH\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.Value:\x02\x38\x01\"\x81\x01\n\tEventRows\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.profilegrid.v1.Event\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_number\x18\x03 \x01(\x04\x12\"\n\x04\x61\x63ks\x18\x04 \x01(\x0e\x32\x14.profilegrid.v1.Acks\"k\n\rIngestRequest\x12)\n\x04rows\x18\x01 \x01(\x0b\x32\x19.profilegrid.v1.EventRowsH\x00\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.FrameH\x00\x42\x07\n\x05\x62\x61tch\"q\n\x13IngestStreamRequest\x12)\n\x04rows\x18\x01 \x01(\x0b\x32\x19.profilegrid.v1.EventRowsH\x00\x12&\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.FrameH\x00\x42\x07\n\x05\x62\x61tch\"Z\n\x0bRejectedRow\x12\x0b\n\x03row\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\t\"e\n\x0eIngestResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x12\n\nduplicates\x18\x02 \x01(\x04\x12-\n\x08rejected\x18\x03 \x03(\x0b\x32\x1b.profilegrid.v1.RejectedRow\"\xc2\x01\n\x14IngestStreamResponse\x12\x14\n\x0c\x62\x61tch_number\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x04\x12\x12\n\nduplicates\x18\x03 \x01(\x04\x12-\n\x08rejected\x18\x04 \x03(\x0b\x32\x1b.profilegrid.v1.RejectedRow\x12\x12\n\nerror_code\x18\x05 \x01(\x05\x12\x14\n\x0c\x65rror_reason\x18\x06 \x01(\t\x12\x15\n\rerror_message\x18\x07 \x01(\t*=\n\x04\x41\x63ks\x12\x14\n\x10\x41\x43KS_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43KS_DURABLE\x10\x01\x12\r\n\tACKS_FAST\x10\x02*q\n\tFrameKind\x12\x1a\n\x16\x46RAME_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46RAME_KIND_EVENTS\x10\x01\x12\x19\n\x15\x46RAME_KIND_ATTRIBUTES\x10\x02\x12\x16\n\x12\x46RAME_KIND_DELETES\x10\x03*\xb3\x01\n\nColumnType\x12\x1b\n\x17\x43OLUMN_TYPE_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x43OLUMN_TYPE_INT\x10\x01\x12\x15\n\x11\x43OLUMN_TYPE_FLOAT\x10\x02\x12\x14\n\x10\x43OLUMN_TYPE_BOOL\x10\x03\x12\x19\n\x15\x43OLUMN_TYPE_TIMESTAMP\x10\x04\x12\x14\n\x10\x43OLUMN_TYPE_TEXT\x10\x05\x12\x15\n\x11\x43OLUMN_TYPE_TEXTS\x10\x06\x32\xb6\x01\n\x0c\x45ventService\x12G\n\x06Ingest\x12\x1d.profilegrid.v1.IngestRequest\x1a\x1e.profilegrid.v1.IngestResponse\x12]\n\x0cIngestStream\x12#.profilegrid.v1.IngestStreamRequest\x1a$.profilegrid.v1.IngestStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,44 +35,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NUMBERMAP_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_EVENT_PROPERTIESENTRY']._loaded_options = None
   _globals['_EVENT_PROPERTIESENTRY']._serialized_options = b'8\001'
-  _globals['_ACKS']._serialized_start=2120
-  _globals['_ACKS']._serialized_end=2181
-  _globals['_FRAMEKIND']._serialized_start=2183
-  _globals['_FRAMEKIND']._serialized_end=2296
-  _globals['_COLUMNTYPE']._serialized_start=2299
-  _globals['_COLUMNTYPE']._serialized_end=2478
+  _globals['_ACKS']._serialized_start=2149
+  _globals['_ACKS']._serialized_end=2210
+  _globals['_FRAMEKIND']._serialized_start=2212
+  _globals['_FRAMEKIND']._serialized_end=2325
+  _globals['_COLUMNTYPE']._serialized_start=2328
+  _globals['_COLUMNTYPE']._serialized_end=2507
   _globals['_COLUMN']._serialized_start=48
   _globals['_COLUMN']._serialized_end=215
   _globals['_FRAME']._serialized_start=218
-  _globals['_FRAME']._serialized_end=616
-  _globals['_VALUE']._serialized_start=619
-  _globals['_VALUE']._serialized_end=915
-  _globals['_TEXTLIST']._serialized_start=917
-  _globals['_TEXTLIST']._serialized_end=943
-  _globals['_NUMBERMAP']._serialized_start=945
-  _globals['_NUMBERMAP']._serialized_end=1058
-  _globals['_NUMBERMAP_VALUESENTRY']._serialized_start=1013
-  _globals['_NUMBERMAP_VALUESENTRY']._serialized_end=1058
-  _globals['_RANKEDLIST']._serialized_start=1060
-  _globals['_RANKEDLIST']._serialized_end=1118
-  _globals['_RANKEDENTRY']._serialized_start=1120
-  _globals['_RANKEDENTRY']._serialized_end=1161
-  _globals['_EVENT']._serialized_start=1164
-  _globals['_EVENT']._serialized_end=1370
-  _globals['_EVENT_PROPERTIESENTRY']._serialized_start=1298
-  _globals['_EVENT_PROPERTIESENTRY']._serialized_end=1370
-  _globals['_EVENTROWS']._serialized_start=1373
-  _globals['_EVENTROWS']._serialized_end=1502
-  _globals['_INGESTREQUEST']._serialized_start=1504
-  _globals['_INGESTREQUEST']._serialized_end=1611
-  _globals['_INGESTSTREAMREQUEST']._serialized_start=1613
-  _globals['_INGESTSTREAMREQUEST']._serialized_end=1726
-  _globals['_REJECTEDROW']._serialized_start=1728
-  _globals['_REJECTEDROW']._serialized_end=1818
-  _globals['_INGESTRESPONSE']._serialized_start=1820
-  _globals['_INGESTRESPONSE']._serialized_end=1921
-  _globals['_INGESTSTREAMRESPONSE']._serialized_start=1924
-  _globals['_INGESTSTREAMRESPONSE']._serialized_end=2118
-  _globals['_EVENTSERVICE']._serialized_start=2481
-  _globals['_EVENTSERVICE']._serialized_end=2663
+  _globals['_FRAME']._serialized_end=645
+  _globals['_VALUE']._serialized_start=648
+  _globals['_VALUE']._serialized_end=944
+  _globals['_TEXTLIST']._serialized_start=946
+  _globals['_TEXTLIST']._serialized_end=972
+  _globals['_NUMBERMAP']._serialized_start=974
+  _globals['_NUMBERMAP']._serialized_end=1087
+  _globals['_NUMBERMAP_VALUESENTRY']._serialized_start=1042
+  _globals['_NUMBERMAP_VALUESENTRY']._serialized_end=1087
+  _globals['_RANKEDLIST']._serialized_start=1089
+  _globals['_RANKEDLIST']._serialized_end=1147
+  _globals['_RANKEDENTRY']._serialized_start=1149
+  _globals['_RANKEDENTRY']._serialized_end=1190
+  _globals['_EVENT']._serialized_start=1193
+  _globals['_EVENT']._serialized_end=1399
+  _globals['_EVENT_PROPERTIESENTRY']._serialized_start=1327
+  _globals['_EVENT_PROPERTIESENTRY']._serialized_end=1399
+  _globals['_EVENTROWS']._serialized_start=1402
+  _globals['_EVENTROWS']._serialized_end=1531
+  _globals['_INGESTREQUEST']._serialized_start=1533
+  _globals['_INGESTREQUEST']._serialized_end=1640
+  _globals['_INGESTSTREAMREQUEST']._serialized_start=1642
+  _globals['_INGESTSTREAMREQUEST']._serialized_end=1755
+  _globals['_REJECTEDROW']._serialized_start=1757
+  _globals['_REJECTEDROW']._serialized_end=1847
+  _globals['_INGESTRESPONSE']._serialized_start=1849
+  _globals['_INGESTRESPONSE']._serialized_end=1950
+  _globals['_INGESTSTREAMRESPONSE']._serialized_start=1953
+  _globals['_INGESTSTREAMRESPONSE']._serialized_end=2147
+  _globals['_EVENTSERVICE']._serialized_start=2510
+  _globals['_EVENTSERVICE']._serialized_end=2692
 # @@protoc_insertion_point(module_scope)

@@ -63,11 +63,12 @@ class Column(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[_Union[ColumnType, str]] = ..., presence: _Optional[bytes] = ..., values: _Optional[bytes] = ..., dictionary_data: _Optional[bytes] = ..., dictionary_ends: _Optional[bytes] = ..., list_ends: _Optional[bytes] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("kind", "producer_id", "batch_number", "catalog_version", "acks", "partitions", "partition_rows", "epochs", "user_id_data", "user_id_ends", "times_ms", "event_names", "events", "columns", "event_id_data", "event_id_ends")
+    __slots__ = ("kind", "producer_id", "batch_number", "catalog_version", "producer_started_ms", "acks", "partitions", "partition_rows", "epochs", "user_id_data", "user_id_ends", "times_ms", "event_names", "events", "columns", "event_id_data", "event_id_ends")
     KIND_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_ID_FIELD_NUMBER: _ClassVar[int]
     BATCH_NUMBER_FIELD_NUMBER: _ClassVar[int]
     CATALOG_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_STARTED_MS_FIELD_NUMBER: _ClassVar[int]
     ACKS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     PARTITION_ROWS_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +85,7 @@ class Frame(_message.Message):
     producer_id: bytes
     batch_number: int
     catalog_version: int
+    producer_started_ms: int
     acks: Acks
     partitions: bytes
     partition_rows: bytes
@@ -96,7 +98,7 @@ class Frame(_message.Message):
     columns: _containers.RepeatedCompositeFieldContainer[Column]
     event_id_data: bytes
     event_id_ends: bytes
-    def __init__(self, kind: _Optional[_Union[FrameKind, str]] = ..., producer_id: _Optional[bytes] = ..., batch_number: _Optional[int] = ..., catalog_version: _Optional[int] = ..., acks: _Optional[_Union[Acks, str]] = ..., partitions: _Optional[bytes] = ..., partition_rows: _Optional[bytes] = ..., epochs: _Optional[bytes] = ..., user_id_data: _Optional[bytes] = ..., user_id_ends: _Optional[bytes] = ..., times_ms: _Optional[bytes] = ..., event_names: _Optional[_Iterable[str]] = ..., events: _Optional[bytes] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., event_id_data: _Optional[bytes] = ..., event_id_ends: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[FrameKind, str]] = ..., producer_id: _Optional[bytes] = ..., batch_number: _Optional[int] = ..., catalog_version: _Optional[int] = ..., producer_started_ms: _Optional[int] = ..., acks: _Optional[_Union[Acks, str]] = ..., partitions: _Optional[bytes] = ..., partition_rows: _Optional[bytes] = ..., epochs: _Optional[bytes] = ..., user_id_data: _Optional[bytes] = ..., user_id_ends: _Optional[bytes] = ..., times_ms: _Optional[bytes] = ..., event_names: _Optional[_Iterable[str]] = ..., events: _Optional[bytes] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., event_id_data: _Optional[bytes] = ..., event_id_ends: _Optional[bytes] = ...) -> None: ...
 
 class Value(_message.Message):
     __slots__ = ("text_value", "int_value", "float_value", "bool_value", "timestamp_ms", "text_list", "number_map", "ranked_list", "null_value")
