@@ -29,7 +29,7 @@ from grid.errors import MemoryExhausted, ShardRecovering, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, select, user_ids
 from grid.state.bitmaps import mask_to_portable
 from grid.state.dictionary import Strings
-from grid.state.memory import resident_bytes
+from grid.state.memory import MemoryBudget, resident_bytes
 from grid.state.users import Slots
 from grid.storage.store import Recovery, Store
 
@@ -91,6 +91,7 @@ class ShardServer:
         """Open the folder and bring back all that was acknowledged. The loop stays free: `status` answers meanwhile."""
         self.state = "recovering"
         self.engine = Engine(partitions=self.config.partitions, seed=seed)
+        self.engine.memory = MemoryBudget(self.config.memory_bytes_max, resident_bytes)
         for partition, epoch in epochs.items():
             self.engine.epochs[partition] = epoch
         self.recovery = await asyncio.to_thread(self._recover)
@@ -141,10 +142,7 @@ class ShardServer:
             self.problems.append("a checkpoint failed; the one before stands")
 
     def _exhaustion(self) -> MemoryExhausted | None:
-        """What keeps the shard from taking more: its memory bound, or a disk that is nearly full."""
-        memory = resident_bytes()
-        if memory > self.config.memory_bytes_max:
-            return MemoryExhausted("memory of the shard", memory, self.config.memory_bytes_max)
+        """What keeps the shard from taking anything: history that does not keep up, or a disk that is nearly full."""
         behind = self.rememberer.segments_behind
         if behind > SEGMENTS_BEHIND_MAX:
             return MemoryExhausted("log segments that wait for history", behind, SEGMENTS_BEHIND_MAX)

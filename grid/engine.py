@@ -27,7 +27,7 @@ from grid.state.dedupe import EventIds
 from grid.state.dictionary import Dictionary, Strings, lengths_of
 from grid.state.erasures import Erasure, Erasures
 from grid.state.features import KEYED, PLAIN, FeatureColumns, SharedState
-from grid.state.memory import Space
+from grid.state.memory import MemoryBudget, Space
 from grid.state.rows import Picker, Rows, joined, joined_strings, selected
 from grid.state.users import Slots, Users
 from grid.verdict import (
@@ -44,6 +44,8 @@ from grid.verdict import (
 )  # fmt: skip
 
 EMPTY_CATALOG = Catalog()
+# Of a new user: entry in the id table at half load, reference, ordinal; of an attribute: value and presence.
+USER_BYTES, ATTRIBUTE_BYTES = 48, 9
 
 
 class PageCopier(Protocol):
@@ -88,6 +90,8 @@ class Engine:
         self.space = space or Space()
         # Set by whoever watches memory and disk: nothing is admitted until it is None again.
         self.exhausted: MemoryExhausted | None = None
+        self.memory: MemoryBudget | None = None
+        self._row_bytes = USER_BYTES
         self.catalog = EMPTY_CATALOG
         self.catalogs: dict[int, Catalog] = {0: EMPTY_CATALOG}
         self.users = Users(partitions, seed, self.space)
@@ -138,6 +142,7 @@ class Engine:
                 missing.append(name)
         self.features = kept
         self._install_attributes(catalog)
+        self._row_bytes = USER_BYTES + sum(state.columns.row_bytes for state in kept.values()) + ATTRIBUTE_BYTES * len(self.attributes)
         return missing
 
     def _install_attributes(self, catalog: Catalog) -> None:
@@ -200,6 +205,8 @@ class Engine:
             raise self.exhausted
         self.producers.check_known(frame.producer, frame.producer_started_ms, self.received_ms)
         self.producers.applied(frame.producer, frame.batch, frame.partitions)
+        if self.memory is not None and frame.kind != "deletes":
+            self.memory.draw(frame.rows * self._row_bytes + 2 * frame.text_bytes)
 
     def check_owned(self, partitions: NDArray[np.uint16], epochs: NDArray[np.uint64] | None = None) -> None:
         """Raise PartitionMoved or PartitionUnavailable unless all partitions are served here (in these epochs)."""

@@ -80,6 +80,11 @@ class Frame:
         start, stop = np.searchsorted(self.partitions, [first, last])
         return slice(int(ends[start]), int(ends[stop]))
 
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of ids and of words."""
+        return self.ids.data.size + sum(column.words.data.size for column in self.columns if column.words is not None)
+
     def check(self, partitions: int) -> None:
         """Raise FrameInvalid unless every buffer fits every other. O(blocks + columns), and O(rows) for codes and offsets."""
         expect(len(self.producer) == 16, "producer_id", f"{len(self.producer)} bytes", "16 random bytes")

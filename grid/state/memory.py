@@ -6,11 +6,14 @@ A fresh page reads as zero, so every column's empty value is 0.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from grid.errors import MemoryExhausted
 
 PAGE_ROWS = 4096
 _MAP_NORESERVE = 0x4000
@@ -47,6 +50,25 @@ def give_back(array: NDArray[Any], start: int, stop: int) -> None:
     last = stop * array.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
     if isinstance(region, mmap.mmap) and last > first:
         region.madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+class MemoryBudget:
+    """A process's memory bound, drawn on before memory is used; measured anew when what is left seems too little.
+
+    Draws are worst cases (each event a new user of the largest kind), so most come back at the next measurement.
+    """
+
+    def __init__(self, nbytes_max: int, measure: Callable[[], int]) -> None:
+        self.nbytes_max, self._measure = nbytes_max, measure
+        self._room = 0
+
+    def draw(self, nbytes: int) -> None:
+        """Raise MemoryExhausted unless so much more fits."""
+        if nbytes > self._room:
+            self._room = self.nbytes_max - self._measure()
+            if nbytes > self._room:
+                raise MemoryExhausted("memory of the shard", self.nbytes_max - self._room, self.nbytes_max)
+        self._room -= nbytes
 
 
 def resident_bytes() -> int:

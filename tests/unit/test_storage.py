@@ -10,6 +10,7 @@ from profilegrid.columns import events_batch
 
 from grid.errors import CatalogInvalid, DataFolderForeign, InvariantBroken, MemoryExhausted, PartitionUnavailable, ProducerExpired, SequenceTooOld, holds
 from grid.frame import Frame
+from grid.state.memory import MemoryBudget
 from grid.storage.checkpoints import _page_key
 from grid.storage.files import own
 from tests.catalogs import EVERY_KIND
@@ -149,6 +150,21 @@ def test_dead_letters_are_kept_for_a_week_and_up_to_a_bound_oldest_dropped_first
     assert {letter["time"] for letter in newest.values()} == {NOW_MS + 8 * 86_400_000}
     assert newest["NOT_FINITE"]["event"]["properties"] == {"n": "nan"}
     assert newest["UNKNOWN_EVENT"]["event"]["name"] == "nothing"
+    shard.close()
+
+
+def test_memory_is_drawn_on_before_a_batch_is_taken_and_an_erasure_always_fits(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    tracked(shard, 1)
+    used = 1 << 30
+    shard.engine.memory = MemoryBudget(used + 20_000, lambda: used)
+    tracked(shard, 2, USERS[:1])
+    with pytest.raises(MemoryExhausted, match=f"memory of the shard: {used} used of {used + 20_000}"):
+        tracked(shard, 3)
+    assert shard.delete(USERS, 1).accepted == len(USERS)
+    used -= 1 << 20
+    tracked(shard, 3)
+    assert shard.get(["user-0"])[0]["count"] == 1
     shard.close()
 
 

@@ -89,6 +89,11 @@ class FeatureColumns(ABC):
         """Memory of variable parts, in bytes; fixed columns are counted by page elsewhere."""
         return 0
 
+    @property
+    def row_bytes(self) -> int:
+        """Memory that one event may take, in bytes: of a new user, or of a list's entry with the room that lists grow by."""
+        return 3 * 16 + 24
+
     def weights(self, rows: Rows) -> NDArray[np.float64]:
         """float64[rows] of the property, or [1.0] where only events count."""
         name = self.feature.property_name
@@ -112,6 +117,10 @@ class FixedColumns(FeatureColumns):
         array = reserve(dtype, self.shared.space.slots_max * width)
         self.arrays[name] = (array, width)
         return array
+
+    @property
+    def row_bytes(self) -> int:
+        return sum(array.itemsize * width for array, width in self.arrays.values())
 
     def clear(self, slots: Slots) -> None:
         for array, width in self.arrays.values():

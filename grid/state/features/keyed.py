@@ -94,6 +94,10 @@ class KeyedColumns(FeatureColumns):
     def nbytes(self) -> int:
         return self._lists.nbytes
 
+    @property
+    def row_bytes(self) -> int:
+        return 3 * (8 * self.width + 4) + 24
+
 
 class KeyedDecayedColumns(KeyedColumns):
     """decayed_count or decayed_sum by key; landmarks as in the plain kind."""

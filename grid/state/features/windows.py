@@ -81,3 +81,7 @@ class WindowColumns(FeatureColumns):
     def nbytes(self) -> int:
         rings = int(self._control[0] - self._control[1])
         return rings * (16 + self._hops * self._values.itemsize)
+
+    @property
+    def row_bytes(self) -> int:
+        return 20 + self._hops * self._values.itemsize
