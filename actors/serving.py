@@ -263,7 +263,7 @@ class ShardServer:
         self.committer.read_at = time.monotonic()
         hashes = ids.hashes()
         partitions = (hashes % np.uint64(self.config.partitions)).astype(np.uint16)
-        self.engine.check_owned(np.unique(partitions))
+        self.engine.check_owned(partitions)
         return self.engine.users.find(ids.data, ids.ends, hashes, partitions)
 
     def read(self, ids: Strings, fields: list[str], as_of_ms: int | None) -> Profiles:

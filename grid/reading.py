@@ -82,17 +82,7 @@ def _read_field(engine: Engine, name: str, slots: Slots, as_of_ms: int, profiles
 def top_entries(reading: Reading, top: int) -> Reading:
     """A keyed reading cut to each user's `top` entries, by value descending, then key ascending."""
     assert reading.counts is not None and reading.keys is not None and reading.dictionary is not None
-    owners = np.repeat(np.arange(reading.counts.size), reading.counts)
-    distinct, inverse = np.unique(reading.keys, return_inverse=True)
-    words = np.array(reading.dictionary.words_of(distinct.astype(np.int64)).to_list(), dtype=object)
-    rank = np.empty(distinct.size, dtype=np.int64)
-    rank[np.argsort(words, kind="stable")] = np.arange(distinct.size)
-    order = np.lexsort((rank[inverse], -reading.values, owners))
-    firsts = np.cumsum(reading.counts) - reading.counts
-    place = np.arange(order.size) - firsts[owners]
-    kept = order[place < top]
-    reading.values, reading.keys = reading.values[kept], reading.keys[kept]
-    reading.counts = np.minimum(reading.counts, top)
+    reading.counts, reading.keys, reading.values = reading.dictionary.best(reading.counts, reading.keys, reading.values, top)
     return reading
 
 

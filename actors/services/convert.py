@@ -133,35 +133,17 @@ def profile_columns(profiles: Profiles, catalog: Catalog) -> profiles_pb2.Profil
     )  # fmt: skip
 
 
-def result_type(name: str, catalog: Catalog) -> str:
-    """The wire type of a field: whole numbers are told from others, so that a count reads 3, not 3.0."""
-    if name in catalog.attributes:
-        declared: str = catalog.attributes[name]
-        return {"category": "text", "key": "text"}.get(declared, declared)
-    feature = catalog.features[name]
-    counts = feature.property_name is None and not feature.spec.is_decayed
-    of_ints = feature.property_name is not None and catalog.property_type(feature, feature.property_name) == "int"
-    is_whole = counts or feature.kind in ("distinct", "window_distinct") or (of_ints and not feature.spec.is_decayed)
-    if feature.by is not None:
-        return ("ranked" if feature.top is not None else "keyed") + ("_int" if is_whole else "")
-    if feature.spec.yields == "timestamp":
-        return "timestamp"
-    if feature.spec.yields == "value":
-        declared = catalog.property_type(feature, str(feature.property_name))
-        return {"category": "text", "key": "text"}.get(declared, declared)
-    return "int" if is_whole else "float"
-
-
 _VALUE_DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "timestamp": np.int64, "bool": np.uint8}
 
 
 def _result_column(name: str, reading: Reading, catalog: Catalog) -> profiles_pb2.ResultColumn:
-    kind = result_type(name, catalog)
+    kind = catalog.result_types[name]
     column = profiles_pb2.ResultColumn(name=name, type=kind, is_feature=name in catalog.features)
-    if not reading.known.all():
+    is_all_known = reading.known.all()
+    if not is_all_known:
         column.known = reading.known.astype(np.uint8).tobytes()
     if kind in _VALUE_DTYPES:
-        values = np.where(reading.known, reading.values, 0)
+        values = reading.values if is_all_known else np.where(reading.known, reading.values, 0)
         column.values = (np.rint(values) if kind == "int" and values.dtype.kind == "f" else values).astype(_VALUE_DTYPES[kind]).tobytes()
         return column
     assert reading.dictionary is not None
@@ -175,7 +157,7 @@ def _result_column(name: str, reading: Reading, catalog: Catalog) -> profiles_pb
         codes = np.where(reading.known, codes, codes[int(np.argmax(reading.known))])
     else:
         codes = reading.values if kind == "set" or reading.keys is None else reading.keys
-    words, numbers = _own_dictionary(reading, codes)
+    words, numbers = reading.dictionary.words_used(codes)
     column.dictionary_data, column.dictionary_ends = words.data.tobytes(), words.ends.astype(np.uint32).tobytes()
     if kind in ("text", "set"):
         column.values = numbers.tobytes()
@@ -184,17 +166,11 @@ def _result_column(name: str, reading: Reading, catalog: Catalog) -> profiles_pb
     return column
 
 
-def _own_dictionary(reading: Reading, codes: NDArray[Any]) -> tuple[Strings, NDArray[np.uint32]]:
-    """Only the words in use, renumbered."""
-    used, numbers = np.unique(codes, return_inverse=True)
-    return reading.dictionary.words_of(used.astype(np.int64)), numbers.astype(np.uint32)  # type: ignore[union-attr]
-
-
 def wire_profile(profile: Profile, catalog: Catalog) -> profiles_pb2.Profile:
     """A profile in the row form."""
 
     def values(plain: dict[str, Any]) -> dict[str, events_pb2.Value]:
-        return {name: wire_value(value, result_type(name, catalog)) for name, value in plain.items()}
+        return {name: wire_value(value, catalog.result_types[name]) for name, value in plain.items()}
 
     return profiles_pb2.Profile(
         user_id=profile.user_id, exists=profile.exists, attributes=values(profile.attributes), features=values(profile.features),
@@ -219,5 +195,4 @@ def wire_value(value: Any, kind: str) -> events_pb2.Value:
 
 def row_profiles(user_ids: list[str], columns: profiles_pb2.ProfileColumns) -> list[Profile]:
     """Profiles one by one, from the columnar form: one way to read, two to show."""
-    part = Part.of(np.arange(len(user_ids)), columns)
-    return [part.profile(user_id, row) for row, user_id in enumerate(user_ids)]
+    return list(Part(np.arange(len(user_ids)), columns).profiles(user_ids))

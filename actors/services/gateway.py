@@ -34,7 +34,7 @@ from actors.calls import awaited
 from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
 from actors.servers import GrpcServer
 from actors.services import convert
-from actors.services.shard import answer_stream
+from actors.services.shard import answer_reads, answer_stream
 from grid.errors import FieldInvalid, GridError
 from grid.reading import AS_OF_EARLY
 
@@ -129,6 +129,10 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
             raise FieldInvalid("format", "PROFILE_FORMAT_COLUMNS", "PROFILE_FORMAT_ROWS here; columns come from the shards themselves (AdminService.GetMap)")
         profiles = await self._profiles(list(request.user_ids), list(request.fields), convert.as_of(request))
         return profiles_pb2.BatchGetProfilesResponse(profiles=profiles)
+
+    async def StreamProfiles(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[profiles_pb2.StreamProfilesResponse]:
+        async for response in answer_reads(requests, self.BatchGetProfiles):
+            yield response
 
     async def _profiles(self, user_ids: list[str], fields: list[str], as_of: int | None) -> list[profiles_pb2.Profile]:
         catalog = await self._queries.current_catalog()

@@ -95,6 +95,16 @@ async def _answered(request: events_pb2.IngestStreamRequest, ingest: Any) -> eve
     return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
 
 
+async def answer_reads(requests: AsyncIterator[Any], read: Any) -> AsyncIterator[profiles_pb2.StreamProfilesResponse]:
+    """Answer each read of a stream in its turn, by the unary call `read`. A read's error stays inside the stream."""
+    async for request in requests:
+        try:
+            response = profiles_pb2.StreamProfilesResponse(profiles=await read(request.read, None))
+        except (GridError, ProfilegridError) as error:
+            response = profiles_pb2.StreamProfilesResponse(error=status_of(error).SerializeToString())
+        yield response
+
+
 class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
     """Profiles of this shard's users."""
 
@@ -110,6 +120,10 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
         ids = asked_ids(request)
         profiles = self._shard.read(ids, list(request.fields), convert.as_of(request))
         return profiles_pb2.BatchGetProfilesResponse(columns=convert.profile_columns(profiles, self._shard.engine.catalog))
+
+    async def StreamProfiles(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[profiles_pb2.StreamProfilesResponse]:
+        async for response in answer_reads(requests, self.BatchGetProfiles):
+            yield response
 
     def _rows(self, user_ids: list[str], fields: list[str], as_of_ms: int | None) -> list[profiles_pb2.Profile]:
         profiles = self._shard.read(Strings.of(user_ids), fields, as_of_ms)
@@ -142,8 +156,8 @@ def asked_ids(request: profiles_pb2.BatchGetProfilesRequest) -> Strings:
     if not request.user_id_ends:
         return Strings.of(list(request.user_ids))
     ids = convert.strings("user_id", request.user_id_data, request.user_id_ends)
-    ends = ids.ends.astype(np.int64)
-    if (np.diff(ends, prepend=0) < 0).any() or int(ends[-1]) > ids.data.size:
+    ends = ids.ends
+    if (ends[1:] < ends[:-1]).any() or int(ends[-1]) > ids.data.size:
         raise FieldInvalid("user_id_ends", "offsets that fall or leave the data", f"ascending, at most {ids.data.size}")
     return ids
 

@@ -33,8 +33,10 @@ from profilegrid.columns import (
     user_id_text,
 )  # fmt: skip
 from profilegrid.errors import ClientClosed, DeliveryUnknown, Overloaded, ProfilegridError, Unavailable, from_rpc, warn
+from profilegrid.forking import forks
 from profilegrid.options import CLIENT_OPTIONS
-from profilegrid.results import Page, Part, Profile, Rejection, Report, Table
+from profilegrid.reading import ReadLane
+from profilegrid.results import Answer, Page, Part, Profile, Rejection, Report, Table
 from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
 from profilegrid.v1 import (
     admin_pb2,
@@ -94,7 +96,7 @@ class AsyncClient:
         self._acks = pb.ACKS_FAST if acks == "fast" else pb.ACKS_DURABLE
         self._producer = Producer(producer_id or secrets.token_bytes(16), now_ms())
         self._has_own_producer = producer_id is None
-        self._pid = os.getpid()
+        self._forks = forks()
         self._is_closed = False
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._map: Map | None = None
@@ -104,8 +106,7 @@ class AsyncClient:
         self._window_moved: asyncio.Event | None = None
         self._sending: asyncio.Semaphore | None = None
         self._updates: asyncio.Lock | None = None
-        self._reads: dict[tuple[tuple[str, ...], int | None], list[tuple[str, asyncio.Future[Profile]]]] = {}
-        self._reading = 0
+        self._lanes: dict[str, ReadLane] = {}
         self.buffer = TrackBuffer(track_rows_max, track_delay, track_buffer_rows_max, self._send_tracked, on_report)
 
     async def __aenter__(self) -> Self:
@@ -122,13 +123,15 @@ class AsyncClient:
             await self.flush()
         finally:
             self._is_closed = True
+            for lane in self._lanes.values():
+                lane.close()
             for channel in self._channels.values():
                 await channel.close()
 
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClientClosed("the client is closed", "CLIENT_CLOSED")
-        if os.getpid() != self._pid:
+        if forks() != self._forks:
             raise ClientClosed("the client belongs to the parent process; make a new one after fork", "CLIENT_FORKED")
 
     # --- connections and retries ----------------------------------------------------------------------------------------
@@ -395,75 +398,65 @@ class AsyncClient:
     # --- reads ----------------------------------------------------------------------------------------------------------
 
     async def get(self, user_id: str | int, fields: Iterable[str] = (), *, as_of: Any = None) -> Profile:
-        """A user's profile: all fields or some. Calls made at the same time share one request a shard."""
+        """A user's profile: all fields or some. Calls made at the same time share one message a shard."""
         self._check_open()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Profile] = loop.create_future()
+        name = user_id_text(user_id)
+        raw = name.encode()
         key = (tuple(fields), None if as_of is None else time_ms(as_of))
-        waiting = self._reads.setdefault(key, [])
-        waiting.append((user_id_text(user_id), future))
-        if len(waiting) == 1:
-            loop.call_soon(self._start_read, key)
-        return await future
-
-    def _start_read(self, key: tuple[tuple[str, ...], int | None]) -> None:
-        waiting = self._reads.pop(key, None)
-        if waiting:
-            task = asyncio.get_running_loop().create_task(self._read_together(key, waiting))
-            task.add_done_callback(lambda done: done.exception())
-
-    async def _read_together(self, key: tuple[tuple[str, ...], int | None], waiting: list[tuple[str, asyncio.Future[Profile]]]) -> None:
-        user_ids = [user_id for user_id, _ in waiting]
+        started = time.monotonic()
         try:
-            parts = await self._read_parts(Strings.of(user_ids), key[0], key[1])
-        except Exception as error:
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for part in parts:
-            for number, row in enumerate(part.rows.tolist()):
-                if not waiting[row][1].done():
-                    waiting[row][1].set_result(part.profile(user_ids[row], number))
+            return await self._lane_of(self._map or await self.map(), raw).ask_one(key, raw, name)
+        except (Unavailable, Overloaded):
+            self._map = None
+
+        async def attempt(left: float) -> Profile:
+            return await self._lane_of(await self.map(left), raw).ask_one(key, raw, name)
+
+        return await self._retrying(attempt, self.read_timeout - (time.monotonic() - started))
+
+    def _lane_of(self, map_: Map, raw_id: bytes) -> ReadLane:
+        """The stream to the owner of a user."""
+        return self._lane(map_, map_.shard_of(raw_id))
+
+    def _lane(self, map_: Map, shard: int) -> ReadLane:
+        endpoint = map_.endpoints.get(shard, "")
+        lane = self._lanes.get(endpoint)
+        if lane is None or lane.failed is not None:
+            if not endpoint:
+                raise Unavailable(f"shard {shard} is down", "SHARD_DOWN")
+            stub = profiles_pb2_grpc.ProfileServiceStub(self.channel(endpoint))  # type: ignore[no-untyped-call]
+            lane = self._lanes[endpoint] = ReadLane(stub.StreamProfiles, min(self.read_timeout, _CALL_TIMEOUT_S))
+        return lane
 
     async def get_many(self, user_ids: Any, fields: Iterable[str] = (), *, as_of: Any = None) -> Table:
         """Profiles of many users as columns, in the order asked for."""
+        self._check_open()
         ids = ids_of("user_ids", user_ids)
-        moment = None if as_of is None else time_ms(as_of)
+        moment = now_ms() if as_of is None else time_ms(as_of)
         names = tuple(fields)
         parts: list[Part] = []
         for first in range(0, len(ids), READ_USERS_MAX):
-            rows = np.arange(first, min(first + READ_USERS_MAX, len(ids)))
-            for part in await self._read_parts(ids.take(rows), names, moment):
+            some = ids if len(ids) <= READ_USERS_MAX else ids.take(np.arange(first, min(first + READ_USERS_MAX, len(ids))))
+            for part in await self._read_parts(some, names, moment):
                 part.rows = part.rows + first
                 parts.append(part)
-        return Table(ids.to_list(), parts)
+        return Table(ids, parts)
 
-    async def _read_parts(self, ids: Strings, fields: tuple[str, ...], as_of: int | None) -> list[Part]:
-        """One request a shard. `now` is taken here when not given: one for all shards."""
-        moment = now_ms() if as_of is None else as_of
+    async def _read_parts(self, ids: Strings, fields: tuple[str, ...], as_of: int) -> list[Part]:
+        """One message a shard; all answer as of one time."""
 
         async def attempt(left: float) -> list[Part]:
             map_ = await self.map(left)
             shards = map_.owners[partitions_of(ids, map_.partitions)]
-            return list(
-                await asyncio.gather(*(self._read_shard(map_, s, ids, np.flatnonzero(shards == s), fields, moment, left) for s in np.unique(shards).tolist()))
-            )
+            asked = []
+            for shard in np.unique(shards).tolist():
+                rows = np.flatnonzero(shards == shard)
+                asked.append((rows, self._lane(map_, shard).ask_many(ids.take(rows), fields, as_of)))
+            for rows, future in asked:
+                (await future).rows = rows
+            return [future.result() for _, future in asked]
 
         return await self._retrying(attempt, self.read_timeout)
-
-    async def _read_shard(self, map_: Map, shard: int, ids: Strings, rows: NDArray[np.int64], fields: tuple[str, ...], as_of: int, timeout: float) -> Part:
-        endpoint = map_.endpoints.get(shard, "")
-        if not endpoint:
-            raise Unavailable(f"shard {shard} is down", "SHARD_DOWN")
-        mine = ids.take(rows)
-        request = profiles_pb2.BatchGetProfilesRequest(
-            fields=fields, as_of_ms=as_of, format=profiles_pb2.PROFILE_FORMAT_COLUMNS,
-            user_id_data=mine.data.tobytes(), user_id_ends=mine.ends.tobytes(),
-        )  # fmt: skip
-        stub = profiles_pb2_grpc.ProfileServiceStub(self.channel(endpoint))  # type: ignore[no-untyped-call]
-        response = await self._call(stub.BatchGetProfiles, request, timeout)
-        return Part.of(rows, response.columns)
 
     async def watch(self, user_id: str | int, fields: Iterable[str] = ()) -> AsyncIterator[Profile]:
         """The user's profile now, then again after each change; goes on over restarts of the shard until the caller stops."""
@@ -622,7 +615,10 @@ def profile_of(wire: profiles_pb2.Profile) -> Profile:
     """A Profile of the row form."""
     attributes = {name: plain_value(value) for name, value in sorted(wire.attributes.items())}
     features = {name: plain_value(value) for name, value in sorted(wire.features.items())}
-    return Profile(wire.user_id, wire.exists, attributes, features, wire.as_of_ms, list(wire.approximate), list(wire.warnings))
+    profile = Profile({**attributes, **features})
+    profile.user_id, profile.exists = wire.user_id, wire.exists
+    profile.answer = Answer(wire.as_of_ms, frozenset(features), list(wire.approximate), list(wire.warnings))
+    return profile
 
 
 def plain_value(value: pb.Value) -> Any:

@@ -117,6 +117,14 @@ def from_rpc(error: grpc.RpcError) -> ProfilegridError:
     return _CLASSES.get(code, ServerFailed)(message, reason, facts, code.name)
 
 
+def from_status(raw: bytes) -> ProfilegridError:
+    """The typed error of a serialized google.rpc.Status, as streams carry it."""
+    status = status_pb2.Status.FromString(raw)
+    reason, facts = _details(raw)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    return _CLASSES.get(code, ServerFailed)(status.message, reason, facts, code.name)
+
+
 def _details(raw: bytes) -> tuple[str, dict[str, str]]:
     reason = ""
     facts: dict[str, str] = {}

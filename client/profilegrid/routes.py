@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ FRAME_ROWS_MAX = 30_000
 FRAME_BYTES_MAX = 8 << 20
 
 
-@dataclass(slots=True)
+@dataclass
 class Map:
     """Who owns which partition. owners uint16[P], epochs uint64[P]."""
 
@@ -37,10 +38,18 @@ class Map:
             response.grid_id,
         )  # fmt: skip
 
-    @property
+    @cached_property
     def partitions(self) -> int:
         """P, fixed when a grid is created."""
         return int(self.owners.size)
+
+    @cached_property
+    def _owner_list(self) -> list[int]:
+        return self.owners.tolist()
+
+    def shard_of(self, raw_id: bytes) -> int:
+        """The owner of one user."""
+        return self._owner_list[xxhash.xxh3_64_intdigest(raw_id) % self.partitions]
 
 
 def partitions_of(ids: Strings, partitions: int) -> NDArray[np.uint16]:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar
 from profilegrid.aio import AsyncClient
 from profilegrid.columns import Batch, event_row
 from profilegrid.errors import ClientClosed
+from profilegrid.forking import forks
 from profilegrid.results import Page, Profile, Report, Table
 from profilegrid.v1 import admin_pb2
 
@@ -38,7 +39,7 @@ class Client:
             track_rows_max=track_rows_max, track_delay=track_delay, track_buffer_rows_max=track_buffer_rows_max, on_report=on_report,
         )  # fmt: skip
         self._delivery_timeout = delivery_timeout
-        self._pid = os.getpid()
+        self._forks = forks()
         self._is_closed = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="profilegrid", daemon=True)
@@ -52,7 +53,7 @@ class Client:
 
     def close(self) -> None:
         """Send what is buffered, wait for its acknowledgement, close. Raises DeliveryUnknown as `flush` does."""
-        if self._is_closed or os.getpid() != self._pid:
+        if self._is_closed or forks() != self._forks:
             return
         try:
             self._run(self._core.close())
@@ -77,7 +78,7 @@ class Client:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClientClosed("the client is closed", "CLIENT_CLOSED")
-        if os.getpid() != self._pid:
+        if forks() != self._forks:
             raise ClientClosed("the client belongs to the parent process; make a new one after fork", "CLIENT_FORKED")
 
     def _iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:

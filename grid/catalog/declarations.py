@@ -164,6 +164,24 @@ class Catalog(_Declaration):
             return RULE_TYPES[self.property_type(feature, feature.property_name)]
         return Type.NUMBER
 
+    @cached_property
+    def result_types(self) -> dict[str, str]:
+        """The type of what readers get of each field: whole numbers are told from others, so that a count reads 3, not 3.0."""
+        as_text = {"category": "text", "key": "text"}
+        types = {name: as_text.get(declared, str(declared)) for name, declared in self.attributes.items()}
+        for name, feature in self.features.items():
+            declared = self.property_type(feature, feature.property_name) if feature.property_name is not None else ""
+            is_whole = not feature.spec.is_decayed and (not declared or declared == "int" or feature.kind in ("distinct", "window_distinct"))
+            if feature.by is not None:
+                types[name] = ("ranked" if feature.top is not None else "keyed") + ("_int" if is_whole else "")
+            elif feature.spec.yields == "timestamp":
+                types[name] = "timestamp"
+            elif feature.spec.yields == "value":
+                types[name] = as_text.get(declared, declared)
+            else:
+                types[name] = "int" if is_whole else "float"
+        return types
+
     def where_schema(self, events: tuple[str, ...]) -> dict[str, RuleField]:
         """What a `where` may name: the properties that all of its events have with one type."""
         common = dict(self.events[events[0]])

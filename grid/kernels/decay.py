@@ -70,3 +70,28 @@ def ageing(landmarks, slots, as_of, half_life):
     for i in range(slots.size):
         out[i] = np.exp2((landmarks[slots[i] >> 12] - as_of) / half_life)
     return out
+
+
+@kernel
+def decayed_read(sums, landmarks, slots, as_of, half_life):
+    """float64[n]: values at `as_of` (ms). 0 where nothing was counted, though as_of may lie ages before the landmark (0 · inf)."""
+    out = np.zeros(slots.size, dtype=np.float64)
+    for i in range(slots.size):
+        total = sums[slots[i]]
+        if total != 0.0:
+            out[i] = total * np.exp2((landmarks[slots[i] >> 12] - as_of) / half_life)
+    return out
+
+
+@kernel
+def decayed_entries(values, counts, landmarks, slots, as_of, half_life):
+    """float64[m]: entries of the lists of slots (counts int64[n] each, one after another) at `as_of`."""
+    out = np.zeros(values.size, dtype=np.float64)
+    m = 0
+    for i in range(slots.size):
+        factor = np.exp2((landmarks[slots[i] >> 12] - as_of) / half_life)
+        for _ in range(counts[i]):
+            if values[m] != 0.0:
+                out[m] = values[m] * factor
+            m += 1
+    return out

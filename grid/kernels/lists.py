@@ -198,6 +198,55 @@ def keyed_scale(arena, keys, floats, heads, first_slot, factor):
                     floats[_value_at(at, capacity, index, 1)] *= factor
 
 
+@inlined
+def _is_before(a, b, heap, ends):
+    """Whether word a comes before word b: UTF-8 bytes compare as code points do."""
+    a_at = ends[a - 1] if a > 0 else 0
+    b_at = ends[b - 1] if b > 0 else 0
+    a_n, b_n = ends[a] - a_at, ends[b] - b_at
+    for k in range(min(a_n, b_n)):
+        if heap[a_at + k] != heap[b_at + k]:
+            return heap[a_at + k] < heap[b_at + k]
+    return a_n < b_n
+
+
+@kernel
+def best_entries(counts, keys, values, top, heap, ends):
+    """(counts int64[n], keys uint32[m], values float64[m]): of each list its `top` greatest, ties by word ascending.
+
+    counts int64[n] entries of each list, keys and values one after another; heap uint8, ends int64: the words that keys number
+    """
+    total = 0
+    for i in range(counts.size):
+        total += min(counts[i], top)
+    out_counts = np.empty(counts.size, dtype=np.int64)
+    out_keys = np.empty(total, dtype=np.uint32)
+    out_values = np.empty(total, dtype=np.float64)
+    at = 0
+    source = 0
+    for i in range(counts.size):
+        kept = 0
+        for k in range(source, source + counts[i]):
+            value, key = values[k], keys[k]
+            j = kept
+            while j > 0:
+                before = at + j - 1
+                if out_values[before] > value or (out_values[before] == value and _is_before(out_keys[before], key, heap, ends)):
+                    break
+                j -= 1
+            if j >= top:
+                continue
+            last = min(kept, top - 1)
+            for m in range(last, j, -1):
+                out_keys[at + m], out_values[at + m] = out_keys[at + m - 1], out_values[at + m - 1]
+            out_keys[at + j], out_values[at + j] = key, value
+            kept = min(kept + 1, top)
+        out_counts[i] = kept
+        source += counts[i]
+        at += kept
+    return out_counts, out_keys, out_values
+
+
 @kernel
 def keyed_find(arena, keys, heads, slots, key, width):
     """int64[n]: the word of each slot's value under `key`, 0 where absent."""

@@ -1,4 +1,4 @@
-"""Past events: their order in history files, and which of a segment's words one file needs."""
+"""Past events: their order in history files."""
 
 import numpy as np
 
@@ -87,26 +87,3 @@ def order_by_partition(partitions):
         order[places[p]] = i
         places[p] += 1
     return order, ends
-
-
-@kernel
-def compact_codes(codes, is_valid, place):
-    """(new codes int32[n], words used int32[m]): codes renumbered in order of first use, so that only used words must be kept.
-
-    codes int32[n] into a dictionary; is_valid bool[n]: others get code 0
-    place int32[words]: all -1; all -1 again afterwards
-    """
-    out = np.zeros(codes.size, dtype=np.int32)
-    used = np.empty(min(codes.size, place.size), dtype=np.int32)
-    count = 0
-    for i in range(codes.size):
-        if is_valid[i]:
-            code = codes[i]
-            if place[code] < 0:
-                place[code] = count
-                used[count] = code
-                count += 1
-            out[i] = place[code]
-    for k in range(count):
-        place[used[k]] = -1
-    return out, used[:count]

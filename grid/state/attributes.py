@@ -199,9 +199,11 @@ class _PerRow(Words):
     def find(self, word: str) -> NDArray[np.int64]:
         return np.flatnonzero(self._strings.hashes() == Strings.of([word]).hashes()[0])
 
-    def words_of(self, codes: NDArray[Any]) -> Strings:
-        """The texts of some rows."""
-        return Strings(*gather_strings(self._strings.data, self._strings.ends.astype(np.uint32), codes.astype(np.int64)))
+    def words_used(self, codes: NDArray[Any]) -> tuple[Strings, NDArray[np.int32]]:
+        """(the texts of the rows that codes name, int32[n] codes renumbered into them)."""
+        used, numbers = np.unique(codes, return_inverse=True)
+        words = Strings(*gather_strings(self._strings.data, self._strings.ends.astype(np.uint32), used.astype(np.int64)))
+        return words, numbers.astype(np.int32)
 
 
 def attribute_columns(name: str, type_: str, dictionary: Dictionary, space: Space) -> AttributeColumns:

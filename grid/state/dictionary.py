@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from profilegrid_rules import Words
 
 from grid.kernels.hashing import hash_strings
-from grid.kernels.ids import find_words, index_words
+from grid.kernels.ids import compact_codes, find_words, gather_strings, index_words
+from grid.kernels.lists import best_entries
 
 
 def lengths_of(ends: NDArray[Any]) -> NDArray[np.int64]:
@@ -65,6 +66,7 @@ class Dictionary(Words):
         self._ends = np.zeros(64, dtype=np.int64)
         self._hashes = np.zeros(64, dtype=np.uint64)
         self._table = np.zeros(256, dtype=np.int32)
+        self._place = np.empty(0, dtype=np.int32)
         self._texts: list[str] = []
         self._text_array: NDArray[Any] = np.empty(0, dtype=object)
 
@@ -118,11 +120,20 @@ class Dictionary(Words):
 
     def words_of(self, codes: NDArray[Any]) -> Strings:
         """The words of any codes."""
-        starts = np.where(codes > 0, self._ends[np.maximum(codes, 1) - 1], 0)
-        lengths = self._ends[codes] - starts
-        ends = np.cumsum(lengths)
-        index = np.arange(int(ends[-1]) if ends.size else 0) + np.repeat(starts - (ends - lengths), lengths)
-        return Strings(self._heap[index], ends)
+        return Strings(*gather_strings(self._heap, self._ends, codes.astype(np.int64, copy=False)))
+
+    def words_used(self, codes: NDArray[Any]) -> tuple[Strings, NDArray[np.int32]]:
+        """(the words that codes use, int32[n] codes renumbered into them)."""
+        if self._place.size < self.size:
+            self._place = np.full(self._ends.size, -1, dtype=np.int32)
+        numbers, used = compact_codes(codes.astype(np.int32, copy=False), np.ones(codes.size, dtype=bool), self._place)
+        return self.words_of(used), numbers
+
+    def best(
+        self, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], top: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]:
+        """Each user's best entries: (counts, keys, values), by value descending, then word ascending by code point."""
+        return best_entries(counts, keys, values, top, self._heap, self._ends)
 
     @property
     def nbytes(self) -> int:

@@ -15,8 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from grid.frame import Column, ColumnType, Frame
-from grid.kernels.ids import gather_strings
-from grid.kernels.past import compact_codes, order_by_partition, order_by_user
+from grid.kernels.ids import compact_codes, gather_strings
+from grid.kernels.past import order_by_partition, order_by_user
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.rows import TEXT_TYPES, PropertyColumn, Rows, joined_strings
 

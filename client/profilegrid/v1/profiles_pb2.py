@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from profilegrid.v1 import events_pb2 as profilegrid_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprofilegrid/v1/profiles.proto\x12\x0eprofilegrid.v1\x1a\x1bprofilegrid/v1/events.proto\"\xeb\x02\n\x07Profile\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65xists\x18\x02 \x01(\x08\x12;\n\nattributes\x18\x03 \x03(\x0b\x32\'.profilegrid.v1.Profile.AttributesEntry\x12\x37\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32%.profilegrid.v1.Profile.FeaturesEntry\x12\x10\n\x08\x61s_of_ms\x18\x05 \x01(\x03\x12\x13\n\x0b\x61pproximate\x18\x06 \x03(\t\x12\x10\n\x08warnings\x18\x07 \x03(\t\x1aH\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.Value:\x02\x38\x01\x1a\x46\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.Value:\x02\x38\x01\"X\n\x11GetProfileRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\x12\x15\n\x08\x61s_of_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_as_of_ms\">\n\x12GetProfileResponse\x12(\n\x07profile\x18\x01 \x01(\x0b\x32\x17.profilegrid.v1.Profile\"\xba\x01\n\x17\x42\x61tchGetProfilesRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\x12\x15\n\x08\x61s_of_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.profilegrid.v1.ProfileFormat\x12\x14\n\x0cuser_id_data\x18\x05 \x01(\x0c\x12\x14\n\x0cuser_id_ends\x18\x06 \x01(\x0c\x42\x0b\n\t_as_of_ms\"\xb0\x01\n\x0cResultColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nis_feature\x18\x02 \x01(\x08\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05known\x18\x04 \x01(\x0c\x12\x0e\n\x06values\x18\x05 \x01(\x0c\x12\x11\n\tlist_ends\x18\x06 \x01(\x0c\x12\x0c\n\x04keys\x18\x07 \x01(\x0c\x12\x17\n\x0f\x64ictionary_data\x18\x08 \x01(\x0c\x12\x17\n\x0f\x64ictionary_ends\x18\t \x01(\x0c\"\x88\x01\n\x0eProfileColumns\x12\x0e\n\x06\x65xists\x18\x01 \x01(\x0c\x12-\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1c.profilegrid.v1.ResultColumn\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\x13\n\x0b\x61pproximate\x18\x04 \x03(\t\x12\x10\n\x08warnings\x18\x05 \x03(\t\"v\n\x18\x42\x61tchGetProfilesResponse\x12)\n\x08profiles\x18\x01 \x03(\x0b\x32\x17.profilegrid.v1.Profile\x12/\n\x07\x63olumns\x18\x02 \x01(\x0b\x32\x1e.profilegrid.v1.ProfileColumns\"q\n\x14UpdateProfileRequest\x12.\n\x07updates\x18\x01 \x03(\x0b\x32\x1d.profilegrid.v1.ProfileUpdate\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_number\x18\x03 \x01(\x04\"\xa7\x01\n\rProfileUpdate\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x33\n\x03set\x18\x02 \x03(\x0b\x32&.profilegrid.v1.ProfileUpdate.SetEntry\x12\r\n\x05unset\x18\x03 \x03(\t\x1a\x41\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.Value:\x02\x38\x01\"X\n\x15UpdateProfileResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12-\n\x08rejected\x18\x02 \x03(\x0b\x32\x1b.profilegrid.v1.RejectedRow\"S\n\x14\x44\x65leteProfileRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_number\x18\x03 \x01(\x04\")\n\x15\x44\x65leteProfileResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\"6\n\x13WatchProfileRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\"@\n\x14WatchProfileResponse\x12(\n\x07profile\x18\x01 \x01(\x0b\x32\x17.profilegrid.v1.Profile*d\n\rProfileFormat\x12\x1e\n\x1aPROFILE_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13PROFILE_FORMAT_ROWS\x10\x01\x12\x1a\n\x16PROFILE_FORMAT_COLUMNS\x10\x02\x32\xe5\x03\n\x0eProfileService\x12S\n\nGetProfile\x12!.profilegrid.v1.GetProfileRequest\x1a\".profilegrid.v1.GetProfileResponse\x12\x65\n\x10\x42\x61tchGetProfiles\x12\'.profilegrid.v1.BatchGetProfilesRequest\x1a(.profilegrid.v1.BatchGetProfilesResponse\x12\\\n\rUpdateProfile\x12$.profilegrid.v1.UpdateProfileRequest\x1a%.profilegrid.v1.UpdateProfileResponse\x12\\\n\rDeleteProfile\x12$.profilegrid.v1.DeleteProfileRequest\x1a%.profilegrid.v1.DeleteProfileResponse\x12[\n\x0cWatchProfile\x12#.profilegrid.v1.WatchProfileRequest\x1a$.profilegrid.v1.WatchProfileResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprofilegrid/v1/profiles.proto\x12\x0eprofilegrid.v1\x1a\x1bprofilegrid/v1/events.proto\"\xeb\x02\n\x07Profile\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65xists\x18\x02 \x01(\x08\x12;\n\nattributes\x18\x03 \x03(\x0b\x32\'.profilegrid.v1.Profile.AttributesEntry\x12\x37\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32%.profilegrid.v1.Profile.FeaturesEntry\x12\x10\n\x08\x61s_of_ms\x18\x05 \x01(\x03\x12\x13\n\x0b\x61pproximate\x18\x06 \x03(\t\x12\x10\n\x08warnings\x18\x07 \x03(\t\x1aH\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.Value:\x02\x38\x01\x1a\x46\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.Value:\x02\x38\x01\"X\n\x11GetProfileRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\x12\x15\n\x08\x61s_of_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_as_of_ms\">\n\x12GetProfileResponse\x12(\n\x07profile\x18\x01 \x01(\x0b\x32\x17.profilegrid.v1.Profile\"\xba\x01\n\x17\x42\x61tchGetProfilesRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\x12\x15\n\x08\x61s_of_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12-\n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x1d.profilegrid.v1.ProfileFormat\x12\x14\n\x0cuser_id_data\x18\x05 \x01(\x0c\x12\x14\n\x0cuser_id_ends\x18\x06 \x01(\x0c\x42\x0b\n\t_as_of_ms\"\xb0\x01\n\x0cResultColumn\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nis_feature\x18\x02 \x01(\x08\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\r\n\x05known\x18\x04 \x01(\x0c\x12\x0e\n\x06values\x18\x05 \x01(\x0c\x12\x11\n\tlist_ends\x18\x06 \x01(\x0c\x12\x0c\n\x04keys\x18\x07 \x01(\x0c\x12\x17\n\x0f\x64ictionary_data\x18\x08 \x01(\x0c\x12\x17\n\x0f\x64ictionary_ends\x18\t \x01(\x0c\"\x88\x01\n\x0eProfileColumns\x12\x0e\n\x06\x65xists\x18\x01 \x01(\x0c\x12-\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1c.profilegrid.v1.ResultColumn\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\x13\n\x0b\x61pproximate\x18\x04 \x03(\t\x12\x10\n\x08warnings\x18\x05 \x03(\t\"v\n\x18\x42\x61tchGetProfilesResponse\x12)\n\x08profiles\x18\x01 \x03(\x0b\x32\x17.profilegrid.v1.Profile\x12/\n\x07\x63olumns\x18\x02 \x01(\x0b\x32\x1e.profilegrid.v1.ProfileColumns\"N\n\x15StreamProfilesRequest\x12\x35\n\x04read\x18\x01 \x01(\x0b\x32\'.profilegrid.v1.BatchGetProfilesRequest\"c\n\x16StreamProfilesResponse\x12:\n\x08profiles\x18\x01 \x01(\x0b\x32(.profilegrid.v1.BatchGetProfilesResponse\x12\r\n\x05\x65rror\x18\x02 \x01(\x0c\"q\n\x14UpdateProfileRequest\x12.\n\x07updates\x18\x01 \x03(\x0b\x32\x1d.profilegrid.v1.ProfileUpdate\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_number\x18\x03 \x01(\x04\"\xa7\x01\n\rProfileUpdate\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x33\n\x03set\x18\x02 \x03(\x0b\x32&.profilegrid.v1.ProfileUpdate.SetEntry\x12\r\n\x05unset\x18\x03 \x03(\t\x1a\x41\n\x08SetEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.profilegrid.v1.Value:\x02\x38\x01\"X\n\x15UpdateProfileResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12-\n\x08rejected\x18\x02 \x03(\x0b\x32\x1b.profilegrid.v1.RejectedRow\"S\n\x14\x44\x65leteProfileRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_number\x18\x03 \x01(\x04\")\n\x15\x44\x65leteProfileResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\"6\n\x13WatchProfileRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\"@\n\x14WatchProfileResponse\x12(\n\x07profile\x18\x01 \x01(\x0b\x32\x17.profilegrid.v1.Profile*d\n\rProfileFormat\x12\x1e\n\x1aPROFILE_FORMAT_UNSPECIFIED\x10\x00\x12\x17\n\x13PROFILE_FORMAT_ROWS\x10\x01\x12\x1a\n\x16PROFILE_FORMAT_COLUMNS\x10\x02\x32\xca\x04\n\x0eProfileService\x12S\n\nGetProfile\x12!.profilegrid.v1.GetProfileRequest\x1a\".profilegrid.v1.GetProfileResponse\x12\x65\n\x10\x42\x61tchGetProfiles\x12\'.profilegrid.v1.BatchGetProfilesRequest\x1a(.profilegrid.v1.BatchGetProfilesResponse\x12\x63\n\x0eStreamProfiles\x12%.profilegrid.v1.StreamProfilesRequest\x1a&.profilegrid.v1.StreamProfilesResponse(\x01\x30\x01\x12\\\n\rUpdateProfile\x12$.profilegrid.v1.UpdateProfileRequest\x1a%.profilegrid.v1.UpdateProfileResponse\x12\\\n\rDeleteProfile\x12$.profilegrid.v1.DeleteProfileRequest\x1a%.profilegrid.v1.DeleteProfileResponse\x12[\n\x0cWatchProfile\x12#.profilegrid.v1.WatchProfileRequest\x1a$.profilegrid.v1.WatchProfileResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,8 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROFILE_FEATURESENTRY']._serialized_options = b'8\001'
   _globals['_PROFILEUPDATE_SETENTRY']._loaded_options = None
   _globals['_PROFILEUPDATE_SETENTRY']._serialized_options = b'8\001'
-  _globals['_PROFILEFORMAT']._serialized_start=1850
-  _globals['_PROFILEFORMAT']._serialized_end=1950
+  _globals['_PROFILEFORMAT']._serialized_start=2031
+  _globals['_PROFILEFORMAT']._serialized_end=2131
   _globals['_PROFILE']._serialized_start=79
   _globals['_PROFILE']._serialized_end=442
   _globals['_PROFILE_ATTRIBUTESENTRY']._serialized_start=298
@@ -58,22 +58,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROFILECOLUMNS']._serialized_end=1103
   _globals['_BATCHGETPROFILESRESPONSE']._serialized_start=1105
   _globals['_BATCHGETPROFILESRESPONSE']._serialized_end=1223
-  _globals['_UPDATEPROFILEREQUEST']._serialized_start=1225
-  _globals['_UPDATEPROFILEREQUEST']._serialized_end=1338
-  _globals['_PROFILEUPDATE']._serialized_start=1341
-  _globals['_PROFILEUPDATE']._serialized_end=1508
-  _globals['_PROFILEUPDATE_SETENTRY']._serialized_start=1443
-  _globals['_PROFILEUPDATE_SETENTRY']._serialized_end=1508
-  _globals['_UPDATEPROFILERESPONSE']._serialized_start=1510
-  _globals['_UPDATEPROFILERESPONSE']._serialized_end=1598
-  _globals['_DELETEPROFILEREQUEST']._serialized_start=1600
-  _globals['_DELETEPROFILEREQUEST']._serialized_end=1683
-  _globals['_DELETEPROFILERESPONSE']._serialized_start=1685
-  _globals['_DELETEPROFILERESPONSE']._serialized_end=1726
-  _globals['_WATCHPROFILEREQUEST']._serialized_start=1728
-  _globals['_WATCHPROFILEREQUEST']._serialized_end=1782
-  _globals['_WATCHPROFILERESPONSE']._serialized_start=1784
-  _globals['_WATCHPROFILERESPONSE']._serialized_end=1848
-  _globals['_PROFILESERVICE']._serialized_start=1953
-  _globals['_PROFILESERVICE']._serialized_end=2438
+  _globals['_STREAMPROFILESREQUEST']._serialized_start=1225
+  _globals['_STREAMPROFILESREQUEST']._serialized_end=1303
+  _globals['_STREAMPROFILESRESPONSE']._serialized_start=1305
+  _globals['_STREAMPROFILESRESPONSE']._serialized_end=1404
+  _globals['_UPDATEPROFILEREQUEST']._serialized_start=1406
+  _globals['_UPDATEPROFILEREQUEST']._serialized_end=1519
+  _globals['_PROFILEUPDATE']._serialized_start=1522
+  _globals['_PROFILEUPDATE']._serialized_end=1689
+  _globals['_PROFILEUPDATE_SETENTRY']._serialized_start=1624
+  _globals['_PROFILEUPDATE_SETENTRY']._serialized_end=1689
+  _globals['_UPDATEPROFILERESPONSE']._serialized_start=1691
+  _globals['_UPDATEPROFILERESPONSE']._serialized_end=1779
+  _globals['_DELETEPROFILEREQUEST']._serialized_start=1781
+  _globals['_DELETEPROFILEREQUEST']._serialized_end=1864
+  _globals['_DELETEPROFILERESPONSE']._serialized_start=1866
+  _globals['_DELETEPROFILERESPONSE']._serialized_end=1907
+  _globals['_WATCHPROFILEREQUEST']._serialized_start=1909
+  _globals['_WATCHPROFILEREQUEST']._serialized_end=1963
+  _globals['_WATCHPROFILERESPONSE']._serialized_start=1965
+  _globals['_WATCHPROFILERESPONSE']._serialized_end=2029
+  _globals['_PROFILESERVICE']._serialized_start=2134
+  _globals['_PROFILESERVICE']._serialized_end=2720
 # @@protoc_insertion_point(module_scope)

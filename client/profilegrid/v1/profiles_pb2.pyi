@@ -125,6 +125,20 @@ class BatchGetProfilesResponse(_message.Message):
     columns: ProfileColumns
     def __init__(self, profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., columns: _Optional[_Union[ProfileColumns, _Mapping]] = ...) -> None: ...
 
+class StreamProfilesRequest(_message.Message):
+    __slots__ = ("read",)
+    READ_FIELD_NUMBER: _ClassVar[int]
+    read: BatchGetProfilesRequest
+    def __init__(self, read: _Optional[_Union[BatchGetProfilesRequest, _Mapping]] = ...) -> None: ...
+
+class StreamProfilesResponse(_message.Message):
+    __slots__ = ("profiles", "error")
+    PROFILES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    profiles: BatchGetProfilesResponse
+    error: bytes
+    def __init__(self, profiles: _Optional[_Union[BatchGetProfilesResponse, _Mapping]] = ..., error: _Optional[bytes] = ...) -> None: ...
+
 class UpdateProfileRequest(_message.Message):
     __slots__ = ("updates", "producer_id", "batch_number")
     UPDATES_FIELD_NUMBER: _ClassVar[int]

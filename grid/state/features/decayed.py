@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid.catalog import Catalog, Feature
-from grid.kernels.decay import advance_landmarks, ageing, decayed_add
+from grid.kernels.decay import advance_landmarks, decayed_add, decayed_read
 from grid.state.features.base import FixedColumns, Reading, SharedState, Slots
 from grid.state.features.scalars import all_known
 from grid.state.memory import PAGE_ROWS, reserve
@@ -60,11 +60,8 @@ class DecayedColumns(FixedColumns):
         decayed_add(self._sums, marks.times, self.dirty, rows.slots, picked, rows.times, self.weights(rows), marks.half_life)
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
-        factors = ageing(self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = self._sums[slots] * factors
-        # 0 · inf: an as_of ages before the landmark; nothing was counted, so nothing is there.
-        return Reading(np.where(self._sums[slots] == 0, 0.0, values), all_known(slots))
+        values = decayed_read(self._sums, self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
+        return Reading(values, all_known(slots))
 
     def dump_page(self, page: int) -> bytes:
         blob = super().dump_page(page)

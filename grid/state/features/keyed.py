@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid.catalog import Catalog, Feature
-from grid.kernels.decay import ageing, forward_weights
+from grid.kernels.decay import ageing, decayed_entries, forward_weights
 from grid.kernels.lists import keyed_add, keyed_cells, keyed_find, keyed_items, keyed_load, keyed_scale, list_clear
 from grid.kernels.windows import keyed_ring_add, keyed_ring_read
 from grid.state.dictionary import Dictionary
@@ -116,9 +116,8 @@ class KeyedDecayedColumns(KeyedColumns):
     def _at(
         self, slots: Slots, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], as_of_ms: int
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.uint32], bool]:
-        factors = ageing(self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.where(values == 0, 0.0, values * np.repeat(factors, counts)), counts, keys, True
+        marks = self._landmarks
+        return decayed_entries(values, counts, marks.times, slots, float(as_of_ms), marks.half_life), counts, keys, True
 
     def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         sums, known = super()._cells_at(slots, cells, as_of_ms)

@@ -1,0 +1,176 @@
+"""Reads of one shard over one stream. What is asked while a message is under way goes together with the next.
+
+Batches grow with load by themselves, and a shard works on one while the client takes the one before apart. A stream costs half of
+what unary calls do (loopback, 600 bytes: 0.27 ms a round trip against 0.58, and 160 µs of CPU a side against 300).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+
+from profilegrid.columns import Strings, now_ms
+from profilegrid.errors import ProfilegridError, Unavailable, from_rpc, from_status
+from profilegrid.results import Part, Profile
+from profilegrid.v1 import profiles_pb2
+
+# Measured with 64 callers and 2 shards on 2 cores: with two messages under way they carry 12 users each, 25 k reads/s; with one, 18 users
+# and 30 k; with one, and three turns of the loop for those just answered to ask again, 30 users and 45 k.
+IN_FLIGHT_MAX, TURNS_TO_ASK_AGAIN = 1, 3
+SINGLES_MAX = 1_000
+Key = tuple[tuple[str, ...], int | None]
+Settle = Callable[[Any], None]
+
+
+class ReadLane:
+    """The stream to one endpoint. Made when it is first needed; when it fails, everything under way fails with it, and retries elsewhere."""
+
+    def __init__(self, method: Any, timeout_s: float) -> None:
+        """`method` is the stub's StreamProfiles; `timeout_s` bounds the wait for an answer."""
+        self._timeout_s = timeout_s
+        # Kept: asking for the running loop is a system call (getpid), 2 µs a read.
+        self._loop = asyncio.get_running_loop()
+        self._call = method()
+        self._singles: dict[Key, list[tuple[bytes, str, asyncio.Future[Profile]]]] = {}
+        self._batches: deque[tuple[profiles_pb2.BatchGetProfilesRequest, asyncio.Future[Part]]] = deque()
+        self._under_way: deque[tuple[float, list[asyncio.Future[Any]], Settle]] = deque()
+        self._wake = asyncio.Event()
+        self.failed: ProfilegridError | None = None
+        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def ask_one(self, key: Key, raw_id: bytes, user_id: str) -> asyncio.Future[Profile]:
+        """One user's profile; travels with others of the same fields and time."""
+        future: asyncio.Future[Profile] = self._loop.create_future()
+        if self.failed is not None:
+            future.set_exception(self.failed)
+            return future
+        waiting = self._singles.get(key)
+        if waiting is None:
+            waiting = self._singles[key] = []
+        waiting.append((raw_id, user_id, future))
+        self._wake.set()
+        return future
+
+    def ask_many(self, ids: Strings, fields: tuple[str, ...], as_of: int) -> asyncio.Future[Part]:
+        """Profiles of many users, as a message of their own."""
+        future: asyncio.Future[Part] = self._loop.create_future()
+        if self.failed is not None:
+            future.set_exception(self.failed)
+            return future
+        self._batches.append((_request(ids, fields, as_of), future))
+        self._wake.set()
+        return future
+
+    # --- the stream ---------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                for _ in range(TURNS_TO_ASK_AGAIN):
+                    await asyncio.sleep(0)
+                if len(self._under_way) >= IN_FLIGHT_MAX or not (self._singles or self._batches):
+                    self._wake.clear()
+                    continue
+                await self._call.write(profiles_pb2.StreamProfilesRequest(read=self._next()))
+        except Exception as error:
+            self._fail(_typed(error))
+
+    def _next(self) -> profiles_pb2.BatchGetProfilesRequest:
+        """The next message; what it answers is under way from now on."""
+        started = self._loop.time()
+        if self._batches:
+            request, future = self._batches.popleft()
+            self._under_way.append((started, [future], lambda columns: _settle_many(future, columns, len(request.user_id_ends) // 4)))
+            return request
+        key = next(iter(self._singles))
+        waiting = self._singles.pop(key)
+        if len(waiting) > SINGLES_MAX:
+            self._singles[key] = waiting[SINGLES_MAX:]
+            waiting = waiting[:SINGLES_MAX]
+        self._under_way.append((started, [future for _, _, future in waiting], lambda columns: _settle_singles(waiting, columns)))
+        return _request(Strings.of([raw for raw, _, _ in waiting]), key[0], now_ms() if key[1] is None else key[1])
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                response = await self._call.read()
+                if response is grpc.aio.EOF:
+                    self._fail(Unavailable("the shard ended the stream of reads", "STREAM_ENDED"))
+                    return
+                _, futures, settle = self._under_way.popleft()
+                self._wake.set()
+                if response.error:
+                    _fail_all(futures, from_status(response.error))
+                else:
+                    settle(response.profiles.columns)
+        except Exception as error:
+            self._fail(_typed(error))
+
+    async def _watch(self) -> None:
+        """A shard that hangs answers nothing: its stream is given up."""
+        while True:
+            await asyncio.sleep(self._timeout_s / 4)
+            if self._under_way and self._loop.time() - self._under_way[0][0] > self._timeout_s:
+                self._fail(Unavailable(f"no answer within {self._timeout_s:g} s", "DEADLINE_EXCEEDED"))
+                return
+
+    def _fail(self, error: ProfilegridError) -> None:
+        self.failed = error
+        self._call.cancel()
+        for _, futures, _ in self._under_way:
+            _fail_all(futures, error)
+        _fail_all([future for waiting in self._singles.values() for _, _, future in waiting], error)
+        _fail_all([future for _, future in self._batches], error)
+        self._under_way.clear()
+        self._singles.clear()
+        self._batches.clear()
+        self.end()
+
+    def end(self) -> None:
+        """Stop the tasks; nothing is answered any more."""
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+
+    def close(self) -> None:
+        """Give the stream up."""
+        self._fail(Unavailable("the client was closed", "CLIENT_CLOSED"))
+
+
+def _typed(error: Exception) -> ProfilegridError:
+    """What ended the stream; a read is safe to repeat, so whatever it was is retriable unless the server says otherwise."""
+    return from_rpc(error) if isinstance(error, grpc.RpcError) else Unavailable(f"the stream of reads ended: {error!r}", "STREAM_ENDED")
+
+
+def _request(ids: Strings, fields: tuple[str, ...], as_of: int) -> profiles_pb2.BatchGetProfilesRequest:
+    return profiles_pb2.BatchGetProfilesRequest(
+        fields=fields, as_of_ms=as_of, format=profiles_pb2.PROFILE_FORMAT_COLUMNS, user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.tobytes()
+    )
+
+
+def _settle_singles(waiting: list[tuple[bytes, str, asyncio.Future[Profile]]], columns: profiles_pb2.ProfileColumns) -> None:
+    part = Part(np.arange(len(waiting)), columns)
+    for (_, _, future), profile in zip(waiting, part.profiles([user_id for _, user_id, _ in waiting]), strict=True):
+        if not future.done():
+            future.set_result(profile)
+
+
+def _settle_many(future: asyncio.Future[Part], columns: profiles_pb2.ProfileColumns, users: int) -> None:
+    if not future.done():
+        future.set_result(Part(np.arange(users), columns))
+
+
+def _fail_all(futures: list[asyncio.Future[Any]], error: ProfilegridError) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
+            future.exception()  # a caller that went away is not told that nobody looked
