@@ -277,6 +277,26 @@ def test_many_reads_at_once_are_each_answered(client: Driver, me: str) -> None:
     assert [profile["count"] for profile in profiles] == [i % 5 for i in range(64)]
 
 
+def test_a_wrong_read_among_others_fails_alone(client: Driver, me: str) -> None:
+    client.track_many("e", user_id=[me])
+    with pytest.raises(profilegrid.InvalidRequest, match="did you mean count"):
+        client.get(me, ["cuont"])
+    answers = client.together([("get", (me, ["count"])), ("get", (me, ["sum"])), ("get_many", ([me, "nobody"], ["count"]))])
+    assert [dict(answers[0]), dict(answers[1])] == [{"count": 1}, {"sum": 0.0}]
+    assert answers[2]["count"].tolist() == [1, 0]
+    assert answers[2].user_ids == [me, "nobody"]
+
+
+def test_a_profile_is_a_dict_that_knows_its_answer(client: Driver, me: str) -> None:
+    client.set(me, city="Rome")
+    profile = client.get(me, as_of=NOW)
+    assert isinstance(profile, dict)
+    assert (profile.user_id, profile.exists, profile.as_of) == (me, True, NOW)
+    assert {**profile.attributes, **profile.features} == dict(profile)
+    assert "city" in profile.attributes
+    assert "count" in profile.features
+
+
 def test_closing_sends_what_is_buffered_and_then_refuses(grid: RunningGrid, user: str) -> None:
     for kind in ("sync", "async"):
         driver = Driver(kind, grid.target, track_delay=60.0)

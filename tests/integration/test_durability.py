@@ -62,6 +62,25 @@ def test_status_answers_while_a_shard_is_down_and_reads_ride_through(grid: Runni
     grid.wait_until(lambda: all(shard["state"] == "serving" for shard in grid.shards()))
 
 
+def test_a_read_of_a_shard_that_hangs_ends_in_time_and_goes_on_when_it_wakes(grid: RunningGrid, user: str) -> None:
+    ids = [f"{user}-{number}" for number in range(20)]
+    with grid.client(read_timeout=2.0) as client:
+        client.track_many("e", user_id=ids)
+        pids = [shard["pid"] for shard in grid.shards()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            with pytest.raises(profilegrid.Unavailable):
+                client.get(ids[0])
+            assert time.monotonic() - started < 10
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+        assert client.get_many(ids, ["count"])["count"].tolist() == [1] * 20
+        assert client.get(ids[0])["count"] == 1
+
+
 @pytest.mark.parametrize("actor", ["coordinator", "controller"])
 def test_control_actors_come_back_after_a_kill_and_forget_nothing(grid: RunningGrid, user: str, actor: str) -> None:
     before = grid.json("catalog", "show")

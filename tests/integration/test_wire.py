@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
@@ -159,3 +159,25 @@ def test_a_message_over_16_mb_is_refused_and_the_server_lives(channel: Any) -> N
         events_pb2_grpc.EventServiceStub(big).Ingest(huge)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert segments_pb2_grpc.SegmentServiceStub(channel).Count(segments_pb2.CountRequest(rule="count >= 0")).count >= 0
+
+
+def test_a_stream_of_reads_answers_in_order_and_goes_on_after_a_wrong_one(channel: Any, user: str, grid: RunningGrid) -> None:
+    """Through the gateway as rows, and straight to a shard as columns."""
+    reads = [
+        profiles_pb2.StreamProfilesRequest(read=profiles_pb2.BatchGetProfilesRequest(user_ids=[user], fields=[field])) for field in ("count", "cuont", "sum")
+    ]
+    endpoint = next(shard["endpoint"] for shard in grid.shards() if _owns(channel, shard["id"], user))
+    with grpc.insecure_channel(endpoint) as straight:
+        for stub in (profiles_pb2_grpc.ProfileServiceStub(channel), profiles_pb2_grpc.ProfileServiceStub(straight)):
+            first, wrong, last = stub.StreamProfiles(iter(reads))
+            assert list(first.profiles.profiles[0].features) == ["count"]
+            assert list(last.profiles.profiles[0].features) == ["sum"]
+            status = status_pb2.Status.FromString(wrong.error)
+            assert status.code == code_pb2.INVALID_ARGUMENT
+            assert "cuont" in status.message
+            assert "count" in status.message
+
+
+def _owns(channel: Any, shard: int, user: str) -> bool:
+    map_ = Map.of(admin_pb2_grpc.AdminServiceStub(channel).GetMap(admin_pb2.GetMapRequest()))
+    return map_.shard_of(user.encode()) == shard
