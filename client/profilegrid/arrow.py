@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from profilegrid.columns import BOOL, FLOAT, INT, TEXT, TEXTS, TIMESTAMP, Column, Strings
+from profilegrid.results import LISTS, FieldColumn, Part
 
 try:
     import pyarrow as pa
@@ -81,3 +82,49 @@ def _list_column(name: str, array: Any, presence: Any) -> Column:
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy().astype(np.int64)
     inner = _text_column(name, array.flatten(), None)
     return Column(name, TEXTS, presence, inner.values, inner.words, np.cumsum(lengths))
+
+
+def array_of_field(column: FieldColumn) -> Any:
+    """A field of many users, as it came over the wire, as an Arrow array: from its buffers, without an object a value."""
+    kind, known = column.type, column.known
+    mask = None if known is None else pa.array(~known)
+    if kind in LISTS:
+        return _lists(column, mask)
+    if kind == "text":
+        words = _packed_texts(column.words)
+        numbers = pa.array(column.values.astype(np.int32), mask=None if known is None else ~known)
+        return words.take(numbers) if len(words) else pa.nulls(len(numbers), pa.string())
+    array = pa.array(column.values, mask=None if known is None else ~known)
+    return array.cast(pa.timestamp("ms", tz="UTC")) if kind == "timestamp" else array
+
+
+def _lists(column: FieldColumn, mask: Any) -> Any:
+    """Sets as sorted lists of text, keyed features as maps, ranked ones as lists of {key, value} in their order."""
+    ends = column.ends
+    offsets = pa.array(np.concatenate([np.zeros(1, dtype=np.int32), ends.astype(np.int32)]))
+    words = _packed_texts(column.words)
+    if column.type == "set":
+        owners = np.repeat(np.arange(ends.size), np.diff(ends, prepend=np.uint32(0)))
+        rank = np.empty(len(words), dtype=np.int64)
+        rank[pc.sort_indices(words).to_numpy()] = np.arange(len(words))
+        values = column.values
+        return pa.ListArray.from_arrays(offsets, words.take(pa.array(values[np.lexsort((rank[values], owners))])), mask=mask)
+    keys, numbers = words.take(pa.array(column.keys)), pa.array(column.values)
+    if column.type.startswith("keyed"):
+        return pa.MapArray.from_arrays(offsets, keys, numbers, mask=mask)
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([keys, numbers], ["key", "value"]), mask=mask)
+
+
+def _packed_texts(strings: Strings) -> Any:
+    offsets = np.concatenate([np.zeros(1, dtype=np.int32), strings.ends.astype(np.int32)])
+    return pa.StringArray.from_buffers(len(strings), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(strings.data)))
+
+
+def table_of_parts(ids: Strings, parts: list[Part], names: list[str]) -> Any:
+    """A pyarrow.Table: user_id, then the fields, in the order asked for."""
+    columns = {"user_id": _packed_texts(ids)}
+    if parts:
+        order = pa.array(np.argsort(np.concatenate([part.rows for part in parts])))
+        for name in names:
+            columns[name] = pa.concat_arrays([array_of_field(part.by_name[name]) for part in parts]).take(order)
+    return pa.table(columns)

@@ -289,25 +289,9 @@ class Table(Mapping[str, Any]):
 
     def to_arrow(self) -> Any:
         """A pyarrow.Table with user_id first. Needs the `arrow` extra."""
-        import pyarrow as pa
+        from profilegrid.arrow import table_of_parts
 
-        columns: dict[str, Any] = {"user_id": pa.array(self.user_ids, pa.string())}
-        for name, values in self.items():
-            columns[name] = self._arrow(pa, name, values)
-        return pa.table(columns)
-
-    def _arrow(self, pa: Any, name: str, values: NDArray[Any]) -> Any:
-        kind = self._types[name]
-        if kind == "set":
-            return pa.array([sorted(value) for value in values], pa.list_(pa.string()))
-        if kind.startswith("keyed"):
-            return pa.array([list(value.items()) for value in values], pa.map_(pa.string(), pa.float64()))
-        if kind.startswith("ranked"):
-            return pa.array(list(values), pa.list_(pa.struct([("key", pa.string()), ("value", pa.float64())])))
-        types = {"text": pa.string(), "bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "timestamp": pa.int64()}
-        mask = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None  # type: ignore[no-untyped-call]
-        array = pa.array(np.asarray(values), types[kind], mask=mask)
-        return array.cast(pa.timestamp("ms", tz="UTC")) if kind == "timestamp" else array
+        return table_of_parts(self._ids, self._parts, list(self._types))
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame. Needs the `arrow` extra and pandas."""

@@ -139,6 +139,27 @@ def test_a_table_goes_to_arrow_and_pandas_in_the_order_asked_for(client: Driver,
     assert table.to_arrow()["hobbies"].to_pylist() == [[], [], ["a"]]
 
 
+def test_arrow_and_numpy_say_the_same_of_every_field(client: Driver, me: str) -> None:
+    ids = [f"{me}-{number}" for number in range(40)]
+    client.set_many(user_id=ids[::3], hobbies=[{"b", "a", "c"}] * 14, city=["Rome"] * 14, born=[NOW] * 14, vip=[True] * 14, note=["n"] * 14)
+    for key in ("x", "y", "z", "y"):
+        client.track_many("e", user_id=ids[::2], time=[NOW] * 20, k=[key] * 20, c=[key] * 20, n=[1.5] * 20, i=[7] * 20, b=[True] * 20)
+    table = client.get_many([*ids, "nobody-there"])
+    arrow = table.to_arrow()
+    assert arrow["user_id"].to_pylist() == [*ids, "nobody-there"]
+    assert arrow.column_names[1:] == list(table)
+    for name, values in table.items():
+        ours = [None if value is np.ma.masked else value for value in values.tolist()] if values.dtype != object else values.tolist()
+        theirs = arrow[name].to_pylist()
+        if pa.types.is_timestamp(arrow[name].type):
+            theirs = arrow[name].cast(pa.int64()).to_pylist()
+        if pa.types.is_map(arrow[name].type):
+            theirs = [dict(entries) for entries in theirs]
+        if any(isinstance(value, set) for value in ours):
+            ours = [sorted(value) for value in ours]
+        assert theirs == ours, name
+
+
 def test_each_bad_row_is_told_with_its_reason_and_the_good_ones_are_kept(client: Driver, me: str) -> None:
     ids = [f"{me}-{i}" for i in range(4)] + ["", "x" * 257]
     report = client.track_many("e", user_id=ids, n=[1.0, float("nan"), float("inf"), 2.0, 3.0, 4.0])
