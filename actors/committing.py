@@ -62,6 +62,7 @@ class Committer:
         self.dead_letters = 0
         self.turn_ms_max = 0.0
         self.read_at = 0.0
+        self.committed_at = 0.0
 
     def start(self) -> None:
         """Begin to commit."""
@@ -153,6 +154,7 @@ class Committer:
                 except WriteFailed as error:
                     stop_at_once(error)
             touched = await self._apply(group)
+            self.committed_at = time.monotonic()
             started = time.perf_counter()
             self._store.applied.keep(group)
             for judged, work in zip(group.judged, works, strict=True):
@@ -166,7 +168,7 @@ class Committer:
             if self._under_way == 0:
                 self._idle.set()
             if touched.size:
-                self._on_applied(np.unique(touched))
+                self._on_applied(touched)
 
     async def _apply(self, group: Group) -> Slots:
         """Fold a group, in turns of about 2 ms while someone reads: a cut costs a tenth of the apply, so bulk loads go uncut."""

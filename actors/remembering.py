@@ -58,8 +58,10 @@ class Rememberer:
                 self.problem = f"history waits: {error}"
 
     async def keep(self) -> None:
-        """What is due now."""
-        await self._convert()
+        """What is due now. History waits for a quiet second, but not beyond half of what may wait: a burst has the cores to itself."""
+        self.segments_behind = len(self._store.unwritten_history())
+        if self.segments_behind >= SEGMENTS_BEHIND_MAX // 2 or time.monotonic() - self._committer.committed_at > 1.0:
+            await self._convert()
         if self.is_erasure_due():
             await self.erase()
         if time.monotonic() - self._kept_ms > UPKEEP_EVERY_S and not self.upkeep.locked():

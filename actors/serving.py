@@ -191,6 +191,8 @@ class ShardServer:
             return
         catalog = load_catalog(source, version)
         async with self.committer.quiet():
+            if version <= self.engine.catalog.version:
+                return  # the controller's heartbeat asked for it too, and came first: twice would backfill twice
             backfilling = [name for name, state in self.engine.features.items() if not state.is_complete]
             await asyncio.to_thread(self.store.append_catalog, catalog, self.engine.received_ms)
             missing = self.engine.install_catalog(catalog)
@@ -351,7 +353,10 @@ class ShardServer:
             self._watchers.discard(watcher)
 
     def _notify(self, touched: Slots) -> None:
-        """Wake the watchers of touched slots (sorted); one of an unknown user looks whether it is known now."""
+        """Wake the watchers of touched slots; one of an unknown user looks whether it is known now."""
+        if not self._watchers:
+            return
+        touched = np.unique(touched)
         for watcher in self._watchers:
             if watcher.slot < 0 or not self.engine.users.exists(np.array([watcher.slot]))[0]:
                 slot = int(self.find(watcher.user)[0])

@@ -19,7 +19,6 @@ from grid.catalog import Catalog, Feature
 from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable
 from grid.frame import Frame
 from grid.group import Group, Judged
-from grid.kernels.hashing import hash_strings
 from grid.kernels.ids import gather_strings
 from grid.producers import BlockReply, Producers
 from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns
@@ -199,7 +198,7 @@ class Engine:
     def admit(self, frame: Frame) -> None:
         """Raise unless this shard may take the frame now: shape, hash, owner, epoch, memory. Changes nothing."""
         frame.check(self.partitions)
-        check_partitions(frame, frame.ids.hashes(), self.partitions)
+        check_partitions(frame, frame.id_hashes, self.partitions)
         self.check_owned(frame.partitions, frame.epochs)
         if self.exhausted is not None:
             raise self.exhausted
@@ -393,18 +392,19 @@ class Engine:
 
     def _resolve(self, picks: list[tuple[Frame, NDArray[np.int64]]]) -> Slots:
         """Slots of the picked rows of frames, in order; unseen ids become users."""
-        strings = []
+        strings, hashes = [], []
         for frame, pick in picks:
             if pick.size == frame.rows:
                 strings.append(frame.ids)
+                hashes.append(frame.id_hashes)
             else:
                 strings.append(Strings(*gather_strings(frame.ids.data, frame.ids.ends, pick)))
+                hashes.append(frame.id_hashes[pick])
         ids = strings[0] if len(strings) == 1 else joined_strings(strings)
         ends = ids.ends.astype(np.int64)
         starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])
         partitions = np.concatenate([frame.row_partitions[pick] for frame, pick in picks])
-        hashes = hash_strings(ids.data, ids.ends)
-        return self.users.resolve(ids.data, starts, ends, hashes, partitions)
+        return self.users.resolve(ids.data, starts, ends, np.concatenate(hashes), partitions)
 
     def _apply_attributes(self, judged: Judged) -> Slots:
         """In the order of the rows; a row's columns are independent of each other."""
@@ -448,7 +448,7 @@ class Engine:
     def _apply_deletes(self, judged: Judged, received_ms: int) -> Slots:
         """Erase users: rows zeroed, ids gone. An id that is unknown is erased already."""
         frame, pick = judged.frame, np.flatnonzero(judged.accepted)
-        hashes, partitions = frame.ids.hashes(), frame.row_partitions
+        hashes, partitions = frame.id_hashes, frame.row_partitions
         found = self.users.find(frame.ids.data, frame.ids.ends, hashes, partitions)
         handles = np.where(found >= 0, self.users.handles_of(np.maximum(found, 0)) & np.uint64(0xFFFFFFFF), 0).astype(np.int64)
         ordinals = np.where(found >= 0, handles, -1)

@@ -57,6 +57,14 @@ class Frame:
     event_ids: Strings | None = None
     is_durable: bool = True
     producer_started_ms: int = 0
+    _id_hashes: NDArray[np.uint64] | None = None
+
+    @property
+    def id_hashes(self) -> NDArray[np.uint64]:
+        """uint64[rows]: xxh3_64 of the ids, computed once."""
+        if self._id_hashes is None:
+            self._id_hashes = self.ids.hashes()
+        return self._id_hashes
 
     @property
     def rows(self) -> int:

@@ -11,6 +11,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from profilegrid.columns import Batch, Strings
+from profilegrid.hashing import hash_ids
 from profilegrid.v1 import admin_pb2
 from profilegrid.v1 import events_pb2 as pb
 
@@ -54,9 +55,7 @@ class Map:
 
 def partitions_of(ids: Strings, partitions: int) -> NDArray[np.uint16]:
     """uint16[n]: xxh3_64(id) mod P."""
-    digest = xxhash.xxh3_64_intdigest
-    hashes = np.fromiter((digest(name) for name in ids.to_bytes_list()), dtype=np.uint64, count=len(ids))
-    return (hashes % np.uint64(partitions)).astype(np.uint16)
+    return (hash_ids(ids) % np.uint64(partitions)).astype(np.uint16)
 
 
 @dataclass(slots=True)
@@ -74,7 +73,7 @@ def split(batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16],
     Rows keep their order within a partition, whoever splits them: a verdict counts rows from the start of their block.
     """
     of_rows = partitions[rows]
-    rank = np.empty(map_.partitions, dtype=np.int64)
+    rank = np.empty(map_.partitions, dtype=np.uint16)  # numpy sorts 16 bits by radix
     rank[np.lexsort((np.arange(map_.partitions), map_.owners))] = np.arange(map_.partitions)
     order = np.argsort(rank[of_rows], kind="stable")
     rows, of_rows = rows[order], of_rows[order]
