@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import pkgutil
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from profilegrid_rules import compile_rule
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
+import grid.kernels
 from grid.catalog import ATTRIBUTE_TYPES, KINDS, load_catalog
 from grid.engine import Engine
 from grid.errors import GridError
@@ -82,10 +90,12 @@ def warm(folder: Path) -> None:
             engine.install_catalog(catalog)
             store.append_catalog(catalog, NOW_MS)
         for number in range(4):
-            made = frames(600, 10 * number + 1 + int(engine.positions.max()), NOW_MS + number * 300_000)
+            # Users enough for tables to grow; 600 hours are 600 half-lives: landmarks move.
+            moment = NOW_MS + number * 600 * 3_600_000
+            made = frames(2000, 10 * number + 1 + int(engine.positions.max()), moment)
             for part in made:
                 engine.admit(part)
-                group = engine.prepare([part], NOW_MS)
+                group = engine.prepare([part], moment)
                 store.append(group, is_durable=False)
                 engine.apply(group)
             if number == 1:
@@ -106,11 +116,44 @@ def warm(folder: Path) -> None:
         store.close()
 
 
+def kernels() -> int:
+    """How many kernels and helpers there are to compile."""
+    from numba.core.dispatcher import Dispatcher  # numba reads where its cache lies when it is imported: grid.kernels must come first
+
+    modules = [importlib.import_module(f"grid.kernels.{found.name}") for found in pkgutil.iter_modules(grid.kernels.__path__)]
+    return sum(isinstance(value, Dispatcher) and value.__module__ == module.__name__ for module in modules for value in vars(module).values())
+
+
+@contextlib.contextmanager
+def progress_shown(folder: Path) -> Iterator[None]:
+    """A bar of compiled kernels, by the index files that numba leaves in its cache; nothing when all are there already."""
+    total, is_over = kernels(), threading.Event()
+
+    def compiled() -> int:
+        return len({path.name.split("-")[0] for path in folder.rglob("*.nbi")})
+
+    def watch(progress: Progress, task: TaskID) -> None:
+        while not is_over.wait(0.2):
+            progress.update(task, completed=compiled())
+
+    if (folder / "WARM").exists():
+        yield
+        return
+    with Progress("compiling kernels", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+        watcher = threading.Thread(target=watch, args=(progress, progress.add_task("", total=total)), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            watcher.join()
+
+
 def main() -> int:
-    """Warm up with a word of what goes on; 0 when all is compiled."""
+    """Warm up, showing how far it is; 0 when all is compiled."""
     folder = cache_folder()
     try:
-        with tempfile.TemporaryDirectory(prefix="pg-warm-") as temporary:
+        with tempfile.TemporaryDirectory(prefix="pg-warm-") as temporary, progress_shown(folder):
             warm(Path(temporary) / "grid")
     except GridError as error:
         print(error, file=sys.stderr)

@@ -9,6 +9,7 @@ import pytest
 import xxhash
 from pyroaring import BitMap, BitMap64
 
+from grid.kernels import cache_folder
 from grid.kernels.hashing import hash_strings
 from grid.kernels.scalars import decode_number, decode_time, encode_number, encode_time
 from grid.state.bitmaps import cardinality, mask_to_portable, merge_partitions, ordinals
@@ -101,3 +102,9 @@ def test_local_time_follows_the_clock_changes() -> None:
     assert calendar_part("year", times[:1], "UTC").tolist() == [2023]
     assert calendar_part("month", times[:1], "UTC").tolist() == [11]
     assert calendar_part("day", times[:1], "UTC").tolist() == [3]
+
+
+def test_setting_up_compiles_every_kernel_so_that_no_shard_stops_to_compile() -> None:
+    if not (cache_folder() / "WARM").exists():
+        pytest.skip("this environment was not set up by make")
+    assert len({path.name.split("-")[0] for path in cache_folder().rglob("*.nbi")}) == kernels()
