@@ -17,6 +17,7 @@ from grid.state.days import calendar_part, local_times
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import Space
 from grid.state.users import Users
+from grid.warming import kernels
 
 
 @pytest.mark.parametrize("size", [*range(20), 31, 32, 33, 64, 65, 96, 97, 128, 129, 200, 240, 241, 256, 511, 1024])
