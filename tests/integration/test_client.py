@@ -257,6 +257,7 @@ def test_a_wrong_rule_is_refused_with_position_and_suggestion(client: Driver) ->
         client.list("count > 3", page_token="nonsense")
 
 
+@pytest.mark.filterwarnings("ignore:AS_OF_EARLY")
 def test_reads_and_counts_as_of_a_time_see_windows_and_decay_of_that_time(client: Driver, me: str) -> None:
     client.track_many("e", user_id=[me, me], time=[NOW - 7_200_000, NOW - 60_000])
     client.set(me, city=f"asof-{me}")

@@ -86,6 +86,7 @@ def test_dead_letters_are_ingested_once_more_after_a_fix_and_only_once(grid: Run
     apply(grid, tmp_path, {}, "--force")
 
 
+@pytest.mark.filterwarnings("ignore:AS_OF_EARLY")
 def test_answers_say_what_they_leave_out_and_what_they_look_ahead_of(grid: RunningGrid, user: str) -> None:
     with grid.client() as client:
         client.track_many("e", user_id=[user] * 2, time=[NOW - 10 * 3_600_000, NOW])

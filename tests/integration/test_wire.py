@@ -12,7 +12,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
-from profilegrid.columns import events_batch
+from profilegrid.columns import Strings, events_batch
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import Map, frame_of, partitions_of
 from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
@@ -125,7 +125,9 @@ def test_a_hostile_column_is_refused_by_name(channel: Any, user: str, field: str
 
 def test_a_user_in_the_wrong_partition_is_refused(channel: Any, user: str) -> None:
     frame, endpoint = good_frame(channel, user)
-    frame.user_id_data = b"another-" + frame.user_id_data
+    partition = partitions_of(Strings.of([user]), 64)[0]
+    other = next(name for name in (f"{user}-{number}" for number in range(100)) if partitions_of(Strings.of([name]), 64)[0] != partition)
+    frame.user_id_data = other.encode()
     frame.user_id_ends = len(frame.user_id_data).to_bytes(4, "little")
     _refused(endpoint, frame, "user_id[0]")
 
