@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import secrets
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, Self
 
 import grpc
 import numpy as np
-from numpy.typing import NDArray
 
 from profilegrid.buffering import TrackBuffer
 from profilegrid.columns import (
@@ -28,44 +24,17 @@ from profilegrid.columns import (
     event_row,
     events_batch,
     ids_of,
-    now_ms,
     time_ms,
     user_id_text,
 )  # fmt: skip
-from profilegrid.errors import ClientClosed, DeliveryUnknown, Overloaded, ProfilegridError, Unavailable, from_rpc, warn
-from profilegrid.forking import forks
-from profilegrid.options import CLIENT_OPTIONS
-from profilegrid.reading import ReadLane
-from profilegrid.results import Answer, Page, Part, Profile, Rejection, Report, Table
-from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
-from profilegrid.v1 import (
-    admin_pb2,
-    admin_pb2_grpc,
-    catalog_pb2,
-    catalog_pb2_grpc,
-    events_pb2_grpc,
-    profiles_pb2,
-    profiles_pb2_grpc,
-    segments_pb2,
-    segments_pb2_grpc,
-)
+from profilegrid.connections import BACKOFF_S, Connections
+from profilegrid.delivering import Deliveries
+from profilegrid.errors import from_rpc, warn
+from profilegrid.reading import Reads
+from profilegrid.results import Answer, Page, Profile, Report, Table
+from profilegrid.routes import Map, partitions_of
+from profilegrid.v1 import admin_pb2, admin_pb2_grpc, catalog_pb2, catalog_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
 from profilegrid.v1 import events_pb2 as pb
-
-Result = TypeVar("Result")
-IN_FLIGHT_MAX = 64
-SENDING_MAX = 8
-_BACKOFF_S, _BACKOFF_S_MAX = 0.02, 1.0
-_CALL_TIMEOUT_S = 15.0
-READ_USERS_MAX = 10_000
-# A producer is used for a day at most: the grid forgets one after 7 days of silence.
-PRODUCER_LIFE_MS = 86_400_000
-
-
-class Producer(NamedTuple):
-    """Who numbers batches, and since when (ms)."""
-
-    id: bytes
-    started_ms: int
 
 
 class AsyncClient:
@@ -92,21 +61,11 @@ class AsyncClient:
         track_buffer_rows_max: int = 500_000,
         on_report: Callable[[Report], None] | None = None,
     ) -> None:
-        self.target, self.delivery_timeout, self.read_timeout = target, delivery_timeout, read_timeout
-        self._acks = pb.ACKS_FAST if acks == "fast" else pb.ACKS_DURABLE
-        self._producer = Producer(producer_id or secrets.token_bytes(16), now_ms())
-        self._has_own_producer = producer_id is None
-        self._forks = forks()
-        self._is_closed = False
-        self._channels: dict[str, grpc.aio.Channel] = {}
-        self._map: Map | None = None
-        self._map_lock: asyncio.Lock | None = None
-        self._next_batch = 1
-        self._in_flight: set[int] = set()
-        self._window_moved: asyncio.Event | None = None
-        self._sending: asyncio.Semaphore | None = None
+        self.delivery_timeout, self.read_timeout = delivery_timeout, read_timeout
+        self._connections = Connections(target)
+        self._deliveries = Deliveries(self._connections, delivery_timeout, acks, producer_id)
+        self._reads = Reads(self._connections, read_timeout)
         self._updates: asyncio.Lock | None = None
-        self._lanes: dict[str, ReadLane] = {}
         self.buffer = TrackBuffer(track_rows_max, track_delay, track_buffer_rows_max, self._send_tracked, on_report)
 
     async def __aenter__(self) -> Self:
@@ -117,77 +76,29 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Send what is buffered, wait for its acknowledgement, close the connections. Raises DeliveryUnknown as `flush` does."""
-        if self._is_closed:
+        if self._connections.is_closed:
             return
         try:
             await self.flush()
         finally:
-            self._is_closed = True
-            for lane in self._lanes.values():
-                lane.close()
-            for channel in self._channels.values():
-                await channel.close()
+            self._reads.close()
+            await self._connections.close()
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ClientClosed("the client is closed", "CLIENT_CLOSED")
-        if forks() != self._forks:
-            raise ClientClosed("the client belongs to the parent process; make a new one after fork", "CLIENT_FORKED")
-
-    # --- connections and retries ----------------------------------------------------------------------------------------
+    # --- connections ----------------------------------------------------------------------------------------------------
 
     def channel(self, endpoint: str) -> grpc.aio.Channel:
         """The connection to an endpoint, kept while the client is open."""
-        self._check_open()
-        channel = self._channels.get(endpoint)
-        if channel is None:
-            channel = self._channels[endpoint] = grpc.aio.insecure_channel(endpoint, options=CLIENT_OPTIONS)
-        return channel
+        return self._connections.channel(endpoint)
 
-    @property
-    def _gateway(self) -> grpc.aio.Channel:
-        return self.channel(self.target)
-
-    async def _call(self, method: Any, request: Any, timeout: float) -> Any:
-        try:
-            return await method(request, timeout=timeout)
-        except grpc.aio.UsageError as error:  # a channel that `close` took away under the call
-            raise ClientClosed(str(error), "CLIENT_CLOSED") from error
-        except grpc.RpcError as error:
-            raise from_rpc(error) from None
-
-    async def _retrying(self, attempt: Callable[[float], Awaitable[Result]], timeout: float) -> Result:
-        """Repeat an attempt while its error is retriable and time is left; backoff doubles, with full jitter."""
-        deadline = time.monotonic() + timeout
-        backoff = _BACKOFF_S
-        while True:
-            left = deadline - time.monotonic()
-            try:
-                return await attempt(max(min(left, _CALL_TIMEOUT_S), 0.1))
-            except (Unavailable, Overloaded) as error:
-                wait = max(random.uniform(0.5, 1.0) * backoff, error.delay_ms / 1000 if isinstance(error, Overloaded) else 0.0)
-                if left <= wait:
-                    raise
-                if error.reason == "PARTITION_MOVED" or isinstance(error, Unavailable):
-                    self._map = None
-                await asyncio.sleep(wait)
-                backoff = min(backoff * 2, _BACKOFF_S_MAX)
-
-    async def map(self, timeout: float = _CALL_TIMEOUT_S) -> Map:
+    async def map(self) -> Map:
         """The partition map, fetched once and again after it proved stale."""
-        if self._map is None:
-            self._map_lock = self._map_lock or asyncio.Lock()
-            async with self._map_lock:
-                if self._map is None:
-                    stub = admin_pb2_grpc.AdminServiceStub(self._gateway)  # type: ignore[no-untyped-call]
-                    self._map = Map.of(await self._call(stub.GetMap, admin_pb2.GetMapRequest(), timeout))
-        return self._map
+        return await self._connections.map()
 
     async def _from_gateway(self, service: Any, method: str, request: Any, timeout: float | None = None) -> Any:
         async def attempt(left: float) -> Any:
-            return await self._call(getattr(service(self._gateway), method), request, left if timeout is None else timeout)
+            return await self._connections.call(getattr(service(self._connections.gateway), method), request, left if timeout is None else timeout)
 
-        return await self._retrying(attempt, self.read_timeout if timeout is None else timeout)
+        return await self._connections.retrying(attempt, self.read_timeout if timeout is None else timeout)
 
     # --- catalog --------------------------------------------------------------------------------------------------------
 
@@ -199,7 +110,7 @@ class AsyncClient:
         """
         request = catalog_pb2.ApplyCatalogRequest(source=catalog_source(catalog), force=force, dry_run=dry_run)
         response = await self._from_gateway(catalog_pb2_grpc.CatalogServiceStub, "ApplyCatalog", request, 120.0)
-        self._map = None
+        self._connections.forget_map()
         change = response.change
         return {
             "version": response.version, "added": list(change.added), "changed": list(change.changed), "losses": list(change.losses),
@@ -220,7 +131,7 @@ class AsyncClient:
         self, user_id: str | int, event: str, properties: Mapping[str, Any] | None = None, *, time: Any = None, event_id: str | None = None
     ) -> None:
         """Buffer one event; it is sent soon, with others. `flush` tells how it ended. Waits while the buffer is full."""
-        self._check_open()
+        self._connections.check_open()
         await self.buffer.add_async(event_row(user_id, event, properties, time, event_id))
 
     async def flush(self) -> Report:
@@ -261,7 +172,7 @@ class AsyncClient:
 
     async def _update(self, batch: Batch) -> Report:
         """Updates keep their order: one batch in flight, after what was tracked before."""
-        self._check_open()
+        self._connections.check_open()
         self._updates = self._updates or asyncio.Lock()
         async with self._updates:
             await self.buffer.drain()
@@ -273,190 +184,17 @@ class AsyncClient:
         With `producer_id` and `first_batch` the caller numbers: the same number must always be the same rows. `started_ms` says when it
         began: Refused (PRODUCER_EXPIRED) when the grid has forgotten it since, as it does after 7 days of silence.
         """
-        self._check_open()
-        if batch.rows == 0:
-            return Report()
-        self._sending = self._sending or asyncio.Semaphore(SENDING_MAX)
-        partitions = partitions_of(batch.ids, (await self._retrying(self.map, self.delivery_timeout)).partitions)
-        pieces = chunks(batch)
-        producer = None if producer_id is None else Producer(producer_id, started_ms)
-        numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._deliver_piece(batch, rows, partitions, producer, number)) for rows, number in zip(pieces, numbers, strict=True)]
-        report = Report()
-        unknown: list[int] = []
-        for task in tasks:
-            outcome = task.result()
-            if isinstance(outcome, DeliveryUnknown):
-                unknown += list(outcome.rows)
-            elif isinstance(outcome, ProfilegridError):
-                raise outcome
-            else:
-                report.add(outcome)
-        if unknown:
-            raise DeliveryUnknown(f"{len(unknown)} rows were not acknowledged within {self.delivery_timeout:g} s; they may or may not be counted", unknown)
-        report.rejections.sort(key=lambda rejection: rejection.row)
-        return report
-
-    async def _deliver_piece(
-        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer | None, number: int | None
-    ) -> Report | ProfilegridError:
-        """One numbered batch on the wire. Errors are returned: the other pieces go on."""
-        assert self._sending is not None
-        async with self._sending:
-            if number is not None:
-                return await self._deliver_numbered(batch, rows, partitions, producer or self._producer, number)
-            number = await self._take_number()
-            self._in_flight.add(number)
-            try:
-                return await self._deliver_rows(batch, rows, partitions, self._producer, number)
-            except ProfilegridError as error:
-                return error
-            finally:
-                self._in_flight.discard(number)
-                if self._window_moved is not None:
-                    self._window_moved.set()
-
-    async def _deliver_numbered(
-        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer, number: int
-    ) -> Report | ProfilegridError:
-        try:
-            return await self._deliver_rows(batch, rows, partitions, producer, number)
-        except ProfilegridError as error:
-            return error
-
-    async def _take_number(self) -> int:
-        """The next batch number, when it is less than 64 above the oldest in flight: what shards remember."""
-        while self._in_flight and self._next_batch - min(self._in_flight) >= IN_FLIGHT_MAX:
-            self._window_moved = self._window_moved or asyncio.Event()
-            self._window_moved.clear()
-            await self._window_moved.wait()
-        if self._has_own_producer and not self._in_flight and now_ms() - self._producer.started_ms > PRODUCER_LIFE_MS:
-            self._producer, self._next_batch = Producer(secrets.token_bytes(16), now_ms()), 1
-        number = self._next_batch
-        self._next_batch += 1
-        return number
-
-    async def _deliver_rows(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer, number: int) -> Report:
-        """Send rows until every one is acknowledged, by the map of the moment."""
-        report = Report()
-        left = rows
-        deadline = time.monotonic() + self.delivery_timeout
-        backoff = _BACKOFF_S
-        while left.size:
-            retry, delay_s = left, backoff
-            try:
-                map_ = await self.map()
-                outcomes = await asyncio.gather(*(self._send(parcel, producer, number, map_) for parcel in split(batch, left, partitions, map_)))
-                retry, delay_s = self._sort_outcomes(outcomes, report, backoff)
-            except (Unavailable, Overloaded):
-                self._map = None
-            if not retry.size:
-                break
-            left = np.sort(retry)
-            if time.monotonic() + delay_s > deadline:
-                raise DeliveryUnknown(f"{left.size} rows were not acknowledged within {self.delivery_timeout:g} s", left.tolist())
-            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
-            backoff = min(backoff * 2, _BACKOFF_S_MAX)
-        return report
-
-    def _sort_outcomes(
-        self, outcomes: Sequence[tuple[Parcel, pb.IngestResponse | ProfilegridError]], report: Report, backoff: float
-    ) -> tuple[NDArray[np.int64], float]:
-        """Count what was acknowledged; returns the rows to send again and after how long. Raises what no retry helps."""
-        again, delay_s = [np.empty(0, dtype=np.int64)], backoff
-        fatal: ProfilegridError | None = None
-        for parcel, outcome in outcomes:
-            if isinstance(outcome, pb.IngestResponse):
-                report.accepted += outcome.accepted
-                report.duplicates += outcome.duplicates
-                report.rejections += [Rejection(int(parcel.rows[r.row]), r.reason, r.field, r.value, r.expected) for r in outcome.rejected]
-            elif outcome.retriable:
-                again.append(parcel.rows)
-                if isinstance(outcome, Overloaded):
-                    delay_s = max(delay_s, outcome.delay_ms / 1000)
-                else:
-                    self._map = None
-            else:
-                fatal = outcome
-        if fatal is not None:
-            raise fatal
-        return np.concatenate(again), delay_s
-
-    async def _send(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
-        frame = parcel.frame
-        frame.producer_id, frame.producer_started_ms, frame.batch_number, frame.acks = producer.id, producer.started_ms, number, self._acks
-        endpoint = map_.endpoints.get(parcel.shard, "")
-        if not endpoint:
-            return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
-        stub = events_pb2_grpc.EventServiceStub(self.channel(endpoint))  # type: ignore[no-untyped-call]
-        try:
-            return parcel, await self._call(stub.Ingest, pb.IngestRequest(frame=frame), _CALL_TIMEOUT_S)
-        except ProfilegridError as error:
-            return parcel, error
+        return await self._deliveries.deliver(batch, producer_id=producer_id, first_batch=first_batch, started_ms=started_ms)
 
     # --- reads ----------------------------------------------------------------------------------------------------------
 
     async def get(self, user_id: str | int, fields: Iterable[str] = (), *, as_of: Any = None) -> Profile:
-        """A user's profile: all fields or some. Calls made at the same time share one message a shard."""
-        self._check_open()
-        name = user_id_text(user_id)
-        raw = name.encode()
-        key = (tuple(fields), None if as_of is None else time_ms(as_of))
-        started = time.monotonic()
-        try:
-            return await self._lane_of(self._map or await self.map(), raw).ask_one(key, raw, name)
-        except (Unavailable, Overloaded):
-            self._map = None
-
-        async def attempt(left: float) -> Profile:
-            return await self._lane_of(await self.map(left), raw).ask_one(key, raw, name)
-
-        return await self._retrying(attempt, self.read_timeout - (time.monotonic() - started))
-
-    def _lane_of(self, map_: Map, raw_id: bytes) -> ReadLane:
-        """The stream to the owner of a user."""
-        return self._lane(map_, map_.shard_of(raw_id))
-
-    def _lane(self, map_: Map, shard: int) -> ReadLane:
-        endpoint = map_.endpoints.get(shard, "")
-        lane = self._lanes.get(endpoint)
-        if lane is None or lane.failed is not None:
-            if not endpoint:
-                raise Unavailable(f"shard {shard} is down", "SHARD_DOWN")
-            stub = profiles_pb2_grpc.ProfileServiceStub(self.channel(endpoint))  # type: ignore[no-untyped-call]
-            lane = self._lanes[endpoint] = ReadLane(stub.StreamProfiles, min(self.read_timeout, _CALL_TIMEOUT_S))
-        return lane
+        """A user's profile: all fields or some. What is asked while a message is under way to a shard goes together with the next."""
+        return await self._reads.get(user_id, fields, as_of=as_of)
 
     async def get_many(self, user_ids: Any, fields: Iterable[str] = (), *, as_of: Any = None) -> Table:
         """Profiles of many users as columns, in the order asked for."""
-        self._check_open()
-        ids = ids_of("user_ids", user_ids)
-        moment = now_ms() if as_of is None else time_ms(as_of)
-        names = tuple(fields)
-        parts: list[Part] = []
-        for first in range(0, len(ids), READ_USERS_MAX):
-            some = ids if len(ids) <= READ_USERS_MAX else ids.take(np.arange(first, min(first + READ_USERS_MAX, len(ids))))
-            for part in await self._read_parts(some, names, moment):
-                part.rows = part.rows + first
-                parts.append(part)
-        return Table(ids, parts)
-
-    async def _read_parts(self, ids: Strings, fields: tuple[str, ...], as_of: int) -> list[Part]:
-        """One message a shard; all answer as of one time."""
-
-        async def attempt(left: float) -> list[Part]:
-            map_ = await self.map(left)
-            shards = map_.owners[partitions_of(ids, map_.partitions)]
-            asked = []
-            for shard in np.unique(shards).tolist():
-                rows = np.flatnonzero(shards == shard)
-                asked.append((rows, self._lane(map_, shard).ask_many(ids.take(rows), fields, as_of)))
-            for rows, future in asked:
-                (await future).rows = rows
-            return [future.result() for _, future in asked]
-
-        return await self._retrying(attempt, self.read_timeout)
+        return await self._reads.get_many(user_ids, fields, as_of=as_of)
 
     async def watch(self, user_id: str | int, fields: Iterable[str] = ()) -> AsyncIterator[Profile]:
         """The user's profile now, then again after each change; goes on over restarts of the shard until the caller stops."""
@@ -464,7 +202,7 @@ class AsyncClient:
         ids = Strings.of([name])
         request = profiles_pb2.WatchProfileRequest(user_id=name, fields=list(fields))
         while True:
-            map_ = await self._retrying(self.map, self.read_timeout)
+            map_ = await self._connections.retrying(self._connections.map, self.read_timeout)
             endpoint = map_.endpoints.get(int(map_.owners[partitions_of(ids, map_.partitions)[0]]), "")
             try:
                 if endpoint:
@@ -475,8 +213,8 @@ class AsyncClient:
                 typed_error = from_rpc(error)
                 if not typed_error.retriable:
                     raise typed_error from None
-            self._map = None
-            await asyncio.sleep(_BACKOFF_S * 5)
+            self._connections.forget_map()
+            await asyncio.sleep(BACKOFF_S * 5)
 
     # --- audiences ------------------------------------------------------------------------------------------------------
 
@@ -542,7 +280,7 @@ class AsyncClient:
 
     async def export_batches(self, rule: str, *, as_of: Any = None) -> AsyncIterator[tuple[Sequence[str], int]]:
         """(user ids, size of the whole audience) in batches."""
-        stub = segments_pb2_grpc.SegmentServiceStub(self._gateway)  # type: ignore[no-untyped-call]
+        stub = segments_pb2_grpc.SegmentServiceStub(self._connections.gateway)  # type: ignore[no-untyped-call]
         try:
             async for response in stub.Export(segments_pb2.ExportRequest(rule=rule, as_of_ms=_moment(as_of))):
                 warn(response.warnings)
@@ -566,7 +304,7 @@ class AsyncClient:
 
     async def grid_id(self) -> str:
         """What tells this grid from another: made with its data folder."""
-        return (await self._retrying(self.map, self.read_timeout)).grid_id
+        return (await self._connections.retrying(self._connections.map, self.read_timeout)).grid_id
 
     # --- operators ------------------------------------------------------------------------------------------------------
 

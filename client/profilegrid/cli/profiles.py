@@ -84,6 +84,9 @@ def status(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     title = f"map {found.map_version}, catalog {found.catalog_version}"
     print_table(["shard", "state", "pid", "endpoint", "partitions", "users", "memory", "events"], rows, title)
     for shard in shards:
+        if shard["history"]["events"]:
+            past = shard["history"]
+            print(f"shard {shard['id']} keeps {past['events']:,} past events ({past['bytes'] >> 20:,} MB), the earliest of {show_time(past['first'])} UTC")
         for problem in shard["problems"]:
             note(f"shard {shard['id']}: {problem}")
 

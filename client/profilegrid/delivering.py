@@ -1,0 +1,171 @@
+"""Batches on their way: cut into pieces, numbered once, sent to their owners, sent again until every row is acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from profilegrid.columns import Batch, now_ms
+from profilegrid.connections import BACKOFF_S, BACKOFF_S_MAX, CALL_TIMEOUT_S, Connections
+from profilegrid.errors import DeliveryUnknown, Overloaded, ProfilegridError, Unavailable
+from profilegrid.results import Rejection, Report
+from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
+from profilegrid.v1 import events_pb2 as pb
+from profilegrid.v1 import events_pb2_grpc
+
+IN_FLIGHT_MAX = 64
+SENDING_MAX = 8
+# A producer is used for a day at most: the grid forgets one after 7 days of silence.
+PRODUCER_LIFE_MS = 86_400_000
+
+
+class Producer(NamedTuple):
+    """Who numbers batches, and since when (ms)."""
+
+    id: bytes
+    started_ms: int
+
+
+class Deliveries:
+    """Writes of one client. `timeout` s that they are retried before DeliveryUnknown."""
+
+    def __init__(self, connections: Connections, timeout: float, acks: Literal["durable", "fast"], producer_id: bytes | None) -> None:
+        self._connections, self.timeout = connections, timeout
+        self._acks = pb.ACKS_FAST if acks == "fast" else pb.ACKS_DURABLE
+        self._producer = Producer(producer_id or secrets.token_bytes(16), now_ms())
+        self._has_own_producer = producer_id is None
+        self._next_batch = 1
+        self._in_flight: set[int] = set()
+        self._window_moved: asyncio.Event | None = None
+        self._sending: asyncio.Semaphore | None = None
+
+    async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
+        """As AsyncClient.deliver."""
+        self._connections.check_open()
+        if batch.rows == 0:
+            return Report()
+        self._sending = self._sending or asyncio.Semaphore(SENDING_MAX)
+        partitions = partitions_of(batch.ids, (await self._connections.retrying(self._connections.map, self.timeout)).partitions)
+        pieces = chunks(batch)
+        producer = None if producer_id is None else Producer(producer_id, started_ms)
+        numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._deliver_piece(batch, rows, partitions, producer, number)) for rows, number in zip(pieces, numbers, strict=True)]
+        report = Report()
+        unknown: list[int] = []
+        for task in tasks:
+            outcome = task.result()
+            if isinstance(outcome, DeliveryUnknown):
+                unknown += list(outcome.rows)
+            elif isinstance(outcome, ProfilegridError):
+                raise outcome
+            else:
+                report.add(outcome)
+        if unknown:
+            raise DeliveryUnknown(f"{len(unknown)} rows were not acknowledged within {self.timeout:g} s; they may or may not be counted", unknown)
+        report.rejections.sort(key=lambda rejection: rejection.row)
+        return report
+
+    async def _deliver_piece(
+        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer | None, number: int | None
+    ) -> Report | ProfilegridError:
+        """One numbered batch on the wire. Errors are returned: the other pieces go on."""
+        assert self._sending is not None
+        async with self._sending:
+            if number is not None:
+                return await self._deliver_numbered(batch, rows, partitions, producer or self._producer, number)
+            number = await self._take_number()
+            self._in_flight.add(number)
+            try:
+                return await self._deliver_rows(batch, rows, partitions, self._producer, number)
+            except ProfilegridError as error:
+                return error
+            finally:
+                self._in_flight.discard(number)
+                if self._window_moved is not None:
+                    self._window_moved.set()
+
+    async def _deliver_numbered(
+        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer, number: int
+    ) -> Report | ProfilegridError:
+        try:
+            return await self._deliver_rows(batch, rows, partitions, producer, number)
+        except ProfilegridError as error:
+            return error
+
+    async def _take_number(self) -> int:
+        """The next batch number, when it is less than 64 above the oldest in flight: what shards remember."""
+        while self._in_flight and self._next_batch - min(self._in_flight) >= IN_FLIGHT_MAX:
+            self._window_moved = self._window_moved or asyncio.Event()
+            self._window_moved.clear()
+            await self._window_moved.wait()
+        if self._has_own_producer and not self._in_flight and now_ms() - self._producer.started_ms > PRODUCER_LIFE_MS:
+            self._producer, self._next_batch = Producer(secrets.token_bytes(16), now_ms()), 1
+        number = self._next_batch
+        self._next_batch += 1
+        return number
+
+    async def _deliver_rows(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer, number: int) -> Report:
+        """Send rows until every one is acknowledged, by the map of the moment."""
+        report = Report()
+        left = rows
+        deadline = time.monotonic() + self.timeout
+        backoff = BACKOFF_S
+        while left.size:
+            retry, delay_s = left, backoff
+            try:
+                map_ = await self._connections.map()
+                outcomes = await asyncio.gather(*(self._send(parcel, producer, number, map_) for parcel in split(batch, left, partitions, map_)))
+                retry, delay_s = self._sort_outcomes(outcomes, report, backoff)
+            except (Unavailable, Overloaded):
+                self._connections.forget_map()
+            if not retry.size:
+                break
+            left = np.sort(retry)
+            if time.monotonic() + delay_s > deadline:
+                raise DeliveryUnknown(f"{left.size} rows were not acknowledged within {self.timeout:g} s", left.tolist())
+            await asyncio.sleep(random.uniform(0.5, 1.0) * delay_s)
+            backoff = min(backoff * 2, BACKOFF_S_MAX)
+        return report
+
+    def _sort_outcomes(
+        self, outcomes: Sequence[tuple[Parcel, pb.IngestResponse | ProfilegridError]], report: Report, backoff: float
+    ) -> tuple[NDArray[np.int64], float]:
+        """Count what was acknowledged; returns the rows to send again and after how long. Raises what no retry helps."""
+        again, delay_s = [np.empty(0, dtype=np.int64)], backoff
+        fatal: ProfilegridError | None = None
+        for parcel, outcome in outcomes:
+            if isinstance(outcome, pb.IngestResponse):
+                report.accepted += outcome.accepted
+                report.duplicates += outcome.duplicates
+                report.rejections += [Rejection(int(parcel.rows[r.row]), r.reason, r.field, r.value, r.expected) for r in outcome.rejected]
+            elif outcome.retriable:
+                again.append(parcel.rows)
+                if isinstance(outcome, Overloaded):
+                    delay_s = max(delay_s, outcome.delay_ms / 1000)
+                else:
+                    self._connections.forget_map()
+            else:
+                fatal = outcome
+        if fatal is not None:
+            raise fatal
+        return np.concatenate(again), delay_s
+
+    async def _send(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
+        frame = parcel.frame
+        frame.producer_id, frame.producer_started_ms, frame.batch_number, frame.acks = producer.id, producer.started_ms, number, self._acks
+        endpoint = map_.endpoints.get(parcel.shard, "")
+        if not endpoint:
+            return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
+        stub = events_pb2_grpc.EventServiceStub(self._connections.channel(endpoint))  # type: ignore[no-untyped-call]
+        try:
+            return parcel, await self._connections.call(stub.Ingest, pb.IngestRequest(frame=frame), CALL_TIMEOUT_S)
+        except ProfilegridError as error:
+            return parcel, error
