@@ -26,7 +26,7 @@ from grid.storage.store import Store
 log = logging.getLogger("profilegrid")
 # Closed segments that may wait for history before ingest is slowed.
 SEGMENTS_BEHIND_MAX = 8
-UPKEEP_EVERY_S = 60.0
+UPKEEP_EVERY_S, ERASE_AGAIN_S = 60.0, 600.0
 
 
 class Rememberer:
@@ -37,7 +37,8 @@ class Rememberer:
         self._converting = asyncio.Lock()
         # Whoever holds it may rely on files to stay: merges, retention and erasures wait.
         self.upkeep = asyncio.Lock()
-        self._kept_ms = 0.0
+        self._kept_s = 0.0
+        self._erase_from = 0.0
         self.segments_behind = 0
         self.is_erasing = False
         self.problem = ""
@@ -62,10 +63,11 @@ class Rememberer:
         self.segments_behind = len(self._store.unwritten_history())
         if self.segments_behind >= SEGMENTS_BEHIND_MAX // 2 or time.monotonic() - self._committer.committed_at > 1.0:
             await self._convert()
-        if self.is_erasure_due():
+        if self.is_erasure_due() and time.monotonic() > self._erase_from:
+            self._erase_from = time.monotonic() + ERASE_AGAIN_S  # what does not succeed, by a damaged file say, is not tried every second
             await self.erase()
-        if time.monotonic() - self._kept_ms > UPKEEP_EVERY_S and not self.upkeep.locked():
-            self._kept_ms = time.monotonic()
+        if time.monotonic() - self._kept_s > UPKEEP_EVERY_S and not self.upkeep.locked():
+            self._kept_s = time.monotonic()
             await self._tidy_up()
 
     async def catch_up(self, sequence: int) -> None:
@@ -94,14 +96,16 @@ class Rememberer:
         await asyncio.to_thread(self._store.history.write, drafts, last)
 
     async def _tidy_up(self) -> None:
-        """Merge small files; drop what is older than the catalog keeps, or more than half the disk."""
+        """Merge small files; drop what is older than the catalog keeps, or more than this shard's part of half the disk."""
         history = self._store.history
         async with self.upkeep:
             while await asyncio.to_thread(history.merge):
                 pass
             before_ms = self._engine.received_ms - self._engine.catalog.history_retention
-            half = shutil.disk_usage(self._store.folder).total // 2
-            dropped = await asyncio.to_thread(history.drop_old, before_ms, half)
+            folder = self._store.folder
+            shards = sum(1 for _ in folder.parent.glob("shard-*")) or 1
+            bound = shutil.disk_usage(folder).total // 2 // shards
+            dropped = await asyncio.to_thread(history.drop_old, before_ms, bound)
             if dropped:
                 log.info("history: dropped %d files", dropped)
 

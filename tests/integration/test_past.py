@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,46 @@ def test_answers_say_what_they_leave_out_and_what_they_look_ahead_of(grid: Runni
         assert any(warning.startswith("WINDOW_NOT_HELD") for warning in client.get(user, as_of=early).warnings)
     said = grid.cli("count", "window_count >= 1", "--as-of", str(early), check=True)
     assert "WINDOW_NOT_HELD: window_count" in said.stderr
+
+
+@pytest.mark.crash
+def test_shards_killed_while_they_erase_and_make_history_lose_and_double_nothing(grid: RunningGrid, user: str, tmp_path: Path) -> None:
+    """Afterwards a feature built from history alone equals the one that was kept all along, and the erased stay gone."""
+    ids, erased = [f"{user}-{number}" for number in range(150)], [f"{user}-gone-{number}" for number in range(5)]
+    sent, stop = [0], threading.Event()
+
+    def produce() -> None:
+        with grid.client() as client:
+            while not stop.is_set():
+                assert client.track_many("e", user_id=ids, k=["x", "y", "z"] * 50).accepted == len(ids)
+                sent[0] += 1
+
+    def erase() -> None:
+        while not stop.is_set():
+            grid.cli("erasures", "--now")  # some calls meet a shard that is down
+
+    with grid.client() as client:
+        client.track_many("e", user_id=erased * 3, k=["x"] * 15)
+    threads = [threading.Thread(target=produce), threading.Thread(target=erase)]
+    for thread in threads:
+        thread.start()
+    for number, name in enumerate(erased):
+        time.sleep(0.7)
+        with grid.client() as client:
+            client.delete(name)
+        if number < 4:
+            grid.kill_shard(number % 2)
+            grid.wait_until(lambda number=number: grid.shards()[number % 2]["state"] == "serving")
+    stop.set()
+    for thread in threads:
+        thread.join(60)
+    grid.wait_until(lambda: grid.cli("erasures", "--now").returncode == 0 and grid.json("erasures") == [])
+    assert [name for name in erased if files_with(grid, name)] == []
+    apply(grid, tmp_path, {"features": {**EVERY_KIND["features"], "count_4": {"count": "e"}, "by_4": {"count": "e", "by": "k"}}})
+    with grid.client() as client:
+        table = client.get_many(ids, ["count", "count_4", "count_by", "by_4"])
+        assert table["count"].tolist() == [sent[0]] * len(ids)
+        assert table["count_4"].tolist() == table["count"].tolist()
+        assert [sum(counts.values()) for counts in table["by_4"]] == table["count"].tolist()
+        assert not client.get_many(erased, ["count"]).exists.any()
+    apply(grid, tmp_path, {}, "--force")
