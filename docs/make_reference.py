@@ -46,6 +46,7 @@ ROWS = {
     "NOT_FINITE": "The number is NaN or infinite.", "TEXT_TOO_LONG": "The text has more than 65,535 bytes.",
     "TIME_IN_FUTURE": "The time lies more than `limits.future` ahead of the server's clock.", "TIME_TOO_LATE": "The time lies more than `limits.lateness` behind.",
     "TIME_OUT_OF_RANGE": "The time cannot be read, or lies before 1900.", "DICTIONARY_FULL": "The property has as many different values as `limits` allow.",
+    "KEYS_PER_USER_FULL": "The user has as many keys in a `by` feature as `limits.keys_per_user` allows; keys that are there still count.",
     "MALFORMED_LINE": "A line of a CSV file has another number of columns than its header (only in reject files).",
 }  # fmt: skip
 

@@ -26,6 +26,7 @@ from grid.state.dedupe import EventIds
 from grid.state.dictionary import Dictionary, Strings, lengths_of
 from grid.state.erasures import Erasure, Erasures
 from grid.state.features import KEYED, PLAIN, FeatureColumns, SharedState
+from grid.state.features.keyed import KeyedColumns
 from grid.state.memory import MemoryBudget, Space
 from grid.state.rows import Picker, Rows, joined, joined_strings, selected
 from grid.state.users import Slots, Users
@@ -40,6 +41,7 @@ from grid.verdict import (
     judge_attributes,
     judge_events,
     reserve_words,
+    shown,
 )  # fmt: skip
 
 EMPTY_CATALOG = Catalog()
@@ -140,6 +142,9 @@ class Engine:
             if not is_empty:
                 missing.append(name)
         self.features = kept
+        for state in kept.values():
+            if isinstance(state.columns, KeyedColumns):
+                state.columns.limit_keys(catalog.limits.keys_per_user)
         self._install_attributes(catalog)
         self._row_bytes = USER_BYTES + sum(state.columns.row_bytes for state in kept.values()) + ATTRIBUTE_BYTES * len(self.attributes)
         return missing
@@ -166,8 +171,10 @@ class Engine:
 
     @staticmethod
     def _columns(catalog: Catalog, feature: Feature, shared: SharedState) -> FeatureColumns:
-        kinds = KEYED if feature.by is not None else PLAIN
-        return kinds[feature.kind](catalog, feature, shared)
+        columns = (KEYED if feature.by is not None else PLAIN)[feature.kind](catalog, feature, shared)
+        if isinstance(columns, KeyedColumns):
+            columns.limit_keys(catalog.limits.keys_per_user)
+        return columns
 
     @staticmethod
     def _picker(catalog: Catalog, feature: Feature) -> Picker:
@@ -224,6 +231,7 @@ class Engine:
         rows, updates = None, []
         if frame.kind == "events":
             rows = judge_events(judge, self.catalog, self.received_ms)
+            self._refuse_crowded(judge, rows)
             self.reserve_properties(judge, rows, reserved)
         elif frame.kind == "attributes":
             updates = judge_attributes(judge, self.catalog)
@@ -238,6 +246,21 @@ class Engine:
         judged = Judged(frame, fresh, accepted, duplicate, judge.rejections, positions, rows, updates)
         self._remember(judged)
         return judged
+
+    def _refuse_crowded(self, judge: Judge, rows: Rows) -> None:
+        """Refuse rows that would give a user more keys of a `by` feature than the catalog allows; nobody is near that in most grids."""
+        crowded = [state for state in self.features.values() if isinstance(state.columns, KeyedColumns) and state.columns.full]
+        if not crowded:
+            return
+        frame, limit = judge.frame, self.catalog.limits.keys_per_user
+        slots = self.users.find(frame.ids.data, frame.ids.ends, frame.id_hashes, frame.row_partitions)
+        for state in crowded:
+            assert isinstance(state.columns, KeyedColumns)
+            bad = np.zeros(frame.rows, dtype=bool)
+            bad[state.columns.beyond(slots, rows, state.picker.pick(rows))] = True
+            column = next(column for column in frame.columns if column.name == state.feature.by)
+            expected = f"one of the {limit} keys that this user has in {state.feature.name}: limits.keys_per_user allows no more"
+            judge.refuse(bad, "KEYS_PER_USER_FULL", column.name, lambda row, c=column: shown(c, row), expected)
 
     def reserve_properties(self, judge: Judge, rows: Rows, reserved: list[Reserved]) -> None:
         """Give codes to the words of properties that features must return; rows whose word no longer fits are refused."""

@@ -146,7 +146,7 @@ def _decode_property(judge: Judge, catalog: Catalog, column: Column, events: NDA
         if not here.any():
             continue
         if not type_:
-            judge.refuse(here, "UNKNOWN_PROPERTY", column.name, lambda row: _shown(column, row), "a property that the catalog declares for this event")
+            judge.refuse(here, "UNKNOWN_PROPERTY", column.name, lambda row: shown(column, row), "a property that the catalog declares for this event")
             continue
         converted = converted_column(judge, column, type_, here)
         if converted is not None:
@@ -161,7 +161,7 @@ def converted_column(judge: Judge, column: Column, type_: str, here: Mask) -> Pr
         return _to_set(judge, column, here)
     allowed = {"int": ("int", "float"), "float": ("int", "float"), "bool": ("bool",), "timestamp": ("int", "timestamp")}[type_]
     if column.type not in allowed:
-        judge.refuse(here, "WRONG_TYPE", column.name, lambda row: _shown(column, row), _expected(type_))
+        judge.refuse(here, "WRONG_TYPE", column.name, lambda row: shown(column, row), _expected(type_))
         return None
     values = column.values
     if values.dtype == np.float64:
@@ -184,18 +184,18 @@ def _to_text(judge: Judge, column: Column, type_: str, here: Mask) -> PropertyCo
         numbers, codes = np.unique(column.values, return_inverse=True)
         return PropertyColumn(type_, here, codes.astype(np.int64), Strings.of([str(number) for number in numbers.tolist()]))
     if column.type != "text":
-        judge.refuse(here, "WRONG_TYPE", column.name, lambda row: _shown(column, row), _expected(type_))
+        judge.refuse(here, "WRONG_TYPE", column.name, lambda row: shown(column, row), _expected(type_))
         return None
     assert column.words is not None
     too_long = column.words.lengths > WORD_BYTES_MAX
     if too_long.any():
-        judge.refuse(here & too_long[column.values], "TEXT_TOO_LONG", column.name, lambda row: _shown(column, row), f"at most {WORD_BYTES_MAX} bytes")
+        judge.refuse(here & too_long[column.values], "TEXT_TOO_LONG", column.name, lambda row: shown(column, row), f"at most {WORD_BYTES_MAX} bytes")
     return PropertyColumn(type_, here & judge.good, column.values.astype(np.int64), column.words)
 
 
 def _to_set(judge: Judge, column: Column, here: Mask) -> PropertyColumn | None:
     if column.type != "texts":
-        judge.refuse(here, "WRONG_TYPE", column.name, lambda row: _shown(column, row), _expected("set"))
+        judge.refuse(here, "WRONG_TYPE", column.name, lambda row: shown(column, row), _expected("set"))
         return None
     return PropertyColumn("set", here, column.values.astype(np.int64), column.words)
 
@@ -226,7 +226,7 @@ def judge_attributes(judge: Judge, catalog: Catalog) -> list[AttributeUpdate]:
         type_ = catalog.attributes.get(column.name)
         if type_ is None:
             known = ", ".join(catalog.attributes) or "none: the catalog has no attributes"
-            judge.refuse(presence > 0, "UNKNOWN_ATTRIBUTE", column.name, lambda row, c=column: _shown(c, row), f"one of {known}")
+            judge.refuse(presence > 0, "UNKNOWN_ATTRIBUTE", column.name, lambda row, c=column: shown(c, row), f"one of {known}")
             continue
         converted = converted_column(judge, column, type_, given)
         unset = np.flatnonzero(presence == UNSET)
@@ -300,7 +300,7 @@ def _text(strings: Strings, row: int) -> str:
     return strings.data[start : int(strings.ends[row])].tobytes().decode("utf-8", "replace")
 
 
-def _shown(column: Column, row: int) -> str:
+def shown(column: Column, row: int) -> str:
     """A row's value as people write it."""
     if column.type == "text" and column.words is not None:
         return repr(_text(column.words, int(column.values[row]))) + " (text)"

@@ -43,12 +43,16 @@ class _Declaration(BaseModel):
 
 
 class Limits(_Declaration):
-    """Bounds on event times and on dictionaries. `future`: ms an event may lie ahead of the server; `lateness`: ms behind, or none."""
+    """Bounds on event times, dictionaries and lists. `future`: ms an event may lie ahead of the server; `lateness`: ms behind, or none.
+
+    `keys_per_user` bounds each `by` feature of each user, as of the last applied group: what is in flight may go over it.
+    """
 
     future: Duration = 600_000
     lateness: Annotated[int | None, _duration_or("none")] = None
     category_values: Annotated[int, Field(ge=1, le=1_000_000)] = 65_535
     key_values: Annotated[int, Field(ge=1, le=100_000_000)] = 10_000_000
+    keys_per_user: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
 
 
 class Feature(_Declaration):

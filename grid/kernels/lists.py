@@ -262,6 +262,17 @@ def keyed_find(arena, keys, heads, slots, key, width):
 
 
 @kernel
+def keyed_has(arena, keys, heads, slots, wanted, width):
+    """bool[n]: whether slot i's list has the key wanted[i] (uint32)."""
+    out = np.zeros(slots.size, dtype=np.bool_)
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        if at != 0:
+            out[i] = _find(keys, at, key_capacity(arena, at, width), block_count(arena, at), wanted[i]) >= 0
+    return out
+
+
+@kernel
 def list_counts(arena, heads, slots):
     """int64[n]: entries of each slot's list, -1 where there is none."""
     out = np.empty(slots.size, dtype=np.int64)

@@ -153,6 +153,32 @@ def test_dead_letters_are_kept_for_a_week_and_up_to_a_bound_oldest_dropped_first
     shard.close()
 
 
+def test_a_user_with_as_many_keys_as_allowed_gets_no_more_and_keeps_counting_those_that_are_there(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, {**EVERY_KIND, "limits": {"keys_per_user": 3}})
+
+    def track(keys: list[str], number: int, user: str = "bot") -> list[tuple[int, str, str, str]]:
+        reply = shard.track([(user, "e", NOW_MS, {"k": key, "n": 1.0}, None) for key in keys], number)
+        assert reply.accepted + len(reply.rejections) == len(keys)
+        return [(r.row, r.reason, r.field, r.value) for r in reply.rejections]
+
+    assert track(["a", "b", "c"], 1) == []
+    full = [(1, "KEYS_PER_USER_FULL", "k", "'d' (text)"), (3, "KEYS_PER_USER_FULL", "k", "'e' (text)")]
+    assert track(["a", "d", "b", "e"], 2) == full
+    assert track(["d", "e"], 3, "ann") == []
+    for _ in range(2):
+        shard.crash()  # first from the log, then from a checkpoint
+        assert track(["a", "d", "b", "e"], 2) == full, "a retry gets its first reply"
+        assert shard.get(["bot"])[0]["sum_by"] == {"a": 2, "b": 2, "c": 1}
+        shard.store.checkpoint_all()
+    assert track(["f"], 4)[0][1] == "KEYS_PER_USER_FULL"
+    shard.delete(["bot"], 1)
+    assert track(["f"], 5) == []
+    shard.apply_catalog({**EVERY_KIND, "limits": {"keys_per_user": 4}})
+    assert track(["g", "h", "i"], 6) == []
+    assert track(["j"], 7)[0][1] == "KEYS_PER_USER_FULL"
+    shard.close()
+
+
 def test_memory_is_drawn_on_before_a_batch_is_taken_and_an_erasure_always_fits(tmp_path: Path) -> None:
     shard = Shard(tmp_path, EVERY_KIND)
     tracked(shard, 1)

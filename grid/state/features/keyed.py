@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.decay import ageing, decayed_entries, forward_weights
-from grid.kernels.lists import keyed_add, keyed_cells, keyed_find, keyed_items, keyed_load, keyed_scale, list_clear
+from grid.kernels.lists import keyed_add, keyed_cells, keyed_find, keyed_has, keyed_items, keyed_load, keyed_scale, list_clear, list_counts
 from grid.kernels.windows import keyed_ring_add, keyed_ring_read
 from grid.state.dictionary import Dictionary
 from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, page_slots
@@ -25,6 +25,33 @@ class KeyedColumns(FeatureColumns):
     def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
         super().__init__(catalog, feature, shared)
         self._lists = ListArena(shared.space)
+        self._keys_max = 1 << 62
+        # Invariant: slots that have at least `_keys_max` keys are in here; few, if any.
+        self.full: set[int] = set()
+
+    def limit_keys(self, keys_max: int) -> None:
+        """How many keys a user may have; looks for those who have as many already when that changes."""
+        if keys_max != self._keys_max:
+            self._keys_max = keys_max
+            self.full.clear()
+            self._find_full(np.flatnonzero(self._lists.heads).astype(np.int64) if self.nbytes else np.empty(0, dtype=np.int64))
+
+    def _find_full(self, slots: Slots) -> None:
+        counts = list_counts(self._lists.words, self._lists.heads, slots)
+        if counts.size and int(counts.max()) >= self._keys_max:
+            self.full.update(slots[counts >= self._keys_max].tolist())
+
+    def beyond(self, slots: Slots, rows: Rows, picked: RowNumbers) -> RowNumbers:
+        """Those of the picked rows that would give a full user one more key. `slots` int64[rows], -1 unknown."""
+        here = picked[np.isin(slots[picked], np.fromiter(self.full, dtype=np.int64))]
+        if here.size == 0:
+            return here
+        column = rows.columns[(str(self.feature.by), self.by_type)]
+        assert column.words is not None
+        codes = self.dictionary.find_all(column.words)[column.values[here]]  # not `row_keys`: new words have no code yet
+        lists = self._lists
+        has = keyed_has(lists.words, lists.keys, lists.heads, slots[here], np.maximum(codes, 0).astype(np.uint32), self.width)
+        return here[(codes < 0) | ~has]
 
     @property
     def dictionary(self) -> Dictionary:
@@ -45,6 +72,7 @@ class KeyedColumns(FeatureColumns):
             lists.words, lists.keys, lists.floats, lists.heads, lists.control, lists.free, self.dirty,
             rows.slots, picked, self.row_keys(rows), weights,
         )  # fmt: skip
+        self._find_full(rows.slots[picked])
 
     def _items(self, slots: Slots) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]:
         counts, keys, words = keyed_items(self._lists.words, self._lists.keys, self._lists.heads, slots, self.width)
@@ -74,6 +102,7 @@ class KeyedColumns(FeatureColumns):
 
     def clear(self, slots: Slots) -> None:
         list_clear(self._lists.words, self._lists.heads, self._lists.control, self._lists.free, self.dirty, slots)
+        self.full.difference_update(slots.tolist())
 
     def dump_page(self, page: int) -> bytes:
         lists = self._lists
@@ -89,6 +118,7 @@ class KeyedColumns(FeatureColumns):
         values = np.frombuffer(blob[PAGE_ROWS * 4 + 4 * n :], dtype=np.uint64).copy()
         lists = self._lists
         keyed_load(lists.words, lists.keys, lists.heads, lists.control, lists.free, page_slots(page), counts, keys, values, self.width)
+        self._find_full(page_slots(page)[counts > 0])
 
     @property
     def nbytes(self) -> int:
@@ -146,6 +176,7 @@ class KeyedWindowColumns(KeyedColumns):
         lists = self._lists
         cells = keyed_cells(lists.words, lists.keys, lists.heads, lists.control, lists.free, self.dirty, rows.slots, picked, self.row_keys(rows), self.width)
         keyed_ring_add(lists.words, lists.floats, cells, rows.hops(self.feature.hop_ms), self.weights(rows), picked, self.feature.hops)
+        self._find_full(rows.slots[picked])
 
     def _hop(self, as_of_ms: int) -> int:
         return int(hop_index(np.array([as_of_ms]), self.feature.hop_ms, self.shared.timezone)[0])
