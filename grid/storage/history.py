@@ -88,10 +88,11 @@ class Draft:
 class AppliedSlots:
     """Where the rows of applied groups went, until their segment is history: looking every id up again would cost 100 ns an event.
 
-    At most 16M rows are kept (64 MB); what is not here is looked up.
+    At most 16M rows are kept (64 MB); what is not here is looked up. The loop keeps, a thread pops.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._groups: dict[int, list[NDArray[np.uint32] | None]] = {}
         self._rows = 0
 
@@ -99,17 +100,19 @@ class AppliedSlots:
         """Call when a group of this life is applied."""
         slots = [judged.slots for judged in group.judged if judged.fresh.any()]
         rows = sum(part.size for part in slots if part is not None)
-        if rows and self._rows + rows <= APPLIED_ROWS_MAX:
-            self._groups[group.sequence] = slots
-            self._rows += rows
+        with self._lock:
+            if rows and self._rows + rows <= APPLIED_ROWS_MAX:
+                self._groups[group.sequence] = slots
+                self._rows += rows
 
     def pop(self, sequence: int, frames: int) -> list[NDArray[np.uint32] | None]:
         """What is known of a logged group's frames, once."""
-        slots = self._groups.pop(sequence, None)
-        if slots is None:
-            return [None] * frames
-        self._rows -= sum(part.size for part in slots if part is not None)
-        return slots
+        with self._lock:
+            slots = self._groups.pop(sequence, None)
+            if slots is None:
+                return [None] * frames
+            self._rows -= sum(part.size for part in slots if part is not None)
+            return slots
 
 
 class History:
