@@ -23,7 +23,7 @@ FORMAT = 1
 BATCH_BYTES_MAX = 128 << 10
 # After a batch the thread sleeps this many times as long as it held the GIL: at most 5 % of the time is taken from the loop.
 PACE = 19
-_FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY = b"f", b"s", b"h", b"e", b"r"
+_FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY, _LETTERS_KEY = b"f", b"s", b"h", b"e", b"r", b"l"
 
 
 @dataclass(slots=True)
@@ -210,12 +210,17 @@ class Checkpoints:
         iterator.status()
         return found
 
-    def put_dead_letters(self, letters: list[tuple[bytes, bytes]]) -> None:
-        """Keep refused rows under their (time, sequence, row) key. A key written twice is one letter."""
+    def put_dead_letters(self, letters: list[tuple[bytes, bytes]], sequence: int) -> None:
+        """Keep the refused rows of log record `sequence` under their (time, sequence, row) keys, and that they are kept."""
         batch = WriteBatch(raw_mode=True)
         for key, value in letters:
             batch.put(b"x" + key, value)
+        batch.put(_LETTERS_KEY, sequence.to_bytes(8, "big"))
         self._db.write(batch)
+
+    def dead_letters_through(self) -> int:
+        """The last log record whose refused rows were kept."""
+        return int.from_bytes(self._db.get(_LETTERS_KEY) or b"", "big")
 
     def trim_dead_letters(self, *, before_ms: int, count_max: int) -> int:
         """Drop refused rows from before a time, and the oldest beyond a count. Returns how many are left."""

@@ -61,6 +61,7 @@ class Store:
         self._words_kept: dict[str, int] = {}
         self._covered: dict[int, int] = {}
         self._complete_since: dict[str, int] = {}
+        self._letters_through = 0
 
     # --- groups ---------------------------------------------------------------------------------------------------------
 
@@ -288,6 +289,7 @@ class Store:
 
     def _replay(self, report: Recovery, progress: Progress) -> None:
         start = self.covered_sequence + 1
+        self._letters_through = self.checkpoints.dead_letters_through()
         total = self.log.bytes_from(start)
         done = 0
         for record in self.log.recover(start):
@@ -314,7 +316,10 @@ class Store:
                 missing = f"position {position} follows {here}; groups between are missing"
                 engine.stopped[partition] = f"{record.file} at offset {record.offset}: {missing}"
             reached[partition] = max(here, position)
-        engine.replay(Group.decode(header, record.body, record.sequence))
+        group = Group.decode(header, record.body, record.sequence)
+        engine.replay(group)
+        if record.sequence > self._letters_through:  # the crash came between the log and the letters; others may have been replayed since
+            self.keep_dead_letters(group)
 
     def _stop_touched(self, record: Record, fault: LogCorrupt) -> None:
         """Stop the partitions that a damaged record may have changed beyond their checkpoints: all, when its header is gone."""
@@ -377,7 +382,7 @@ class Store:
                 key = group.received_ms.to_bytes(8, "big") + group.sequence.to_bytes(8, "big") + number.to_bytes(2, "big") + rejection.row.to_bytes(4, "big")
                 letters.append((key, msgpack.packb(dead_letter(group.received_ms, judged.frame, rejection))))
         if letters:
-            self.checkpoints.put_dead_letters(letters)
+            self.checkpoints.put_dead_letters(letters, group.sequence)
         return len(letters)
 
     def trim_dead_letters(self, now_ms: int) -> int:

@@ -194,6 +194,20 @@ def test_memory_is_drawn_on_before_a_batch_is_taken_and_an_erasure_always_fits(t
     shard.close()
 
 
+def test_refused_rows_survive_a_crash_before_they_were_kept_and_do_not_come_back_once_ingested(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    shard.track([("u", "nothing", NOW_MS, {"b": True}, "id-7")], 1)  # logged, answered; the process dies before the letter is written
+    for _ in range(2):
+        shard.crash()
+        ((key, letter),) = shard.store.checkpoints.dead_letters_of("UNKNOWN_EVENT")
+        assert letter["event"] == {"user_id": "u", "name": "nothing", "time": NOW_MS, "event_id": "id-7", "properties": {"b": True}}
+    shard.store.checkpoints.put_replay_plan(1, [key])
+    shard.store.checkpoints.finish_replay(1, [key])
+    shard.crash()
+    assert shard.store.checkpoints.dead_letters_of("") == []
+    shard.close()
+
+
 def test_an_exhausted_shard_refuses_with_a_delay_and_takes_the_retry_once_there_is_room(tmp_path: Path) -> None:
     shard = Shard(tmp_path, EVERY_KIND)
     shard.engine.exhausted = MemoryExhausted("memory of the shard", 9, 8)
