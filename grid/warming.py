@@ -45,7 +45,7 @@ def every_kind() -> dict[str, object]:
     features["last_text"] = {"last": "e.c"}
     features["distinct_text"] = {"distinct": "e.c"}
     attributes = {f"a_{name}": name for name in ATTRIBUTE_TYPES}
-    return {"events": {"e": {"n": "float", "c": "category"}}, "attributes": attributes, "features": features, "dedupe": "1d"}
+    return {"events": {"e": {"n": "float", "c": "category"}}, "attributes": attributes, "features": features, "dedupe": "1d", "limits": {"keys_per_user": 1}}
 
 
 def frames(users: int, batch: int, time_ms: int) -> list[Frame]:
