@@ -81,6 +81,7 @@ class Checkpoints:
                     kept[column, page] = (self._generation, xxhash.xxh3_64_intdigest(blob))
             self._put_pages(dump)
             self._db.flush_wal(True)
+            self._read_back(dump, kept)
             manifest = Manifest(dump.facts, kept)
             self._db[_manifest_key(dump.partition)] = _pack_manifest(manifest)
             self._db.flush_wal(True)
@@ -101,6 +102,17 @@ class Checkpoints:
                 batch, nbytes = WriteBatch(raw_mode=True), 0
         if nbytes:
             self._write_paced(batch)
+
+    def _read_back(self, dump: PartitionDump, kept: dict[tuple[str, int], tuple[int, int]]) -> None:
+        """Raise unless every page that was written reads as it was: the pages it replaces are deleted next."""
+        for column, page in [place for place, blob in dump.pages.items() if blob]:
+            started = time.perf_counter()
+            generation, checksum = kept[column, page]
+            blob = self._db.get(_page_key(dump.partition, column, page, generation))
+            if blob is None or xxhash.xxh3_64_intdigest(blob) != checksum:
+                raise CheckpointCorrupt(dump.partition, f"page {page} of {column} does not read as it was written")
+            if self.is_paced:
+                time.sleep((time.perf_counter() - started) * PACE)
 
     def _write_paced(self, batch: WriteBatch) -> None:
         started = time.perf_counter()

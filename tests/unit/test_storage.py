@@ -8,7 +8,17 @@ import msgpack
 import pytest
 from profilegrid.columns import events_batch
 
-from grid.errors import CatalogInvalid, DataFolderForeign, InvariantBroken, MemoryExhausted, PartitionUnavailable, ProducerExpired, SequenceTooOld, holds
+from grid.errors import (
+    CatalogInvalid,
+    DataFolderForeign,
+    InvariantBroken,
+    MemoryExhausted,
+    PartitionUnavailable,
+    ProducerExpired,
+    SequenceTooOld,
+    WriteFailed,
+    holds,
+)
 from grid.frame import Frame
 from grid.state.memory import MemoryBudget
 from grid.storage.checkpoints import _page_key
@@ -71,6 +81,36 @@ def test_a_page_that_does_not_match_its_checksum_stops_its_partition(tmp_path: P
     shard.crash()
     assert set(shard.recovery.stopped) == {2}
     assert f"page {page} of {column} does not match its checksum" in shard.recovery.stopped[2]
+    shard.close()
+
+
+def test_a_checkpoint_that_does_not_read_as_it_was_written_never_replaces_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    tracked(shard, 1)
+    shard.store.checkpoint_all()
+    before = dict(shard.store.checkpoints.manifests)
+    tracked(shard, 2)
+    real = shard.store.checkpoints._db
+
+    class Lying:
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def __setitem__(self, key: bytes, value: bytes) -> None:
+            real[key] = value
+
+        def get(self, key: bytes) -> bytes | None:
+            value = real.get(key)
+            return value[:-1] + b"?" if key.startswith(b"p") and b"f:count:" in key else value
+
+    monkeypatch.setattr(shard.store.checkpoints, "_db", Lying())
+    with pytest.raises(WriteFailed, match=r"of f:count:.* does not read as it was written"):
+        shard.store.checkpoint_all()
+    monkeypatch.undo()
+    assert shard.store.checkpoints.manifests == before
+    shard.crash()
+    assert not shard.recovery.stopped
+    assert {profile["count"] for profile in shard.get(USERS)} == {2}
     shard.close()
 
 
