@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +118,3 @@ class Backfill:
         rows = selected(past.rows, pick)
         rows.slots, rows.is_past = slots[pick], True
         engine.fold(rows, engine.catalog.version, [engine.features[name] for name in self.names])
-
-
-def percent_of(states: dict[str, Any]) -> dict[str, int]:
-    """Percent of every feature that is still backfilled."""
-    return {name: state.percent for name, state in states.items() if not state.is_complete}

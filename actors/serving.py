@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from profilegrid_rules import Expression, compile_rule
 
-from actors.backfilling import Backfill, percent_of
+from actors.backfilling import Backfill
 from actors.committing import Committer, stop_at_once
 from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from grid.catalog import load_catalog
@@ -173,7 +173,8 @@ class ShardServer:
                 "turn_ms_max": turn, "problems": [*(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems, *self._history_problems()],
                 "catalog_version": self.engine.catalog.version, "recovered_users": self.recovery.users,
                 "recovered_seconds": self.recovery.seconds, "tick_age_s": time.monotonic() - self.last_tick,
-                "backfilling": percent_of(self.engine.features), "history": self.store.history.status(),
+                "backfilling": {name: state.percent for name, state in self.engine.features.items() if not state.is_complete},
+                "history": self.store.history.status(),
                 "segments_behind": self.rememberer.segments_behind,
                 "complete_since": {name: state.complete_since_ms for name, state in self.engine.features.items() if state.complete_since_ms},
             }  # fmt: skip

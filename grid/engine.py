@@ -473,8 +473,7 @@ class Engine:
         frame, pick = judged.frame, np.flatnonzero(judged.accepted)
         hashes, partitions = frame.id_hashes, frame.row_partitions
         found = self.users.find(frame.ids.data, frame.ids.ends, hashes, partitions)
-        handles = np.where(found >= 0, self.users.handles_of(np.maximum(found, 0)) & np.uint64(0xFFFFFFFF), 0).astype(np.int64)
-        ordinals = np.where(found >= 0, handles, -1)
+        ordinals = self.users.ordinals_of(found)
         positions = np.repeat(judged.positions, frame.block_rows)
         erased = zip(partitions[pick].tolist(), ordinals[pick].tolist(), hashes[pick].tolist(), positions[pick].tolist(), strict=True)
         self.erasures.add([Erasure(partition, ordinal, id_hash, position, received_ms) for partition, ordinal, id_hash, position in erased])
@@ -491,15 +490,13 @@ class Engine:
     def ordinals_of_past(self, ids: Strings, partitions: NDArray[np.uint16], positions: NDArray[np.uint64]) -> NDArray[np.int64]:
         """int64[n]: ordinals of the users of logged events, -1 for users that were erased after them."""
         hashes = ids.hashes()
-        slots = self.users.find(ids.data, ids.ends, hashes, partitions)
-        ordinals = (self.users.handles_of(np.maximum(slots, 0)) & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        return np.where((slots >= 0) & ~self.erasures.hides(hashes, positions), ordinals, -1)
+        ordinals = self.users.ordinals_of(self.users.find(ids.data, ids.ends, hashes, partitions))
+        return np.where(self.erasures.hides(hashes, positions), -1, ordinals)
 
     def ordinals_at(self, slots: NDArray[np.uint32]) -> NDArray[np.int64]:
         """int64[n]: ordinals of the users at slots, -1 for users that were erased."""
         where = slots.astype(np.int64)
-        ordinals = (self.users.handles_of(where) & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        return np.where(self.users.exists(where), ordinals, -1)
+        return np.where(self.users.exists(where), self.users.ordinals_of(where), -1)
 
     # --- replay -------------------------------------------------------------------------------------------------------
 

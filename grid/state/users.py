@@ -115,6 +115,10 @@ class Users:
         owners = self._page_owner[slots >> 12]
         return ((owners >> 32 << 32) | ((owners & 0xFFFFFFFF) << 12) | (slots & 4095)).astype(np.uint64)
 
+    def ordinals_of(self, slots: Slots) -> NDArray[np.int64]:
+        """int64[n]: ordinals within the users' partitions; -1 where the slot is -1."""
+        return np.where(slots >= 0, (self.handles_of(np.maximum(slots, 0)) & np.uint64(0xFFFFFFFF)).astype(np.int64), -1)
+
     def exists(self, slots: Slots) -> NDArray[np.bool_]:
         """bool[n]: users that are not erased; slots may be -1."""
         return (slots >= 0) & (self._id_refs[np.maximum(slots, 0)] != 0)

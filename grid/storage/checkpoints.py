@@ -131,21 +131,23 @@ class Checkpoints:
 
     def put_shard_state(self, state: dict[str, Any]) -> None:
         """Facts of the whole shard (dictionary sizes, event ids). Call before the manifests that rely on it."""
-        self._db[_SHARD_KEY] = msgpack.packb(state)
-        self._db.flush_wal(True)
+        self._put_durably(_SHARD_KEY, msgpack.packb(state))
 
-    def put_history(self, facts: dict[str, Any]) -> None:
-        """Keep the list of history files, durably. Raises WriteFailed."""
+    def _put_durably(self, key: bytes, value: bytes) -> None:
+        """One value, flushed. Raises WriteFailed: what RocksDB holds is then unknown until it is opened again."""
         try:
-            self._db[_HISTORY_KEY] = msgpack.packb(facts)
+            self._db[key] = value
             self._db.flush_wal(True)
         except Exception as error:
             raise WriteFailed(str(self._folder), str(error)) from error
 
+    def put_history(self, facts: dict[str, Any]) -> None:
+        """Keep the list of history files, durably. Raises WriteFailed."""
+        self._put_durably(_HISTORY_KEY, msgpack.packb(facts))
+
     def put_erased(self, positions: bytes) -> None:
         """Keep up to which position of each partition erasures are done, durably."""
-        self._db[_ERASED_KEY] = positions
-        self._db.flush_wal(True)
+        self._put_durably(_ERASED_KEY, positions)
 
     def compact(self) -> None:
         """Rewrite every file, so that replaced and deleted pages are gone from the disk. Releases the GIL."""
@@ -159,8 +161,7 @@ class Checkpoints:
 
     def put_catalog(self, version: int, source: str) -> None:
         """Keep a catalog durably: the log refers to it by version."""
-        self._db[b"c" + version.to_bytes(8, "big")] = source.encode()
-        self._db.flush_wal(True)
+        self._put_durably(b"c" + version.to_bytes(8, "big"), source.encode())
 
     # --- reading (recovery) -----------------------------------------------------------------------------------------------
 
@@ -267,8 +268,7 @@ class Checkpoints:
 
     def put_replay_plan(self, number: int, keys: list[bytes]) -> None:
         """What a replay is about to do, durably."""
-        self._db[_REPLAY_KEY] = msgpack.packb({"number": number, "keys": keys})
-        self._db.flush_wal(True)
+        self._put_durably(_REPLAY_KEY, msgpack.packb({"number": number, "keys": keys}))
 
     def replay_plan(self) -> dict[str, Any]:
         """The newest plan; without keys when it is done."""

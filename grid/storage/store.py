@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -362,17 +362,13 @@ class Store:
 
     def _first_logged_version(self) -> int:
         """The catalog version of the oldest group in the log; a version never reached when there is none."""
-        first = next(iter(self.past_records()), None)
-        return int(first.header["catalog_version"]) if first is not None else 1 << 62
-
-    # --- the past -------------------------------------------------------------------------------------------------------
-
-    def past_records(self) -> Iterator[Record]:
-        """Groups that the log still has, oldest first. Damaged ones are skipped."""
         for segment in self.log.segments():
             for record in read_segment(segment):
                 if record.fault is None and record.header["kind"] == "group":
-                    yield record
+                    return int(record.header["catalog_version"])
+        return 1 << 62
+
+    # --- refused rows -------------------------------------------------------------------------------------------------------
 
     def keep_dead_letters(self, group: Group) -> int:
         """Keep the refused rows of a group. Returns how many."""
