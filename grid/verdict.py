@@ -76,7 +76,7 @@ def check_ids(judge: Judge) -> None:
     frame = judge.frame
     lengths = frame.ids.lengths
     judge.refuse(lengths == 0, "USER_ID_MISSING", "user_id", lambda row: "", "a user id of 1 to 256 bytes")
-    judge.refuse(lengths > ID_BYTES_MAX, "USER_ID_TOO_LONG", "user_id", lambda row: _text(frame.ids, row), f"at most {ID_BYTES_MAX} bytes")
+    judge.refuse(lengths > ID_BYTES_MAX, "USER_ID_TOO_LONG", "user_id", lambda row: frame.ids.text(row), f"at most {ID_BYTES_MAX} bytes")
 
 
 def check_partitions(frame: Frame, hashes: NDArray[np.uint64], partitions: int) -> None:
@@ -87,7 +87,7 @@ def check_partitions(frame: Frame, hashes: NDArray[np.uint64], partitions: int) 
         row = int(wrong[0])
         raise FrameInvalid(
             f"user_id[{row}]",
-            f"'{_text(frame.ids, row)}' in partition {frame.row_partitions[row]}",
+            f"'{frame.ids.text(row)}' in partition {frame.row_partitions[row]}",
             f"partition {int(hashes[row]) % partitions} (xxh3_64 mod {partitions})",
         )
 
@@ -270,7 +270,7 @@ def reserve_words(
         bad = np.zeros(judge.frame.rows, dtype=bool)
         bad[rows_of[left_out[codes]]] = True
         shown = dict(zip(rows_of.tolist(), codes.tolist(), strict=True))
-        judge.refuse(bad, "DICTIONARY_FULL", where, lambda row: _text(words, shown[row]), f"one of the {dictionary.size_max} values that the limit allows")
+        judge.refuse(bad, "DICTIONARY_FULL", where, lambda row: words.text(shown[row]), f"one of the {dictionary.size_max} values that the limit allows")
         fresh = fresh[:room]
         if fresh.size == 0:
             return None
@@ -295,15 +295,10 @@ def coded_properties(catalog: Catalog) -> Mapping[tuple[str, str], str]:
     return coded
 
 
-def _text(strings: Strings, row: int) -> str:
-    start = int(strings.ends[row - 1]) if row else 0
-    return strings.data[start : int(strings.ends[row])].tobytes().decode("utf-8", "replace")
-
-
 def shown(column: Column, row: int) -> str:
     """A row's value as people write it."""
     if column.type == "text" and column.words is not None:
-        return repr(_text(column.words, int(column.values[row]))) + " (text)"
+        return repr(column.words.text(int(column.values[row]))) + " (text)"
     if column.type == "texts":
         return "a list (texts)"
     return f"{column.values[row]} ({column.type})"

@@ -37,6 +37,11 @@ class Strings:
         encoded = [text.encode() for text in texts]
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), np.cumsum([len(e) for e in encoded], dtype=np.uint32))
 
+    def text(self, number: int) -> str:
+        """One of them as str; for messages to people, not for rows."""
+        start = int(self.ends[number - 1]) if number else 0
+        return self.data[start : int(self.ends[number])].tobytes().decode("utf-8", "replace")
+
     def __len__(self) -> int:
         return int(self.ends.size)
 
