@@ -25,7 +25,7 @@ from actors.committing import Committer, stop_at_once
 from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from grid.catalog import load_catalog
 from grid.engine import Engine
-from grid.errors import MemoryExhausted, ShardRecovering, WriteFailed
+from grid.errors import MemoryExhausted, PartitionUnavailable, ShardRecovering, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, select, user_ids
 from grid.state.bitmaps import mask_to_portable
 from grid.state.dictionary import Strings
@@ -82,7 +82,7 @@ class ShardServer:
         self._trimmed_ms = 0
         self._watchers: set[Watcher] = set()
         self._tasks: list[asyncio.Task[Any]] = []
-        self._checkpointing = asyncio.Lock()
+        self.checkpointing = asyncio.Lock()
         self._rules: dict[tuple[str, int], Expression] = {}
 
     # --- life -------------------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class ShardServer:
         """Commit what arrived, checkpoint, release the folder."""
         self.state = "down"
         self.store.checkpoints.is_paced = False
-        async with self._checkpointing:  # one that is under way ends first
+        async with self.checkpointing:  # one that is under way ends first
             for task in self._tasks:
                 task.cancel()
         await self.committer.stop()
@@ -156,6 +156,11 @@ class ShardServer:
         if self.state != "serving":
             raise ShardRecovering()
 
+    def check_partitions_open(self) -> None:
+        """Raise PartitionUnavailable when a partition of this shard is stopped."""
+        for partition, why in self.engine.stopped.items():
+            raise PartitionUnavailable(partition, why)
+
     def status(self) -> dict[str, Any]:
         """Plain facts for the controller. Safe from another thread."""
         facts: dict[str, Any] = {
@@ -170,7 +175,7 @@ class ShardServer:
             turn, self.committer.turn_ms_max = self.committer.turn_ms_max, 0.0
             facts |= {
                 "users": self.engine.users.total, "events": self.committer.events, "dead_letters": self.committer.dead_letters,
-                "turn_ms_max": turn, "problems": [*(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems, *self._history_problems()],
+                "turn_ms_max": turn, "problems": [*(["users are being loaded"] if self.engine.is_loading else []), *(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems, *self._history_problems()],
                 "catalog_version": self.engine.catalog.version, "recovered_users": self.recovery.users,
                 "recovered_seconds": self.recovery.seconds, "tick_age_s": time.monotonic() - self.last_tick,
                 "backfilling": {name: state.percent for name, state in self.engine.features.items() if not state.is_complete},
@@ -231,7 +236,7 @@ class ShardServer:
             stop_at_once(error)
 
     async def _checkpoint_partitions(self) -> int:
-        async with self._checkpointing:
+        async with self.checkpointing:
             partitions = self.store.owned()
             for number, partition in enumerate(partitions):
                 shard = None

@@ -25,9 +25,10 @@ class Shard:
         """Recover, then serve. Runs in the data loop, where gRPC lives. Called once a life."""
         if self._server.state != "new":
             return self.facts()
-        from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
+        from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
 
         from actors.servers import GrpcServer
+        from actors.services.loading import LoadService
         from actors.services.shard import EventService, ProfileService, ShardService
 
         try:
@@ -36,6 +37,7 @@ class Shard:
             self._grpc.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._server))
             self._grpc.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(self._server))
             self._grpc.add(shard_pb2.DESCRIPTOR, "ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, ShardService(self._server))
+            self._grpc.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, LoadService(self._server))
             self._port = await self._grpc.start(self._server.config.host, 0)
         except Exception:
             self._server.state = "new"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from profilegrid_rules import Expression, compile_rule
 
 from grid.catalog import Catalog, Feature
-from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable
+from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardLoading
 from grid.frame import Frame
 from grid.group import Group, Judged
 from grid.kernels.ids import gather_strings
@@ -107,6 +107,7 @@ class Engine:
         self.positions = np.zeros(partitions, dtype=np.uint64)
         self.epochs = np.zeros(partitions, dtype=np.uint64)  # 0: not owned
         self.stopped: dict[int, str] = {}
+        self.is_loading = False  # a bulk load has the columns to itself
         self.copying: PageCopier | None = None
         self.received_ms = 0
         self._pickers: dict[tuple[int, str], Picker] = {}
@@ -191,6 +192,15 @@ class Engine:
             feature, self._columns(self.catalog, feature, shared), self._picker(self.catalog, feature), is_whole=False, is_complete=False, percent=0
         )
 
+    def forget_users(self) -> None:
+        """Empty all columns, as before the first user: for a bulk load that broke off. Nothing else may have used them."""
+        self.users = Users(self.partitions, self.users.seed, self.space)
+        shared = SharedState(self.space, self.dictionaries, self.catalog.timezone)
+        for state in self.features.values():
+            state.columns = self._columns(self.catalog, state.feature, shared)
+        self.attributes = {}
+        self._install_attributes(self.catalog)
+
     # --- prepare ------------------------------------------------------------------------------------------------------
 
     def prepare(self, frames: list[Frame], received_ms: int) -> Group:
@@ -216,6 +226,8 @@ class Engine:
 
     def check_owned(self, partitions: NDArray[np.uint16], epochs: NDArray[np.uint64] | None = None) -> None:
         """Raise PartitionMoved or PartitionUnavailable unless all partitions are served here (in these epochs)."""
+        if self.is_loading:
+            raise ShardLoading()
         owned = self.epochs[partitions]
         wrong = owned == 0 if epochs is None else owned != epochs
         if wrong.any():

@@ -5,6 +5,8 @@ GridError
 ├── CatalogWouldLose        a change drops state and was not forced
 ├── FrameInvalid            a frame's columns contradict each other; nothing of it was applied
 ├── FieldInvalid            a request's field is wrong
+├── LoadRefused             a row of a bulk load is wrong; nothing of the load is kept
+├── NotEmpty                a bulk load goes into empty partitions only
 ├── PartitionMoved          another owner, or a newer epoch
 ├── SequenceTooOld          below the window of batches that are remembered
 ├── ProducerExpired         the producer was silent so long that its batches are forgotten
@@ -14,6 +16,7 @@ GridError
 ├── UnknownField            a read names no attribute or feature
 ├── PartitionUnavailable    the partition's log or pages are damaged
 ├── ShardRecovering         the log is being replayed
+│   └── ShardLoading        users are being loaded in bulk
 └── StorageError
     ├── LogCorrupt          a bad group before a valid one
     ├── CheckpointCorrupt   a page or manifest does not match its checksum
@@ -90,6 +93,33 @@ class FieldInvalid(FrameInvalid):
     """A field of a request is wrong. Nothing was applied."""
 
     reason = "FIELD_INVALID"
+
+
+class LoadRefused(FrameInvalid):
+    """A row of a bulk load is wrong. Nothing of the load is kept."""
+
+    reason = "LOAD_REFUSED"
+
+    def __init__(self, field: str, got: str, expected: str, row: int = -1) -> None:
+        super().__init__(field, got, expected)
+        self.args = (field, got, expected, row)
+        self.row = row
+
+    def __str__(self) -> str:
+        return super().__str__() if self.row < 0 else f"row {self.row}: {super().__str__()}"
+
+
+class NotEmpty(GridError):
+    """Users can be loaded in bulk only where there are none yet."""
+
+    reason = "NOT_EMPTY"
+
+    def __init__(self, users: int) -> None:
+        super().__init__(users)
+        self.users = users
+
+    def __str__(self) -> str:
+        return f"the shard has {self.users} users or had some; load goes into an empty grid only, ingest takes them beside others"
 
 
 class PartitionMoved(GridError):
@@ -201,6 +231,15 @@ class ShardRecovering(GridError):
 
     def __str__(self) -> str:
         return "the shard is recovering; retry"
+
+
+class ShardLoading(ShardRecovering):
+    """Users are being loaded in bulk; nobody else may use the shard meanwhile."""
+
+    reason = "SHARD_LOADING"
+
+    def __str__(self) -> str:
+        return "users are being loaded into the shard; retry soon"
 
 
 class StorageError(GridError):

@@ -24,6 +24,7 @@ from profilegrid.columns import (
     event_row,
     events_batch,
     ids_of,
+    now_ms,
     time_ms,
     user_id_text,
 )  # fmt: skip
@@ -332,6 +333,16 @@ class AsyncClient:
         """Remove all that was erased from the disks now. Returns how many deletions are finished."""
         response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "FinishErasures", admin_pb2.FinishErasuresRequest(), 600.0)
         return int(response.finished)
+
+    async def load(self, path: str | os.PathLike[str], *, as_of: Any = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """Users in bulk from Parquet into a grid that has none: `user_id`, attributes, values of features as of a time (default: now).
+
+        All or nothing; see docs/loading.md for what a column may hold. `progress` is told (rows sent, rows in the file). Returns
+        {"users", "seconds"}. Raises InvalidRequest naming row, column and value; Refused when the grid has users.
+        """
+        from profilegrid.loading import load_users
+
+        return await load_users(self._connections, path, now_ms() if as_of is None else time_ms(as_of), progress or (lambda done, total: None))
 
     async def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """Write checkpoints of all partitions now."""

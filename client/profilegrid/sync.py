@@ -224,6 +224,10 @@ class Client:
         """As AsyncClient.finish_erasures."""
         return self._run(self._core.finish_erasures())
 
+    def load(self, path: str | os.PathLike[str], *, as_of: Any = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """As AsyncClient.load."""
+        return self._run(self._core.load(path, as_of=as_of, progress=progress))
+
     def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """As AsyncClient.checkpoint."""
         return self._run(self._core.checkpoint())

@@ -5,6 +5,8 @@ A fresh page reads as zero, so every column's empty value is 0.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import mmap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +71,12 @@ class MemoryBudget:
             if nbytes > self._room:
                 raise MemoryExhausted("memory of the shard", self.nbytes_max - self._room, self.nbytes_max)
         self._room -= nbytes
+
+
+def trim_heap() -> None:
+    """Give what malloc keeps for later back to the system, after work that needed much for a while. A few ms; glibc only."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def resident_bytes() -> int:

@@ -71,6 +71,8 @@ class Rows:
     timezone: str
     slots: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     is_past: bool = False
+    # float64[rows]: what a row weighs in whatever it feeds; None: as the feature says. Set when users are loaded in bulk.
+    weights: NDArray[np.float64] | None = None
     _hops: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     _local: NDArray[np.int64] | None = None
 

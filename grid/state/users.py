@@ -23,6 +23,7 @@ class Users:
 
     def __init__(self, partitions: int, seed: int, space: Space) -> None:
         self.partitions = partitions
+        self.seed = seed
         self._space, self._seed = space, np.uint64(seed)
         self._table = reserve(np.uint64, 1 << 33)
         self._table_used = 0

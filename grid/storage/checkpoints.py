@@ -23,7 +23,7 @@ FORMAT = 1
 BATCH_BYTES_MAX = 128 << 10
 # After a batch the thread sleeps this many times as long as it held the GIL: at most 5 % of the time is taken from the loop.
 PACE = 19
-_FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY, _LETTERS_KEY = b"f", b"s", b"h", b"e", b"r", b"l"
+_FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY, _LETTERS_KEY, _LOADS_KEY = b"f", b"s", b"h", b"e", b"r", b"l", b"u"
 
 
 @dataclass(slots=True)
@@ -71,6 +71,10 @@ class Checkpoints:
 
     def write(self, dump: PartitionDump) -> None:
         """Make a partition's dump its newest checkpoint. Raises WriteFailed: the one before then stands."""
+        self.install({dump.partition: self.stage(dump)})
+
+    def stage(self, dump: PartitionDump) -> Manifest:
+        """Write a dump's pages; they count once `install` has the manifest. Raises WriteFailed."""
         before = self.manifests.get(dump.partition, Manifest({}))
         self._generation += 1
         kept = {place: version for place, version in before.pages.items() if place[0] in dump.columns}
@@ -82,11 +86,24 @@ class Checkpoints:
             self._put_pages(dump)
             self._db.flush_wal(True)
             self._read_back(dump, kept)
-            manifest = Manifest(dump.facts, kept)
-            self._db[_manifest_key(dump.partition)] = _pack_manifest(manifest)
+        except Exception as error:
+            raise WriteFailed(str(self._folder), str(error)) from error
+        return Manifest(dump.facts, kept)
+
+    def install(self, manifests: dict[int, Manifest], loads: dict[str, int] | None = None) -> None:
+        """Make staged manifests the newest checkpoints of their partitions, all or none, with the list of bulk loads. Raises WriteFailed."""
+        batch = WriteBatch(raw_mode=True)
+        for partition, manifest in manifests.items():
+            batch.put(_manifest_key(partition), _pack_manifest(manifest))
+        if loads is not None:
+            batch.put(_LOADS_KEY, msgpack.packb(loads))
+        try:
+            self._db.write(batch)
             self._db.flush_wal(True)
-            self.manifests[dump.partition] = manifest
-            self._drop_pages(dump.partition, before, kept)
+            for partition, manifest in manifests.items():
+                before = self.manifests.get(partition, Manifest({}))
+                self.manifests[partition] = manifest
+                self._drop_pages(partition, before, manifest.pages)
         except Exception as error:
             raise WriteFailed(str(self._folder), str(error)) from error
 
@@ -194,6 +211,11 @@ class Checkpoints:
     def history(self) -> dict[str, Any]:
         """What `put_history` kept last; empty on a new folder."""
         raw = self._db.get(_HISTORY_KEY)
+        return {} if raw is None else msgpack.unpackb(raw)
+
+    def loads(self) -> dict[str, int]:
+        """Bulk loads that are done: users by the load's id."""
+        raw = self._db.get(_LOADS_KEY)
         return {} if raw is None else msgpack.unpackb(raw)
 
     def erased(self) -> bytes:

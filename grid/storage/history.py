@@ -191,6 +191,10 @@ class History:
             os.fsync(out.fileno())
         return PastFile(partition, name, first, last, table.num_rows, int(times.min()), int(times.max()), received_ms, raw.size, checksum)
 
+    def begin_at(self, received_ms: int) -> None:
+        """What came before is not in history and never will be: users loaded in bulk have no events."""
+        self._commit([], [], dropped_ms=received_ms)
+
     def _commit(self, made: list[PastFile], gone: list[PastFile], *, through: int = 0, dropped_ms: int = 0) -> None:
         """Put files on the list and take others off, durably; then delete those. Threads may come together here."""
         sync_folder(self._folder)

@@ -227,7 +227,7 @@ def _column(name: str, kind: str, chunks: pa.ChunkedArray) -> Column:
     presence = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
     if pa.types.is_dictionary(array.type):
         codes = array.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint32)
-        return Column(name, "text", presence, codes, _strings(array.dictionary))
+        return Column(name, "text", presence, codes, strings_of(array.dictionary))
     if kind == "bool":
         return Column(name, "bool", presence, array.fill_null(False).to_numpy(zero_copy_only=False).astype(np.uint8))
     whole = array.view(pa.int64()) if kind == "timestamp" else array
@@ -242,8 +242,11 @@ def _whole(chunks: pa.ChunkedArray) -> Any:
     return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
 
 
-def _strings(array: pa.StringArray) -> Strings:
+def strings_of(array: pa.StringArray) -> Strings:
+    """The texts of an array, packed, without a copy."""
     _, offsets, data = array.buffers()
+    if not len(array):
+        return Strings(np.empty(0, dtype=np.uint8), np.empty(0, dtype=np.int64))
     bounds = np.frombuffer(offsets, dtype=np.int32)[array.offset : array.offset + len(array) + 1].astype(np.int64)
     octets = np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8)
     return Strings(octets[bounds[0] : bounds[-1]], bounds[1:] - bounds[0])

@@ -1,4 +1,4 @@
-"""set, unset, delete, ingest."""
+"""set, unset, delete, load, ingest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, User, app, connect, fail, note, print_json, usage
+from profilegrid.cli.output import DEFAULT_TARGET, AsOf, Json, Target, User, app, connect, fail, note, print_json, usage
 
 
 def parse_value(text: str) -> Any:
@@ -84,6 +84,27 @@ def delete(user: User, target: Target = DEFAULT_TARGET, as_json: Json = False) -
     """Erase a user: gone from now on, also after restarts."""
     with connect(target) as grid:
         _reported(grid.delete(user), as_json, f"erased {user}")
+
+
+@app.command()
+def load(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Parquet: user_id, attributes, values of features.")],
+    as_of: AsOf = None,
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
+) -> None:
+    """Load users in bulk into a grid that has none: no events, straight into columns and a checkpoint. All or nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("loading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with connect(target) as grid, Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("users", total=None)
+        result = grid.load(file, as_of=as_of, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    if as_json:
+        print_json(result)
+    else:
+        print(f"{result['users']:,} users in {result['seconds']:.1f} s ({result['users'] / max(result['seconds'], 1e-9):,.0f} users/s), checkpoint written")
 
 
 @app.command()

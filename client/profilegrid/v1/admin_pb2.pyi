@@ -144,6 +144,32 @@ class ReplayDeadLettersResponse(_message.Message):
     rejected: int
     def __init__(self, replayed: _Optional[int] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ...) -> None: ...
 
+class LoadStart(_message.Message):
+    __slots__ = ("load_id", "as_of_ms")
+    LOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
+    load_id: str
+    as_of_ms: int
+    def __init__(self, load_id: _Optional[str] = ..., as_of_ms: _Optional[int] = ...) -> None: ...
+
+class LoadUsersRequest(_message.Message):
+    __slots__ = ("start", "users", "commit")
+    START_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    start: LoadStart
+    users: bytes
+    commit: bool
+    def __init__(self, start: _Optional[_Union[LoadStart, _Mapping]] = ..., users: _Optional[bytes] = ..., commit: _Optional[bool] = ...) -> None: ...
+
+class LoadUsersResponse(_message.Message):
+    __slots__ = ("users", "is_done")
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    IS_DONE_FIELD_NUMBER: _ClassVar[int]
+    users: int
+    is_done: bool
+    def __init__(self, users: _Optional[int] = ..., is_done: _Optional[bool] = ...) -> None: ...
+
 class ListErasuresRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -64,6 +64,11 @@ class AdminServiceStub:
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.ListErasuresRequest.SerializeToString,
                 response_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListErasuresResponse.FromString,
                 _registered_method=True)
+        self.LoadUsers = channel.stream_stream(
+                '/profilegrid.v1.AdminService/LoadUsers',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.LoadUsersRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.LoadUsersResponse.FromString,
+                _registered_method=True)
         self.FinishErasures = channel.unary_unary(
                 '/profilegrid.v1.AdminService/FinishErasures',
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresRequest.SerializeToString,
@@ -116,6 +121,14 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadUsers(self, request_iterator, context):
+        """Users in bulk into a shard that has none, from Arrow tables: see docs/loading.md. Served by shards, not by the gateway. Nothing of it is
+        seen before `commit`; then all of it is durable. A stream that ends before leaves nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishErasures(self, request, context):
         """Take all deletions to the disk now instead of within erase_within.
         """
@@ -155,6 +168,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListErasures,
                     request_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListErasuresRequest.FromString,
                     response_serializer=profilegrid_dot_v1_dot_admin__pb2.ListErasuresResponse.SerializeToString,
+            ),
+            'LoadUsers': grpc.stream_stream_rpc_method_handler(
+                    servicer.LoadUsers,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.LoadUsersRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.LoadUsersResponse.SerializeToString,
             ),
             'FinishErasures': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishErasures,
@@ -324,6 +342,33 @@ class AdminService:
             '/profilegrid.v1.AdminService/ListErasures',
             profilegrid_dot_v1_dot_admin__pb2.ListErasuresRequest.SerializeToString,
             profilegrid_dot_v1_dot_admin__pb2.ListErasuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadUsers(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/profilegrid.v1.AdminService/LoadUsers',
+            profilegrid_dot_v1_dot_admin__pb2.LoadUsersRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.LoadUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -96,6 +96,8 @@ class FeatureColumns(ABC):
 
     def weights(self, rows: Rows) -> NDArray[np.float64]:
         """float64[rows] of the property, or [1.0] where only events count."""
+        if rows.weights is not None:
+            return rows.weights
         name = self.feature.property_name
         return ONE if name is None else rows.columns[(name, self.property_type)].numbers()
 

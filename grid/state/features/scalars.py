@@ -27,7 +27,11 @@ class CountColumns(FixedColumns):
         self._counts = self.column("count", np.int64)
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
-        count_add(self._counts, self.dirty, rows.slots, picked)
+        if rows.weights is None:
+            count_add(self._counts, self.dirty, rows.slots, picked)
+        else:
+            np.add.at(self._counts, rows.slots[picked], rows.weights[picked].astype(np.int64))
+            self.dirty[rows.slots[picked] >> 12] = 1
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         return Reading(self._counts[slots], all_known(slots))
