@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
 import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -21,7 +22,7 @@ from profilegrid.errors import Overloaded, Unavailable, from_rpc
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import partitions_of
 from profilegrid.v1 import shard_pb2, shard_pb2_grpc
-from profilegrid_rules import Expression, compile_rule, conjuncts
+from profilegrid_rules import Expression, RuleError, compile_rule, conjuncts
 
 from actors.calls import awaited
 from grid.catalog import Catalog, load_catalog
@@ -29,7 +30,8 @@ from grid.errors import FieldInvalid, ShardRecovering
 from grid.state.bitmaps import cardinality, merge_partitions, ordinals
 
 QUERY_TIMEOUT_S = 30.0
-EXPORT_IDS = 20_000
+EXPORT_IDS = 50_000
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -63,14 +65,24 @@ class Queries:
         self._controller = controller
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._catalog = Catalog()
+        self._map: dict[str, Any] | None = None
 
     async def map(self) -> dict[str, Any]:
-        """The controller's map."""
-        result: dict[str, Any] = await asyncio.wait_for(awaited(self._controller.map.remote()), 10.0)
-        return result
+        """The controller's map, asked for once and again after it proved stale: a Ray call takes as long as a count of a million users."""
+        if self._map is None:
+            known: dict[str, Any] = await asyncio.wait_for(awaited(self._controller.map.remote()), 10.0)
+            self._map = known
+            return known
+        return self._map
 
     async def compiled(self, rule: str) -> Expression:
-        """The rule's plan under the current catalog, so that a wrong rule fails here with its position. Raises RuleError."""
+        """The rule's plan, so that a wrong rule fails here with its position. Raises RuleError.
+
+        By the catalog known here; the shards judge by their own. Only a rule that seems wrong makes us ask for the current one.
+        """
+        if self._catalog.version:
+            with contextlib.suppress(RuleError):
+                return compile_rule(rule, self._catalog.rule_schema, self._catalog.zone)
         catalog = await self.current_catalog()
         return compile_rule(rule, catalog.rule_schema, catalog.zone)
 
@@ -101,19 +113,18 @@ class Queries:
 
     async def _evaluate(self, rule: str, as_of_ms: int, mode: Any, *, first: int = 0, limit: int = 0) -> list[shard_pb2.EvaluateResponse]:
         await self.compiled(rule)
-        deadline = time.monotonic() + QUERY_TIMEOUT_S
-        while True:  # a shard that restarts is back in seconds
+
+        async def attempt() -> list[shard_pb2.EvaluateResponse]:
             map_ = await self.map()
             request = shard_pb2.EvaluateRequest(
                 rule=rule, as_of_ms=as_of_ms, mode=mode, first_partition=first, last_partition=map_["partitions"] - 1, limit=limit
             )
-            try:
-                left = max(deadline - time.monotonic(), 0.1)
-                return await self._scatter(_call("Evaluate", request, left), list(map_["endpoints"].values()))
-            except (ShardRecovering, Unavailable, Overloaded):
-                if time.monotonic() > deadline - 1:
-                    raise
-                await asyncio.sleep(0.1)
+            responses = await self._scatter(_call("Evaluate", request, QUERY_TIMEOUT_S), list(map_["endpoints"].values()))
+            if not limit and mode != shard_pb2.EVALUATE_MODE_EXPLAIN:
+                _check_whole(responses, map_["partitions"] - first)
+            return responses
+
+        return await self._retrying(attempt)
 
     async def count(self, rule: str, as_of_ms: int) -> tuple[int, list[str]]:
         """How many users, and warnings."""
@@ -145,30 +156,74 @@ class Queries:
 
     async def ids(self, handles: NDArray[np.uint64]) -> Strings:
         """Ids of user handles, in their order; users erased meanwhile are left out."""
-        map_ = await self.map()
-        owners = np.frombuffer(map_["owners"], dtype=np.uint16)[(handles >> np.uint64(32)).astype(np.int64)]
-        texts = np.empty(handles.size, dtype=object)
-        for shard in np.unique(owners).tolist():
-            here = np.flatnonzero(owners == shard)
+
+        async def ask(shard: int, here: NDArray[np.int64], endpoint: str) -> Strings:
             request = shard_pb2.ResolveHandlesRequest(handles=handles[here].tobytes())
-            response = (await self._scatter(_call("ResolveHandles", request, QUERY_TIMEOUT_S), [map_["endpoints"][shard]]))[0]
-            packed = Strings(np.frombuffer(response.user_id_data, dtype=np.uint8), np.frombuffer(response.user_id_ends, dtype=np.uint32))
-            texts[here] = np.array([*packed.to_bytes_list(), None], dtype=object)[:-1]
-        return Strings.of([text for text in texts.tolist() if text])
+            response = (await self._scatter(_call("ResolveHandles", request, QUERY_TIMEOUT_S), [endpoint]))[0]
+            return Strings(np.frombuffer(response.user_id_data, dtype=np.uint8), np.frombuffer(response.user_id_ends, dtype=np.uint32))
+
+        found, rows = await self._of_owners((handles >> np.uint64(32)).astype(np.int64), ask)
+        return _in_order(found, rows)
+
+    async def _of_owners(
+        self, partitions: NDArray[Any], ask: Callable[[int, NDArray[np.int64], str], Awaitable[Result]]
+    ) -> tuple[list[Result], list[NDArray[np.int64]]]:
+        """Ask each partition's owner for its part: (answers, which rows each is of). A shard that restarts is waited for."""
+
+        async def attempt() -> tuple[list[Result], list[NDArray[np.int64]]]:
+            map_ = await self.map()
+            owners = np.frombuffer(map_["owners"], dtype=np.uint16)[partitions]
+            rows = [np.flatnonzero(owners == shard) for shard in np.unique(owners).tolist()]
+            answers = await asyncio.gather(*(ask(int(owners[here[0]]), here, map_["endpoints"][int(owners[here[0]])]) for here in rows))
+            return list(answers), rows
+
+        return await self._retrying(attempt)
+
+    async def _retrying(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Repeat with a fresh map while shards restart or partitions move; they are back in seconds."""
+        deadline = time.monotonic() + QUERY_TIMEOUT_S
+        while True:
+            try:
+                return await attempt()
+            except (ShardRecovering, Unavailable, Overloaded):
+                self._map = None
+                if time.monotonic() > deadline - 1:
+                    raise
+                await asyncio.sleep(0.1)
 
     async def contains(self, rule: str, as_of_ms: int, user_ids: list[str]) -> tuple[list[bool], list[str]]:
         """Each user: in or not; and warnings."""
         await self.compiled(rule)
-        map_ = await self.map()
-        owners = np.frombuffer(map_["owners"], dtype=np.uint16)[partitions_of(Strings.of(user_ids), map_["partitions"])]
-        result, responses = np.zeros(len(user_ids), dtype=bool), []
-        for shard in np.unique(owners).tolist():
-            here = np.flatnonzero(owners == shard)
+
+        async def ask(shard: int, here: NDArray[np.int64], endpoint: str) -> Any:
             request = shard_pb2.TestUsersRequest(rule=rule, as_of_ms=as_of_ms, user_ids=[user_ids[i] for i in here.tolist()])
-            response = (await self._scatter(_call("TestUsers", request, QUERY_TIMEOUT_S), [map_["endpoints"][shard]]))[0]
+            return (await self._scatter(_call("TestUsers", request, QUERY_TIMEOUT_S), [endpoint]))[0]
+
+        responses, rows = await self._of_owners(partitions_of(Strings.of(user_ids), (await self.map())["partitions"]), ask)
+        result = np.zeros(len(user_ids), dtype=bool)
+        for here, response in zip(rows, responses, strict=True):
             result[here] = list(response.contained)
-            responses.append(response)
         return result.tolist(), _warnings(responses)
+
+
+def _in_order(parts: list[Strings], rows: list[NDArray[np.int64]]) -> Strings:
+    """Parts that hold the texts of some rows each as one, in the order of the rows; empty texts are left out."""
+    if not parts:
+        return Strings.of([])
+    data = np.concatenate([part.data for part in parts])
+    bases = np.cumsum([0, *(part.data.size for part in parts[:-1])])
+    joined = Strings(data, np.concatenate([part.ends + np.uint32(base) for part, base in zip(parts, bases, strict=True)]))
+    order = np.argsort(np.concatenate(rows))
+    lengths = np.diff(joined.ends, prepend=np.uint32(0))
+    kept = order[lengths[order] > 0]
+    return joined if len(parts) == 1 and kept.size == len(joined) else joined.take(kept)
+
+
+def _check_whole(responses: list[shard_pb2.EvaluateResponse], partitions: int) -> None:
+    """Raise unless every partition answered once: a stale map may ask a shard that has given one away, or twice."""
+    answered = {part.partition for response in responses for part in response.partitions}
+    if len(answered) != partitions or sum(len(response.partitions) for response in responses) != partitions:
+        raise Unavailable("some partitions have just moved", "PARTITION_MOVED", code="ABORTED")
 
 
 def _warnings(responses: list[Any]) -> list[str]:

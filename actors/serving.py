@@ -26,7 +26,8 @@ from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from grid.catalog import load_catalog
 from grid.engine import Engine
 from grid.errors import MemoryExhausted, PartitionUnavailable, ShardRecovering, WriteFailed
-from grid.reading import Profiles, check_complete, contains, explain, read_profiles, select, user_ids
+from grid.reading import Profiles, check_complete, contains, explain, read_profiles, user_ids
+from grid.selecting import Selection
 from grid.state.bitmaps import mask_to_portable
 from grid.state.dictionary import Strings
 from grid.state.memory import MemoryBudget, resident_bytes
@@ -302,10 +303,13 @@ class ShardServer:
         warnings: dict[str, None] = {}
         partitions = np.flatnonzero(self.engine.epochs)
         self.engine.check_owned(partitions.astype(np.uint16))
+        selection, version = Selection(self.engine, rule, as_of_ms), self.engine.catalog.version
         for partition in partitions[(partitions >= first) & (partitions <= last)].tolist():
-            mask, said = select(self.engine, partition, rule, as_of_ms)
+            if self.engine.catalog.version != version:
+                selection, version = Selection(self.engine, self.rule(text), as_of_ms), self.engine.catalog.version
+            mask, said = selection.of(partition)
             warnings |= dict.fromkeys(said)
-            count = int(mask.sum())
+            count = int(np.count_nonzero(mask))
             bitmap = mask_to_portable(mask) if with_bitmaps else b""
             found.append((partition, count, bitmap, int(self.engine.positions[partition])))
             total += count

@@ -130,10 +130,10 @@ class SlotSource:
     def calendar(self, name: str, times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
         return calendar_part(name, times_ms, self._engine.catalog.timezone)
 
-    def warnings(self) -> list[str]:
-        """What the answer leaves out or looks ahead of; after the rule was evaluated."""
+    def warnings(self, pages: NDArray[np.int64] | None = None) -> list[str]:
+        """What the answer leaves out or looks ahead of; after the rule was evaluated. `pages`: all that was looked at, if more than the slots'."""
         said = [not_held(name) for name in sorted(self._not_held)]
-        newest = self._engine.users.page_newest_ms[np.unique(self._slots >> 12)]
+        newest = self._engine.users.page_newest_ms[np.unique(self._slots >> 12) if pages is None else pages]
         if newest.size and int(newest.max()) > self._as_of_ms:
             said.append(f"{AS_OF_EARLY}: events after {self._as_of_ms} are counted in decayed and unwindowed features")
         return said
@@ -145,13 +145,6 @@ def check_complete(engine: Engine, rule: Expression) -> None:
         state = engine.features.get(name)
         if state is not None and not state.is_complete:
             raise FeatureBackfilling(name, state.percent)
-
-
-def select(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> tuple[NDArray[np.bool_], list[str]]:
-    """(bool[ordinals], warnings): users of a partition that exist and for whom the rule is true."""
-    slots = engine.users.slots_of(partition)
-    source = SlotSource(engine, slots, as_of_ms)
-    return truth(rule, source) & engine.users.exists(slots), source.warnings()
 
 
 def contains(engine: Engine, slots: Slots, rule: Expression, as_of_ms: int) -> tuple[NDArray[np.bool_], list[str]]:

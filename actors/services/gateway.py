@@ -200,8 +200,11 @@ class SegmentService(segments_pb2_grpc.SegmentServiceServicer):
         handles, warnings = audience.handles(), _said(request, audience.warnings)
         if handles.size == 0:
             yield segments_pb2.ExportResponse(total=0, as_of_ms=audience.as_of_ms, warnings=warnings)
-        for first in range(0, handles.size, EXPORT_IDS):
-            ids = await self._queries.ids(handles[first : first + EXPORT_IDS])
+        following = asyncio.create_task(self._queries.ids(handles[:EXPORT_IDS])) if handles.size else None
+        for first in range(EXPORT_IDS, handles.size + EXPORT_IDS, EXPORT_IDS):
+            assert following is not None
+            ids = await following  # the next are looked up while these are sent
+            following = asyncio.create_task(self._queries.ids(handles[first : first + EXPORT_IDS])) if first < handles.size else None
             yield segments_pb2.ExportResponse(
                 user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.tobytes(), total=handles.size, as_of_ms=audience.as_of_ms, warnings=warnings
             )

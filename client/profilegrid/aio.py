@@ -281,12 +281,16 @@ class AsyncClient:
 
     async def export_batches(self, rule: str, *, as_of: Any = None) -> AsyncIterator[tuple[Sequence[str], int]]:
         """(user ids, size of the whole audience) in batches."""
+        async for packed, total in self._exported(rule, as_of):
+            yield packed.to_list(), total
+
+    async def _exported(self, rule: str, as_of: Any) -> AsyncIterator[tuple[Strings, int]]:
         stub = segments_pb2_grpc.SegmentServiceStub(self._connections.gateway)  # type: ignore[no-untyped-call]
         try:
             async for response in stub.Export(segments_pb2.ExportRequest(rule=rule, as_of_ms=_moment(as_of))):
                 warn(response.warnings)
                 packed = Strings(np.frombuffer(response.user_id_data, dtype=np.uint8), np.frombuffer(response.user_id_ends, dtype=np.uint32))
-                yield packed.to_list(), response.total
+                yield packed, response.total
         except grpc.RpcError as error:
             raise from_rpc(error) from None
 
@@ -296,7 +300,7 @@ class AsyncClient:
 
         done = 0
         with open_export(Path(path)) as write:
-            async for user_ids, total in self.export_batches(rule, as_of=as_of):
+            async for user_ids, total in self._exported(rule, as_of):
                 write(user_ids)
                 done += len(user_ids)
                 if progress is not None:

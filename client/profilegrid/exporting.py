@@ -5,10 +5,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-Write = Callable[[Sequence[str]], None]
+import numpy as np
+
+from profilegrid.columns import Strings
+
+Write = Callable[[Strings], None]
 
 
 @contextlib.contextmanager
@@ -33,7 +37,13 @@ def _parquet(path: Path) -> Iterator[Write]:
 
     schema = pa.schema([("user_id", pa.string())])
     with pq.ParquetWriter(path, schema) as writer:
-        yield lambda ids: writer.write_table(pa.table({"user_id": pa.array(ids, pa.string())}, schema=schema))
+
+        def write(ids: Strings) -> None:
+            offsets = np.concatenate([np.zeros(1, dtype=np.int32), ids.ends.astype(np.int32)])
+            column = pa.StringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(ids.data)))
+            writer.write_table(pa.table([column], schema=schema))
+
+        yield write
 
 
 @contextlib.contextmanager
@@ -41,16 +51,16 @@ def _csv(path: Path) -> Iterator[Write]:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["user_id"])
-        yield lambda ids: writer.writerows([user_id] for user_id in ids)
+        yield lambda ids: writer.writerows([user_id] for user_id in ids.to_list())
 
 
 @contextlib.contextmanager
 def _json_lines(path: Path) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
-        yield lambda ids: file.writelines(json.dumps({"user_id": user_id}, ensure_ascii=False) + "\n" for user_id in ids)
+        yield lambda ids: file.writelines(json.dumps({"user_id": user_id}, ensure_ascii=False) + "\n" for user_id in ids.to_list())
 
 
 @contextlib.contextmanager
 def _lines(path: Path) -> Iterator[Write]:
     with path.open("w", encoding="utf-8") as file:
-        yield lambda ids: file.writelines(user_id + "\n" for user_id in ids)
+        yield lambda ids: file.writelines(user_id + "\n" for user_id in ids.to_list())

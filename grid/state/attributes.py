@@ -12,7 +12,7 @@ from profilegrid_rules import TextVector, Vector, Words
 from grid.kernels.ids import gather_strings
 from grid.kernels.lists import bytes_get, bytes_put, keyed_items, keyed_load, list_clear, set_contains, set_put
 from grid.state.dictionary import Dictionary, Strings
-from grid.state.features.base import ListArena, Reading, Slots, page_slots
+from grid.state.features.base import ListArena, Reading, Scannable, Slots, page_slots
 from grid.state.memory import PAGE_ROWS, Space, reserve
 
 
@@ -46,6 +46,10 @@ class AttributeColumns(ABC):
             return TextVector(reading.values, reading.dictionary, reading.known)
         return Vector(reading.values.astype(bool) if self.type == "bool" else reading.values, reading.known)
 
+    def scannable(self) -> Scannable | None:
+        """The column for scans; None where a value is more than one comparison away."""
+        return None
+
     @abstractmethod
     def dump_page(self, page: int) -> bytes:
         """A page for the disk; empty bytes: nothing in it."""
@@ -60,11 +64,11 @@ class AttributeColumns(ABC):
         return 0
 
 
-_DTYPES = {"int": np.int64, "float": np.float64, "timestamp": np.int64, "bool": np.uint8, "category": np.uint32, "key": np.uint32}
+_DTYPES = {"int": np.int16, "float": np.float64, "timestamp": np.int64, "bool": np.uint8}
 
 
 class FixedAttribute(AttributeColumns):
-    """int, float, timestamp, bool, category, key: a value and whether it is there."""
+    """float, timestamp, bool: a value and whether it is there."""
 
     def __init__(self, name: str, type_: str, dictionary: Dictionary, space: Space) -> None:
         super().__init__(name, type_, dictionary, space)
@@ -82,9 +86,10 @@ class FixedAttribute(AttributeColumns):
         self.dirty[slots >> 12] = 1
 
     def read(self, slots: Slots) -> Reading:
-        is_text = self.type in ("category", "key")
-        values = self._values[slots].astype(np.int64) if is_text else self._values[slots]
-        return Reading(values, self._known[slots] != 0, dictionary=self.dictionary if is_text else None)
+        return Reading(self._values[slots], self._known[slots] != 0)
+
+    def scannable(self) -> Scannable:
+        return Scannable(self._values, self._known)
 
     def dump_page(self, page: int) -> bytes:
         rows = slice(page * PAGE_ROWS, (page + 1) * PAGE_ROWS)
@@ -94,6 +99,90 @@ class FixedAttribute(AttributeColumns):
         rows = slice(page * PAGE_ROWS, (page + 1) * PAGE_ROWS)
         self._known[rows] = np.frombuffer(blob, dtype=np.uint8, count=PAGE_ROWS)
         self._values[rows] = np.frombuffer(blob, dtype=self._values.dtype, offset=PAGE_ROWS)
+
+
+class IntAttribute(FixedAttribute):
+    """int: as wide as its widest value needs, for all slots alike; a page on disk as wide as its own values need."""
+
+    def __init__(self, name: str, type_: str, dictionary: Dictionary, space: Space) -> None:
+        super().__init__(name, type_, dictionary, space)
+        self._space, self._used = space, 0
+        self._values = reserve(_WIDTHS[0], space.slots_max)
+
+    def _make_room(self, slots: Slots, low: int, high: int) -> None:
+        """Widen the column when a value does not fit: at most twice in its life, 2 ms a million users."""
+        self._used = max(self._used, int(slots.max()) + 1)
+        width = _width_for(low, high)
+        if np.dtype(width).itemsize > self._values.itemsize:
+            wider = reserve(width, self._space.slots_max)
+            wider[: self._used] = self._values[: self._used]
+            self._values = wider
+
+    def set(self, slots: Slots, values: NDArray[Any], ends: NDArray[Any] | None, words: Strings | None) -> None:
+        if slots.size:
+            self._make_room(slots, int(values.min()), int(values.max()))
+        super().set(slots, values, ends, words)
+
+    def read(self, slots: Slots) -> Reading:
+        return Reading(self._values[slots].astype(np.int64), self._known[slots] != 0)
+
+    def dump_page(self, page: int) -> bytes:
+        rows = slice(page * PAGE_ROWS, (page + 1) * PAGE_ROWS)
+        if not self._known[rows].any():
+            return b""
+        values = self._values[rows]
+        return self._known[rows].tobytes() + values.astype(_width_for(int(values.min()), int(values.max()))).tobytes()
+
+    def load_page(self, page: int, blob: bytes) -> None:
+        rows = slice(page * PAGE_ROWS, (page + 1) * PAGE_ROWS)
+        width = next(width for width in _WIDTHS if np.dtype(width).itemsize == len(blob) // PAGE_ROWS - 1)
+        values = np.frombuffer(blob, dtype=width, offset=PAGE_ROWS)
+        self._make_room(np.array([rows.stop - 1]), int(values.min()), int(values.max()))
+        self._known[rows] = np.frombuffer(blob, dtype=np.uint8, count=PAGE_ROWS)
+        self._values[rows] = values
+
+
+_WIDTHS = (np.int16, np.int32, np.int64)
+
+
+def _width_for(low: int, high: int) -> Any:
+    """The narrowest type that holds both."""
+    return next(width for width in _WIDTHS if np.iinfo(width).min <= low and high <= np.iinfo(width).max)
+
+
+class CodedAttribute(AttributeColumns):
+    """category, key: the code of a word + 1, so that 0 is NULL."""
+
+    def __init__(self, name: str, type_: str, dictionary: Dictionary, space: Space) -> None:
+        super().__init__(name, type_, dictionary, space)
+        self._codes = reserve(np.uint32, space.slots_max)
+
+    def set(self, slots: Slots, values: NDArray[Any], ends: NDArray[Any] | None, words: Strings | None) -> None:
+        self._codes[slots] = values + 1
+        self.dirty[slots >> 12] = 1
+
+    def clear(self, slots: Slots) -> None:
+        self._codes[slots] = 0
+        self.dirty[slots >> 12] = 1
+
+    def read(self, slots: Slots) -> Reading:
+        codes = self._codes[slots].astype(np.int64)
+        return Reading(np.maximum(codes - 1, 0), codes != 0, dictionary=self.dictionary)
+
+    def scannable(self) -> Scannable:
+        return Scannable(self._codes, dictionary=self.dictionary)
+
+    def dump_page(self, page: int) -> bytes:
+        codes = self._codes[page * PAGE_ROWS : (page + 1) * PAGE_ROWS]
+        return codes.tobytes() if codes.any() else b""
+
+    def load_page(self, page: int, blob: bytes) -> None:
+        rows = slice(page * PAGE_ROWS, (page + 1) * PAGE_ROWS)
+        if len(blob) == PAGE_ROWS * 5:  # as versions before wrote it: whether it is known, then the code
+            known = np.frombuffer(blob, dtype=np.uint8, count=PAGE_ROWS)
+            self._codes[rows] = np.where(known, np.frombuffer(blob, dtype=np.uint32, offset=PAGE_ROWS) + 1, 0)
+        else:
+            self._codes[rows] = np.frombuffer(blob, dtype=np.uint32)
 
 
 class SetAttribute(AttributeColumns):
@@ -206,7 +295,10 @@ class _PerRow(Words):
         return words, numbers.astype(np.int32)
 
 
+_FORMS: dict[str, Any] = {"set": SetAttribute, "text": TextAttribute, "category": CodedAttribute, "key": CodedAttribute, "int": IntAttribute}
+
+
 def attribute_columns(name: str, type_: str, dictionary: Dictionary, space: Space) -> AttributeColumns:
     """The columns that hold an attribute of a type."""
-    form = {"set": SetAttribute, "text": TextAttribute}.get(type_, FixedAttribute)
-    return form(name, type_, dictionary, space)
+    columns: AttributeColumns = _FORMS.get(type_, FixedAttribute)(name, type_, dictionary, space)
+    return columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +51,24 @@ class Reading:
     is_held: bool = True
 
 
+@dataclass(slots=True)
+class Scannable:
+    """A column as scans read it: a value a slot, in a form that keeps the order.
+
+    values      int64, float64, uint8, or uint64[slots] (times, encoded); uint32: code + 1 of a text, 0 is NULL
+    known       uint8[slots]; None: all rows are known, or the NULL ones have a value that bounds never include
+    is_reversed the code of an earlier time is greater (first_time)
+    factors_at  what values are multiplied by: float64[n] of pages int64[n] at a time (ms), all finite, else None
+    """
+
+    values: NDArray[Any]
+    known: NDArray[np.uint8] | None = None
+    is_time: bool = False
+    is_reversed: bool = False
+    factors_at: Callable[[NDArray[np.int64], int], NDArray[np.float64] | None] | None = None
+    dictionary: Dictionary | None = None
+
+
 class FeatureColumns(ABC):
     """State of one feature for all slots of a shard. Empty is zero everywhere."""
 
@@ -83,6 +102,10 @@ class FeatureColumns(ABC):
         """Values as the rule language reads them."""
         reading = self.read(slots, as_of_ms)
         return Vector(reading.values, reading.known), reading
+
+    def scannable(self) -> Scannable | None:
+        """The column for scans; None where a value is more than one comparison away."""
+        return None
 
     @property
     def nbytes(self) -> int:

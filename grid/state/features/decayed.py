@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.decay import advance_landmarks, decayed_add, decayed_read
-from grid.state.features.base import FixedColumns, Reading, SharedState, Slots
+from grid.kernels.scans import page_factors
+from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots
 from grid.state.features.scalars import all_known
 from grid.state.memory import PAGE_ROWS, reserve
 from grid.state.rows import RowNumbers, Rows
@@ -62,6 +63,13 @@ class DecayedColumns(FixedColumns):
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         values = decayed_read(self._sums, self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
         return Reading(values, all_known(slots))
+
+    def scannable(self) -> Scannable:
+        return Scannable(self._sums, factors_at=self._factors)
+
+    def _factors(self, pages: NDArray[np.int64], as_of_ms: int) -> NDArray[np.float64] | None:
+        factors = page_factors(self._landmarks.times, pages, float(as_of_ms), self._landmarks.half_life)
+        return factors if np.isfinite(factors).all() else None  # as_of lies ages before the landmark: 0 · inf
 
     def dump_page(self, page: int) -> bytes:
         blob = super().dump_page(page)

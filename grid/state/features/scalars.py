@@ -10,7 +10,7 @@ from profilegrid_rules import TextVector, Vector
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.scalars import count_add, decode_number, decode_time, encode_number, encode_time, keep_first_or_last, raise_to, sum_add
-from grid.state.features.base import FixedColumns, Reading, SharedState, Slots
+from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots
 from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
 
 
@@ -36,6 +36,9 @@ class CountColumns(FixedColumns):
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         return Reading(self._counts[slots], all_known(slots))
 
+    def scannable(self) -> Scannable:
+        return Scannable(self._counts)
+
 
 class SumColumns(FixedColumns):
     """Sum of a property: float64, whole numbers exact to 2^53."""
@@ -49,6 +52,9 @@ class SumColumns(FixedColumns):
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         return Reading(self._sums[slots], all_known(slots))
+
+    def scannable(self) -> Scannable:
+        return Scannable(self._sums)
 
 
 class ExtremeColumns(FixedColumns):
@@ -83,6 +89,9 @@ class TimeColumns(FixedColumns):
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         codes = self._codes[slots]
         return Reading(decode_time(~codes if self._is_first else codes), codes != 0)
+
+    def scannable(self) -> Scannable:
+        return Scannable(self._codes, is_time=True, is_reversed=self._is_first)
 
 
 class FirstLastColumns(FixedColumns):

@@ -1,0 +1,203 @@
+"""Clauses that compare a column with constants, taken out of a rule to be run as scans: one pass over the column's pages each.
+
+city IN ('a', 'b') AND age >= 30 AND now() - last_cart > INTERVAL '30' MINUTE AND interest['shoes'] > 2
+`-------------------------------- scans --------------------------------'   `- left to the evaluator
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from profilegrid_rules import Expression, Type, columns_of, plan
+from profilegrid_rules.evaluate import Source, evaluate
+from profilegrid_rules.vectors import TextVector, Vector
+
+from grid.kernels.scalars import encode_time
+from grid.kernels.scans import narrow_to_codes, narrow_to_known_range, narrow_to_range, narrow_to_scaled_range
+from grid.state.dictionary import Strings
+from grid.state.features.base import Scannable
+
+Pages = NDArray[np.int64]
+CODES_MAX = 16
+_TIME_REACH = 1 << 61
+
+
+@dataclass(slots=True)
+class Range:
+    """A column between two bounds: (bound, is open) below, (bound, is closed) above, so that the tighter of two is max and min."""
+
+    name: str
+    low: tuple[float, bool] = (-math.inf, False)
+    high: tuple[float, bool] = (math.inf, True)
+    clauses: list[Expression] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class OneOf:
+    """A text column that is one of some words."""
+
+    name: str
+    words: list[str]
+    clauses: list[Expression] = field(default_factory=list)
+
+
+def clauses_of(rule: Expression) -> list[Expression]:
+    """Everything that AND joins, at any depth; rows where the rule is true are those where each of them is."""
+    if isinstance(rule, plan.Operation) and rule.name == "and":
+        return [clause for operand in rule.operands for clause in clauses_of(operand)]
+    return [rule]
+
+
+def split(rule: Expression, source: Source) -> tuple[list[Range | OneOf], list[Expression]]:
+    """(clauses that may be scans, the others). Ranges of one column are one."""
+    ranges: dict[str, Range] = {}
+    codes: list[Range | OneOf] = []
+    others = []
+    for clause in clauses_of(rule):
+        scan = _scan_of(clause, source)
+        if scan is None:
+            others.append(clause)
+        elif isinstance(scan, Range):
+            have = ranges.setdefault(scan.name, scan)
+            have.low, have.high = max(have.low, scan.low), min(have.high, scan.high)
+            have.clauses.append(clause)
+        else:
+            scan.clauses.append(clause)
+            codes.append(scan)
+    return [*codes, *ranges.values()], others
+
+
+def _scan_of(clause: Expression, source: Source) -> Range | OneOf | None:
+    if isinstance(clause, plan.Column) and clause.type is Type.BOOL:
+        return _equal(clause.name, 1)
+    if not isinstance(clause, plan.Operation):
+        return None
+    if clause.name == "not" and isinstance(clause.operands[0], plan.Column) and clause.operands[0].type is Type.BOOL:
+        return _equal(clause.operands[0].name, 0)
+    if clause.name in _MIRRORED:
+        return _comparison(clause, source)
+    if clause.name == "in" and isinstance(clause.operands[0], plan.Column) and clause.operands[0].type is Type.TEXT:
+        values = [operand.value if isinstance(operand, plan.Literal) else None for operand in clause.operands[1:]]
+        words = [value for value in values if isinstance(value, str)]
+        return OneOf(clause.operands[0].name, words) if len(words) == len(values) <= CODES_MAX else None
+    return None
+
+
+_MIRRORED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+
+def _comparison(clause: plan.Operation, source: Source) -> Range | OneOf | None:
+    left, right = clause.operands
+    name = clause.name
+    if columns_of(right):
+        left, right, name = right, left, _MIRRORED[name]
+    if columns_of(right):
+        return None
+    constant = evaluate(right, source)
+    if isinstance(constant, TextVector):
+        if name == "=" and isinstance(left, plan.Column) and isinstance(right, plan.Literal):
+            return OneOf(left.name, [str(right.value)])
+        return None
+    if constant.values.ndim or constant.known is not None:
+        return None
+    bound = constant.values.item()
+    if isinstance(bound, bool):
+        return _equal(left.name, int(bound)) if name == "=" and isinstance(left, plan.Column) and left.type is Type.BOOL else None
+    shifted = _shifted(left, name, bound, source)
+    return None if shifted is None else _range(*shifted)
+
+
+def _shifted(left: Expression, name: str, bound: float, source: Source) -> tuple[str, str, float] | None:
+    """The column alone on the left: `now() - last_cart > x` is `last_cart < now() - x`. Only for times: their sums are exact."""
+    if isinstance(left, plan.Column):
+        return (left.name, name, bound) if left.type in (Type.NUMBER, Type.TIMESTAMP) else None
+    if not isinstance(left, plan.Operation) or left.name not in ("+", "-"):
+        return None
+    a, b = left.operands
+    column, other, sign = (b, a, -1 if left.name == "-" else 1) if isinstance(b, plan.Column) else (a, b, 1)
+    if not isinstance(column, plan.Column) or column.type is not Type.TIMESTAMP or columns_of(other):
+        return None
+    vector = evaluate(other, source)
+    if not isinstance(vector, Vector) or vector.values.ndim or vector.known is not None:
+        return None
+    constant = vector.values.item()
+    if sign < 0:
+        return column.name, _MIRRORED[name], constant - bound
+    return column.name, name, bound - constant if left.name == "+" else bound + constant
+
+
+def _range(name: str, comparison: str, bound: float) -> Range:
+    if comparison == "=":
+        return _equal(name, bound)
+    if comparison in (">", ">="):
+        return Range(name, low=(bound, comparison == ">"))
+    return Range(name, high=(bound, comparison == "<="))
+
+
+def _equal(name: str, value: float) -> Range:
+    return Range(name, (value, False), (value, True))
+
+
+@dataclass(slots=True)
+class Scan:
+    """A clause bound to its column: ready to narrow a mask of a partition's rows."""
+
+    column: Scannable
+    low: Any = 0
+    high: Any = 0
+    codes: NDArray[np.uint32] | None = None
+
+    @classmethod
+    def of(cls, column: Scannable, clause: Range | OneOf) -> Scan | None:
+        """None: no value can satisfy the clause."""
+        if isinstance(clause, OneOf):
+            assert column.dictionary is not None
+            codes = column.dictionary.find_all(Strings.of(clause.words))
+            wanted = (codes[codes >= 0] + 1).astype(np.uint32)
+            return cls(column, codes=wanted) if wanted.size else None
+        bounds = _bounds(column, clause)
+        return None if bounds is None else cls(column, *bounds)
+
+    def narrow(self, mask: NDArray[np.uint8], pages: Pages, factors: NDArray[np.float64] | None) -> None:
+        """Clear uint8[pages * 4096] where the clause is not true. `factors` of the pages, where the column has such."""
+        column = self.column
+        if self.codes is not None:
+            narrow_to_codes(mask, pages, column.values, self.codes)
+        elif factors is not None:
+            narrow_to_scaled_range(mask, pages, column.values, factors, self.low, self.high)
+        elif column.known is not None:
+            narrow_to_known_range(mask, pages, column.values, column.known, self.low, self.high)
+        else:
+            narrow_to_range(mask, pages, column.values, self.low, self.high)
+
+
+def _bounds(column: Scannable, scan: Range) -> tuple[Any, Any] | None:
+    """Closed bounds in the column's own form; None: no value lies between them."""
+    (low, is_open), (high, is_closed) = scan.low, scan.high
+    if math.isnan(low) or math.isnan(high):
+        return None
+    if column.values.dtype == np.float64:
+        low = np.nextafter(np.float64(low), np.inf) if is_open else np.float64(low)
+        high = np.float64(high) if is_closed else np.nextafter(np.float64(high), -np.inf)
+        return (low, high) if low <= high else None
+    width = column.values.dtype
+    first, last = (-_TIME_REACH, _TIME_REACH) if column.is_time else (int(np.iinfo(width).min), int(np.iinfo(width).max))
+    least = max(first, _whole(low, math.ceil) if not is_open else _whole(low, math.floor) + 1)
+    most = min(last, _whole(high, math.floor) if is_closed else _whole(high, math.ceil) - 1)
+    if least > most:
+        return None
+    if not column.is_time:
+        return width.type(least), width.type(most)
+    codes = encode_time(np.array([least, most]))
+    return (~codes[1], ~codes[0]) if column.is_reversed else (codes[0], codes[1])
+
+
+def _whole(bound: float, rounded: Callable[[float], int]) -> int:
+    if math.isinf(bound):
+        return 1 << 64 if bound > 0 else -(1 << 64)
+    return rounded(bound)

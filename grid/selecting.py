@@ -1,0 +1,118 @@
+"""Audiences: which users of a partition a rule is true for. Cheap clauses first, each over the rows that the others left.
+
+    scans of whole pages, the most selective first --> the evaluator, for clauses that are no scans, over the rows that are left
+
+Both give the same rows. Measured, 10M users in two shards, three clauses: 430 ms with the evaluator alone, 15 ms with scans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from profilegrid_rules import Expression, truth
+
+from grid.engine import Engine
+from grid.kernels.scans import rows_in
+from grid.reading import SlotSource
+from grid.scanning import OneOf, Range, Scan, split
+from grid.state.features.base import Scannable
+from grid.state.memory import PAGE_ROWS
+
+
+@dataclass(slots=True)
+class _Step:
+    """A clause, its scan (None: nothing can satisfy it), and the share of rows that it leaves."""
+
+    clause: Range | OneOf
+    column: Scannable
+    scan: Scan | None = None
+    words: int = -1
+    share: float = 1.0
+
+    def bind(self, column: Scannable) -> None:
+        """Look up what the clause compares with; again when the column is wider or its dictionary has grown since."""
+        words = column.dictionary.size if column.dictionary is not None else 0
+        if words != self.words or column.values is not self.column.values:
+            self.column, self.words = column, words
+            self.scan = Scan.of(column, self.clause)
+
+
+class Selection:
+    """A rule over the partitions of an engine at one time, under one catalog."""
+
+    def __init__(self, engine: Engine, rule: Expression, as_of_ms: int) -> None:
+        self._engine, self._as_of_ms = engine, as_of_ms
+        clauses, self._others = split(rule, SlotSource(engine, np.empty(0, dtype=np.int64), as_of_ms))
+        self._steps: list[_Step] = []
+        for clause in clauses:
+            column = self._column(clause.name)
+            if column is None:
+                self._others = [*clause.clauses, *self._others]
+            else:
+                self._steps.append(_Step(clause, column))
+        self._is_ordered = len(self._steps) < 2
+
+    def _column(self, name: str) -> Scannable | None:
+        if name in self._engine.attributes:
+            return self._engine.attributes[name].scannable()
+        return self._engine.features[name].columns.scannable()
+
+    def of(self, partition: int) -> tuple[NDArray[np.bool_], list[str]]:
+        """(bool[ordinals], warnings): users that exist and for whom the rule is true."""
+        users = self._engine.users
+        pages, count = users.pages_of(partition), int(users.next_ordinal[partition])
+        mask = np.ones(pages.size * PAGE_ROWS, dtype=np.uint8)
+        mask[count:] = 0
+        for step in self._steps:
+            column = self._column(step.clause.name)
+            assert column is not None  # a column does not change its kind under one catalog
+            step.bind(column)
+        if users.erased[partition]:
+            mask[:count] &= users.exists(users.slots_of(partition)).view(np.uint8)
+        if any(step.scan is None for step in self._steps):
+            mask[:] = 0
+        clauses = self._narrow(mask, pages)
+        warnings = dict.fromkeys(SlotSource(self._engine, np.empty(0, dtype=np.int64), self._as_of_ms).warnings(pages))
+        if clauses:
+            slots, rows = rows_in(mask, pages)
+            for clause in clauses:
+                source = SlotSource(self._engine, slots, self._as_of_ms)
+                is_true = truth(clause, source)
+                warnings |= dict.fromkeys(source.warnings(pages))
+                mask[rows[~is_true]] = 0
+                slots, rows = slots[is_true], rows[is_true]
+        return mask[:count].view(bool), list(warnings)
+
+    def _narrow(self, mask: NDArray[np.uint8], pages: NDArray[np.int64]) -> list[Expression]:
+        """Run the scans. Returns the clauses that are left to the evaluator."""
+        if not self._is_ordered and pages.size:
+            self._order(pages[:1])
+        clauses = list(self._others)
+        for step in self._steps:
+            if step.scan is None:
+                continue
+            is_scaled = step.column.factors_at is not None
+            factors = step.column.factors_at(pages, self._as_of_ms) if step.column.factors_at is not None else None
+            if is_scaled and factors is None:
+                clauses = [*step.clause.clauses, *clauses]
+            else:
+                step.scan.narrow(mask, pages, factors)
+        return clauses
+
+    def _order(self, page: NDArray[np.int64]) -> None:
+        """The clause that leaves least of a page comes first; of like ones that with the narrower column."""
+        for step in self._steps:
+            factors = step.column.factors_at(page, self._as_of_ms) if step.column.factors_at is not None else None
+            if step.scan is not None and (step.column.factors_at is None or factors is not None):
+                mask = np.ones(PAGE_ROWS, dtype=np.uint8)
+                step.scan.narrow(mask, page, factors)
+                step.share = float(np.count_nonzero(mask)) / PAGE_ROWS
+        self._steps.sort(key=lambda step: (round(step.share, 2), step.column.values.itemsize))
+        self._is_ordered = True
+
+
+def select(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> tuple[NDArray[np.bool_], list[str]]:
+    """(bool[ordinals], warnings): users of a partition that exist and for whom the rule is true."""
+    return Selection(engine, rule, as_of_ms).of(partition)

@@ -1,0 +1,96 @@
+"""Scans give exactly the rows that the general evaluator gives, whatever the rule compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from profilegrid_rules import compile_rule, truth
+
+from grid.reading import SlotSource
+from grid.scanning import split
+from grid.selecting import select
+from tests.catalogs import EVERY_KIND
+from tests.harness import NOW_MS, PARTITIONS, Shard
+
+HOUR = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shard]:
+    shard = Shard(tmp_path_factory.mktemp("scans"), EVERY_KIND)
+    rng = np.random.default_rng(5)
+    names = [f"user-{n}" for n in range(18_000)]  # more than a page a partition
+    rows = []
+    for name in names:
+        if rng.random() < 0.7:
+            properties = {"n": float(rng.integers(-3, 4)) / 2, "i": int(rng.integers(-3, 4)), "c": f"c{rng.integers(4)}", "k": f"k{rng.integers(4)}"}
+            rows.append((name, "ef"[rng.integers(2)], NOW_MS - int(rng.integers(0, 4)) * HOUR, properties if rng.random() < 0.9 else {}, None))
+    for number, first in enumerate(range(0, len(rows), 5000)):
+        shard.track([(u, e, t, {k: v for k, v in p.items() if e == "e" or k in "nc"}, i) for u, e, t, p, i in rows[first : first + 5000]], number + 1)
+    updates = []
+    for _ in names:
+        update: dict[str, object] = {}
+        if rng.random() < 0.8:
+            update = {
+                "city": f"c{rng.integers(4)}",
+                "age": int(rng.integers(-2, 3)) if rng.random() < 0.99 else int(rng.choice([40_000, -(1 << 40)])),
+                "vip": bool(rng.integers(2)),
+                "money": float(rng.integers(-2, 3)) / 2,
+            }
+            update |= {"born": datetime.fromtimestamp(NOW_MS / 1000, UTC) - timedelta(hours=int(rng.integers(4))), "code": f"k{rng.integers(3)}"}
+        updates.append({k: v for k, v in update.items() if rng.random() < 0.9})
+    shard.set(names, updates, 1)
+    shard.delete(names[::11], 1)
+    yield shard
+    shard.close()
+
+
+NUMBERS = st.sampled_from(["-1", "0", "1", "0.5", "-0.5", "1.5", "2", "1e300", "-1e300", "9223372036854775807"])
+TIMES = st.integers(-1, 5).map(lambda h: f"TIMESTAMP '{datetime.fromtimestamp(NOW_MS / 1000 - h * 3600, UTC):%Y-%m-%dT%H:%M:%S.%f}+00:00'")
+OPERATORS = st.sampled_from(["=", "!=", "<", "<=", ">", ">="])
+NUMERIC = st.sampled_from(["age", "money", "count", "count_where", "sum", "sum_int", "decayed_count", "decayed_sum", "min", "window_count", "max"])
+TIMED = st.sampled_from(["born", "first_time", "last_time"])
+CLAUSES = st.one_of(
+    st.tuples(NUMERIC, OPERATORS, NUMBERS).map(" ".join),
+    st.tuples(NUMBERS, OPERATORS, NUMERIC).map(" ".join),
+    st.tuples(TIMED, OPERATORS, TIMES).map(" ".join),
+    st.tuples(TIMED, OPERATORS, st.integers(-1, 4)).map(lambda t: f"now() - {t[0]} {t[1]} INTERVAL '{t[2] * 60}' MINUTE"),
+    st.tuples(TIMED, OPERATORS, TIMES).map(lambda t: f"{t[0]} + INTERVAL '1' HOUR {t[1]} {t[2]}"),
+    st.tuples(NUMERIC, NUMBERS, NUMBERS).map(lambda t: f"{t[0]} BETWEEN {t[1]} AND {t[2]}"),
+    st.sampled_from([
+        "city = 'c1'", "city IN ('c0', 'c2', 'nowhere')", "city != 'c1'", "'c2' = city", "code IN ('k0')", "last = 'c1'", "vip", "NOT vip", "vip = TRUE",
+        "vip = FALSE", "city IS NULL", "city IN ('c1', NULL)", "count_by['c1'] > 0", "has(hobbies, 'chess')", "age > NULL", "NOT (city = 'c1')",
+        "money > 0 OR age > 0", "age + 1 > 1", "first = 'k1'", "city LIKE 'c%'", "1 = 1", "now() > born",
+    ]),
+)  # fmt: skip
+RULES = st.lists(CLAUSES, min_size=1, max_size=4).map(" AND ".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RULES, st.integers(0, 3).map(lambda hours: NOW_MS + hours * HOUR))
+def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_ms: int) -> None:
+    engine = shard.engine
+    rule = compile_rule(text, engine.catalog.rule_schema, engine.catalog.zone)
+    for partition in range(PARTITIONS):
+        slots = engine.users.slots_of(partition)
+        expected = truth(rule, SlotSource(engine, slots, as_of_ms)) & engine.users.exists(slots)
+        assert (select(engine, partition, rule, as_of_ms)[0] == expected).all(), text
+
+
+@pytest.mark.parametrize(
+    ("rule", "scans"),
+    [
+        ("city IN ('c1', 'c2') AND age BETWEEN 1 AND 2 AND decayed_count > 0.5", 3),
+        ("now() - last_time > INTERVAL '30' MINUTE AND NOT vip AND 2 <= count", 3),
+        ("city = 'c1' AND count_by['c1'] > 0 AND last LIKE 'c%'", 1),
+        ("age > 1 AND (city = 'c1' OR city = 'c2')", 1),
+    ],
+)
+def test_clauses_that_compare_a_column_with_constants_are_scans(shard: Shard, rule: str, scans: int) -> None:
+    plan = compile_rule(rule, shard.engine.catalog.rule_schema, shard.engine.catalog.zone)
+    assert len(split(plan, SlotSource(shard.engine, np.empty(0, dtype=np.int64), NOW_MS))[0]) == scans
