@@ -47,7 +47,12 @@ protos: setup
 clean:
 	@rm -rf $(VENV) build client/build *.egg-info client/*.egg-info
 
-.PHONY: bench
-bench: setup
-	@$(BIN)/pip install --quiet --disable-pip-version-check redis==8.1.0 hiredis==3.5.0 || true
-	@$(BIN)/python -m loadtests.bench
+.PHONY: bench bench-check peers
+peers: setup
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r loadtests/requirements.txt || echo "peers from PyPI are missing; their rows are skipped"
+
+bench: peers
+	@$(BIN)/profilegrid bench $(if $(ONLY),--only $(ONLY))
+
+bench-check: peers
+	@$(BIN)/profilegrid bench --check $(if $(ONLY),--only $(ONLY))

@@ -19,6 +19,7 @@ from actors.committing import Committer
 from actors.remembering import Rememberer
 from grid.catalog import Catalog
 from grid.engine import Engine
+from grid.failpoints import failpoint
 from grid.group import Group
 from grid.state.rows import Rows, selected
 from grid.storage.history import PastFile
@@ -65,11 +66,13 @@ class Backfill:
                     if self._engine.catalog.version != catalog.version:
                         return  # the newer catalog's own backfill takes over
                     await self._fold(rows)
+                failpoint("backfill.folded")
                 self._tell(min(99, 100 * rows.done // max(total, 1)))
         async with self._committer.quiet():
             if self._engine.catalog.version == catalog.version:
                 for name in self.names:
                     self._engine.features[name].is_whole = True
+                    failpoint("backfill.whole")
                     self._engine.features[name].complete_since_ms = self._store.history.dropped_ms
 
     def finish(self) -> None:

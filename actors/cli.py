@@ -34,6 +34,7 @@ def up(
     memory: Annotated[int, typer.Option("--memory-mb", min=256, help="Memory bound of a shard, MB.")] = 8192,
     keep_log: Annotated[bool, typer.Option("--keep-log", help="Never delete log segments (tests).")] = False,
     checkpoint_every: Annotated[float, typer.Option("--checkpoint-every", min=0.1, help="Seconds between checkpoints.")] = 300.0,
+    segment: Annotated[int, typer.Option("--segment-mb", min=1, max=1024, help="Size of a log segment, MB.")] = 64,
 ) -> None:
     """Start a grid on this machine: controller, shards and gateway. Stays until Ctrl-C; the data survives."""
     if detach:
@@ -43,7 +44,14 @@ def up(
     from actors.local import LocalGrid
 
     config = GridConfig(
-        str(data.resolve()), shards, partitions, port=port, memory_bytes_max=memory << 20, keep_log=keep_log, checkpoint_every_s=checkpoint_every
+        str(data.resolve()),
+        shards,
+        partitions,
+        port=port,
+        memory_bytes_max=memory << 20,
+        keep_log=keep_log,
+        checkpoint_every_s=checkpoint_every,
+        segment_bytes=segment << 20,
     )
     grid = LocalGrid(config, lambda text: note(f"… {text}"))
     signals = StopSignals()

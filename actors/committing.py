@@ -19,8 +19,10 @@ from typing import NoReturn
 
 import numpy as np
 
+from actors.clock import now_ms
 from grid.engine import Engine, Reply
 from grid.errors import GridError, Overloaded, WriteFailed
+from grid.failpoints import failpoint
 from grid.frame import ROWS_MAX, Frame
 from grid.group import Group, Judged
 from grid.state.users import Slots
@@ -128,7 +130,7 @@ class Committer:
         judged: list[Judged] = []
         reserved = []
         admitted = []
-        received_ms = time.time_ns() // 1_000_000
+        received_ms = now_ms()
         for work in works:
             started = time.perf_counter()
             try:
@@ -153,7 +155,9 @@ class Committer:
                     await asyncio.to_thread(self._store.append, group, is_durable=any(work.frame.is_durable for work in works))
                 except WriteFailed as error:
                     stop_at_once(error)
+            failpoint("group.logged")
             touched = await self._apply(group)
+            failpoint("group.applied")
             self.committed_at = time.monotonic()
             started = time.perf_counter()
             self._store.applied.keep(group)
@@ -177,6 +181,7 @@ class Committer:
         for slots in self._engine.apply_in_steps(group, TURN_ROWS_MAX if self._is_read else ROWS_MAX):
             touched.append(slots)
             self._turn(started)
+            failpoint("group.applied_in_part")
             await self._let_readers_in()
             started = time.perf_counter()
         return np.concatenate(touched)

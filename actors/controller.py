@@ -23,14 +23,15 @@ from actors.calls import awaited
 from actors.names import COORDINATOR, NAMESPACE, shard_name
 from actors.serving import ShardConfig
 from grid.catalog import Catalog, Change, compare, load_catalog
-from grid.errors import CatalogWouldLose, DataFolderForeign
+from grid.errors import CatalogWouldLose, DataFolderForeign, ShardRecovering
+from grid.failpoints import failpoint
 from grid.storage.files import own, replace_file
 
 log = logging.getLogger("profilegrid")
 FORMAT = 1
 HEARTBEAT_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
-INSTALL_TIMEOUT_S = 60.0
+INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class GridConfig:
     memory_bytes_max: int = 8 << 30
     keep_log: bool = False
     checkpoint_every_s: float = 300.0
+    segment_bytes: int = 64 << 20
 
 
 @dataclass(slots=True)
@@ -117,7 +119,9 @@ class Controller:
         self._watch = asyncio.create_task(self._look_after_forever())
 
     def _save(self) -> None:
+        failpoint("controller.before_save")
         replace_file(self._folder / "state.bin", self._state.pack())
+        failpoint("controller.saved")
 
     async def _look_after_forever(self) -> None:
         """Heartbeats: whoever is new gets started, whoever is gone is started by Ray and then by us."""
@@ -191,7 +195,7 @@ class Controller:
 
         config = ShardConfig(
             shard, str(Path(self._config.folder) / f"shard-{shard}"), self._state.partitions, self._config.host, self._config.memory_bytes_max,
-            self._config.keep_log, self._config.checkpoint_every_s,
+            self._config.keep_log, self._config.checkpoint_every_s, self._config.segment_bytes,
         )  # fmt: skip
         remote = ray.remote(concurrency_groups={"control": 4})(Shard).options(
             name=shard_name(shard), namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1, max_task_retries=0,
@@ -304,6 +308,25 @@ class Controller:
         """Ingest refused rows once more. Returns (replayed, accepted, rejected)."""
         counts = await self._of_every_shard("replay_dead_letters", reason)
         return sum(c[0] for c in counts), sum(c[1] for c in counts), sum(c[2] for c in counts)
+
+    async def repair(self) -> list[tuple[int, str]]:
+        """Have every shard with stopped partitions start over without what is damaged. Returns (shard, what was lost)."""
+        await self.start()
+        damaged = [shard for shard, health in self._health.items() if health.get("stopped")]
+        lives = {shard: self._health[shard]["incarnation"] for shard in damaged}
+        for shard in damaged:
+            with contextlib.suppress(Exception):  # it ends under the call
+                await asyncio.wait_for(awaited(self._shard_actor(shard).restart_accepting_loss.remote()), 5.0)
+        deadline = time.monotonic() + REPAIR_TIMEOUT_S
+        while any(not self._is_back(shard, life) for shard, life in lives.items()):
+            if time.monotonic() > deadline:
+                raise ShardRecovering()
+            await asyncio.sleep(HEARTBEAT_S)
+        return [(shard, text) for shard in damaged for text in self._health[shard]["lost"]]
+
+    def _is_back(self, shard: int, life: str) -> bool:
+        health = self._health.get(shard)
+        return health is not None and health["state"] == "serving" and health["incarnation"] != life
 
     async def dead_letters(self, limit: int) -> list[bytes]:
         """The newest refused rows of all shards that are up."""

@@ -27,7 +27,7 @@ from profilegrid_rules import Expression, RuleError, compile_rule, conjuncts
 from actors.calls import awaited
 from grid.catalog import Catalog, load_catalog
 from grid.errors import FieldInvalid, ShardRecovering
-from grid.state.bitmaps import cardinality, merge_partitions, ordinals
+from grid.state.bitmaps import cardinality, intersection, merge_partitions, ordinals, parse_handles
 
 QUERY_TIMEOUT_S = 30.0
 EXPORT_IDS = 50_000
@@ -131,14 +131,21 @@ class Queries:
         responses = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_COUNT)
         return sum(part.count for response in responses for part in response.partitions), _warnings(responses)
 
-    async def audience(self, rule: str, as_of_ms: int, *, first: int = 0, limit: int = 0) -> Audience:
-        """The users, from partition `first` on. With a limit each shard stops after a partition that reaches it."""
+    async def audience(self, rule: str, as_of_ms: int, *, first: int = 0, limit: int = 0, within: bytes | None = None) -> Audience:
+        """The users, from partition `first` on. With a limit each shard stops after a partition that reaches it.
+
+        `within`: only those in a client's bitmap of user handles. Raises BitmapInvalid.
+        """
+        bound = None if within is None else parse_handles(within, (await self.map())["partitions"])
         responses = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_BITMAPS, first=first, limit=limit)
         parts = [part for response in responses for part in response.partitions]
         if limit:
             # Only partitions below the last one that every shard has looked at are whole.
             parts = _whole_prefix(parts, responses, limit)
-        return Audience({part.partition: part.bitmap for part in parts}, {part.partition: part.position for part in parts}, as_of_ms, _warnings(responses))
+        bitmaps = {part.partition: part.bitmap for part in parts}
+        if bound is not None:
+            bitmaps = {partition: intersection(bitmap, bound[partition]) for partition, bitmap in bitmaps.items() if partition in bound}
+        return Audience(bitmaps, {part.partition: part.position for part in parts}, as_of_ms, _warnings(responses))
 
     async def explain(self, rule: str, as_of_ms: int) -> tuple[int, int, int, list[tuple[str, int, int]], list[str]]:
         """(users, matched, partitions, [(clause, matched, unknown)], warnings)."""

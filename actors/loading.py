@@ -7,12 +7,12 @@ start (empty? closed) --tables--> columns --commit--> checkpoint of all partitio
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from actors.clock import now_ms
 from actors.committing import stop_at_once
 from grid.errors import FieldInvalid, NotEmpty, WriteFailed
 from grid.loading import Load
@@ -65,7 +65,7 @@ class BulkLoad:
         try:
             table = pa.ipc.open_stream(table_bytes).read_all()
             table.validate(full=True)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:  # damaged metadata comes as OSError
             raise FieldInvalid("users", str(error).splitlines()[0][:200], "an Arrow IPC stream") from None
         self._load.add(table)
 
@@ -75,7 +75,7 @@ class BulkLoad:
 
     async def _commit(self) -> None:
         server = self._server
-        received_ms = max(server.engine.received_ms, time.time_ns() // 1_000_000)
+        received_ms = max(server.engine.received_ms, now_ms())
         server.store.checkpoints.is_paced = False
         try:
             await asyncio.to_thread(server.store.write_load, self._load_id, self._load.rows, received_ms)

@@ -22,7 +22,7 @@ from actors.names import CONTROLLER, COORDINATOR, NAMESPACE
 from grid.errors import DataFolderForeign, GridError
 from grid.storage.files import own, replace_file
 
-FORMAT = "1"
+FORMAT = "2"
 DISK_BYTES_MIN = 1 << 30
 MEMORY_BYTES_MIN = 1 << 30
 START_TIMEOUT_S = 120.0

@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from actors.clock import now_ms
 from actors.committing import Committer, stop_at_once
 from grid.engine import Engine
 from grid.errors import WriteFailed
@@ -115,7 +116,7 @@ class Rememberer:
         """Half of `erase_within` has passed for the oldest deletion; the other half is for the work."""
         pending = self._engine.erasures.pending
         due_ms = self._engine.catalog.erase_within // 2
-        return bool(pending) and time.time_ns() // 1_000_000 - min(e.received_ms for e in pending) > due_ms
+        return bool(pending) and now_ms() - min(e.received_ms for e in pending) > due_ms
 
     async def erase(self) -> int:
         """Remove everything that was erased so far from log, history, dead letters and checkpoints. Returns how many deletions."""

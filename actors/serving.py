@@ -21,6 +21,7 @@ import numpy as np
 from profilegrid_rules import Expression, compile_rule
 
 from actors.backfilling import Backfill
+from actors.clock import clock_problem, now_ms
 from actors.committing import Committer, stop_at_once
 from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from grid.catalog import load_catalog
@@ -32,6 +33,8 @@ from grid.state.bitmaps import mask_to_portable
 from grid.state.dictionary import Strings
 from grid.state.memory import MemoryBudget, resident_bytes
 from grid.state.users import Slots
+from grid.storage.files import replace_file, sync_folder
+from grid.storage.log import SEGMENT_BYTES
 from grid.storage.store import Recovery, Store
 
 log = logging.getLogger("profilegrid")
@@ -54,6 +57,7 @@ class ShardConfig:
     memory_bytes_max: int = 8 << 30
     keep_log: bool = False
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    segment_bytes: int = SEGMENT_BYTES
 
 
 @dataclass(slots=True, eq=False)
@@ -106,8 +110,33 @@ class ShardServer:
         return self.recovery
 
     def _recover(self) -> Recovery:
-        self.store = Store(Path(self.config.folder), self.engine, keep_log=self.config.keep_log)
-        return self.store.recover(self._tell_progress)
+        self.store = Store(Path(self.config.folder), self.engine, keep_log=self.config.keep_log, segment_bytes=self.config.segment_bytes)
+        try:
+            return self._recovered()
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _recovered(self) -> Recovery:
+        marker = self._accept_loss_marker
+        recovery = self.store.recover(self._tell_progress, accept_loss=marker.exists())
+        if marker.exists():  # what is damaged is never looked at again; a crash before this begins anew
+            self.store.checkpoint_all()
+            for text in recovery.lost:
+                log.warning("accepted the loss: %s", text)
+            marker.unlink()
+            sync_folder(marker.parent)
+        return recovery
+
+    @property
+    def _accept_loss_marker(self) -> Path:
+        return Path(self.config.folder) / "ACCEPT_LOSS"
+
+    def restart_accepting_loss(self) -> None:
+        """Start over, this time leaving out what is damaged. Only for an operator who said so."""
+        replace_file(self._accept_loss_marker, b"")
+        log.warning("restarting to leave out what is damaged, as the operator asked")
+        os._exit(72)
 
     def _tell_progress(self, what: str, done: int, total: int) -> None:
         self.progress = f"{what} {100 * done // max(total, 1)} %"
@@ -176,9 +205,9 @@ class ShardServer:
             turn, self.committer.turn_ms_max = self.committer.turn_ms_max, 0.0
             facts |= {
                 "users": self.engine.users.total, "events": self.committer.events, "dead_letters": self.committer.dead_letters,
-                "turn_ms_max": turn, "problems": [*(["users are being loaded"] if self.engine.is_loading else []), *(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems, *self._history_problems()],
+                "turn_ms_max": turn, "problems": [*filter(None, [clock_problem()]), *(["users are being loaded"] if self.engine.is_loading else []), *(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems, *self._history_problems()],
                 "catalog_version": self.engine.catalog.version, "recovered_users": self.recovery.users,
-                "recovered_seconds": self.recovery.seconds, "tick_age_s": time.monotonic() - self.last_tick,
+                "recovered_seconds": self.recovery.seconds, "lost": self.recovery.lost, "stopped": len(self.engine.stopped), "tick_age_s": time.monotonic() - self.last_tick,
                 "backfilling": {name: state.percent for name, state in self.engine.features.items() if not state.is_complete},
                 "history": self.store.history.status(),
                 "segments_behind": self.rememberer.segments_behind,
@@ -256,11 +285,11 @@ class ShardServer:
                     raise
                 finally:
                     self.engine.copying = None
-            now_ms = time.time_ns() // 1_000_000
+            moment = now_ms()
             await asyncio.to_thread(self.store.drop_old_segments)
-            if now_ms - self._trimmed_ms > TRIM_EVERY_MS:
-                await asyncio.to_thread(self.store.trim_dead_letters, now_ms)
-                self._trimmed_ms = now_ms
+            if moment - self._trimmed_ms > TRIM_EVERY_MS:
+                await asyncio.to_thread(self.store.trim_dead_letters, moment)
+                self._trimmed_ms = moment
             self.engine.producers.forget_old(self.engine.received_ms)
             return len(partitions)
 
@@ -277,7 +306,7 @@ class ShardServer:
 
     def read(self, ids: Strings, fields: list[str], as_of_ms: int | None) -> Profiles:
         """Profiles of ids, as of now when no time is given."""
-        moment = time.time_ns() // 1_000_000 if as_of_ms is None else as_of_ms
+        moment = now_ms() if as_of_ms is None else as_of_ms
         return read_profiles(self.engine, self.find(ids), fields or None, moment)
 
     def rule(self, text: str) -> Expression:

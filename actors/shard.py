@@ -71,6 +71,10 @@ class Shard:
         self._server.check_serving()
         return await replay_dead_letters(self._server, reason)
 
+    async def restart_accepting_loss(self) -> None:
+        """Start over, leaving out what is damaged. Never returns: the process ends."""
+        self._server.restart_accepting_loss()
+
     async def stop(self) -> None:
         """Drain, checkpoint, release the folder. The actor is killed after it."""
         if self._grpc is not None:

@@ -29,6 +29,7 @@ REMEDIES = {
     "FEATURE_BACKFILLING": "Wait until `profilegrid catalog show` says that it is complete.",
     "UNKNOWN_FIELD": "Ask for attributes and features that the catalog declares.",
     "PARTITION_UNAVAILABLE": "The log or a page is damaged; the message names file, offset and position. Stop the grid, keep the folder aside, restore it from a copy.",
+    "BITMAP_INVALID": "Hand in a bitmap as `bitmap` gave it, or one made of such by a roaring library's portable 64-bit format.",
     "LOAD_REFUSED": "Mend the row that is named (rows count from 0) and load the file again; nothing of it was kept.",
     "NOT_EMPTY": "Load into a new grid, or bring the rows in by `profilegrid ingest --attributes`.",
     "SHARD_LOADING": "Wait: the client retries by itself. Whoever loads sees the progress.",

@@ -219,7 +219,7 @@ class Engine:
         self.check_owned(frame.partitions, frame.epochs)
         if self.exhausted is not None:
             raise self.exhausted
-        self.producers.check_known(frame.producer, frame.producer_started_ms, self.received_ms)
+        self.producers.check_known(frame.producer, frame.producer_started_ms)
         self.producers.applied(frame.producer, frame.batch, frame.partitions)
         if self.memory is not None and frame.kind != "deletes":
             self.memory.draw(frame.rows * self._row_bytes + 2 * frame.text_bytes)
@@ -317,7 +317,7 @@ class Engine:
         partitions = frame.partitions[judged.fresh]
         if partitions.size == 0:
             return
-        self.producers.mark(frame.producer, frame.batch, partitions, self.received_ms)
+        self.producers.mark(frame.producer, frame.batch, partitions, self.received_ms, frame.producer_started_ms)
         if judged.accepted.all():
             return
         starts = frame.block_starts

@@ -5,6 +5,7 @@ GridError
 ├── CatalogWouldLose        a change drops state and was not forced
 ├── FrameInvalid            a frame's columns contradict each other; nothing of it was applied
 ├── FieldInvalid            a request's field is wrong
+├── BitmapInvalid           a bitmap that a client handed in is damaged
 ├── LoadRefused             a row of a bulk load is wrong; nothing of the load is kept
 ├── NotEmpty                a bulk load goes into empty partitions only
 ├── PartitionMoved          another owner, or a newer epoch
@@ -93,6 +94,17 @@ class FieldInvalid(FrameInvalid):
     """A field of a request is wrong. Nothing was applied."""
 
     reason = "FIELD_INVALID"
+
+
+class BitmapInvalid(FrameInvalid):
+    """A bitmap that a client handed in is no portable 64-bit roaring bitmap of user handles. Nothing was computed."""
+
+    reason = "BITMAP_INVALID"
+
+    def __init__(self, at: int, got: str, expected: str) -> None:
+        super().__init__("within", f"{got} at byte {at}", expected)
+        self.args = (at, got, expected)
+        self.at = at
 
 
 class LoadRefused(FrameInvalid):

@@ -136,6 +136,7 @@ class Frame:
             put(self.partitions), put(self.block_rows), put(self.epochs), put_strings(self.ids), put(self.times),
             self.event_names, put(self.events), put_strings(self.event_ids),
             [[c.name, c.type, put(c.presence), put(c.values), put_strings(c.words), put(c.list_ends)] for c in self.columns],
+            self.producer_started_ms,
         ]  # fmt: skip
         packed = msgpack.packb(header)
         return [len(packed).to_bytes(4, "little") + packed, *buffers]
@@ -158,7 +159,7 @@ class Frame:
         def take_strings(sizes: list[int] | None) -> Strings | None:
             return None if sizes is None else Strings(take(sizes[0], np.uint8), take(sizes[1], np.uint32))
 
-        kind, producer, batch, version, is_durable, n_parts, n_rows, n_epochs, ids, n_times, names, n_events, event_ids, columns = header
+        kind, producer, batch, version, is_durable, n_parts, n_rows, n_epochs, ids, n_times, names, n_events, event_ids, columns, started = header
         partitions, block_rows, epochs = take(n_parts, np.uint16), take(n_rows, np.uint32), take(n_epochs, np.uint64)
         id_strings = take_strings(ids)
         assert id_strings is not None
@@ -167,7 +168,9 @@ class Frame:
             Column(name, type_, take(presence, np.uint8), take(values, _DTYPES[type_]), take_strings(words), take(ends, np.uint32))
             for name, type_, presence, values, words, ends in columns
         ]
-        return cls(kind, producer, batch, version, partitions, block_rows, epochs, id_strings, times, names, events, decoded, event_id_strings, is_durable)
+        return cls(
+            kind, producer, batch, version, partitions, block_rows, epochs, id_strings, times, names, events, decoded, event_id_strings, is_durable, started
+        )
 
 
 def expect(condition: bool, where: str, got: str, expected: str) -> None:

@@ -37,6 +37,9 @@ class Producers:
         self._highest = np.zeros((16, partitions), dtype=np.uint64)
         self._seen = np.zeros((16, partitions), dtype=np.uint64)
         self._last_ms = np.zeros(16, dtype=np.int64)
+        self._started_ms = np.zeros(16, dtype=np.int64)
+        # The latest start (by the producers' clock) of those that were forgotten: who began later was never forgotten.
+        self.forgotten_started_ms = 0
         self._replies: dict[tuple[int, int], dict[int, BlockReply]] = {}
 
     def applied(self, producer: bytes, batch: int, partitions: NDArray[np.uint16]) -> NDArray[np.bool_]:
@@ -51,15 +54,16 @@ class Producers:
             raise SequenceTooOld(batch, int(highest.max()))
         return ~is_new & (seen >> behind.astype(np.uint64) & np.uint64(1) == 1)
 
-    def check_known(self, producer: bytes, started_ms: int, received_ms: int) -> None:
-        """Raise ProducerExpired when a producer that began before producers were last forgotten is not known."""
-        if 0 < started_ms < received_ms - FORGOTTEN_AFTER_MS and producer not in self._index:
+    def check_known(self, producer: bytes, started_ms: int) -> None:
+        """Raise ProducerExpired when a producer that is not known began no later than one that was forgotten: it may be that one."""
+        if 0 < started_ms <= self.forgotten_started_ms and producer not in self._index:
             raise ProducerExpired(producer.hex(), started_ms)
 
-    def mark(self, producer: bytes, batch: int, partitions: NDArray[np.uint16], received_ms: int) -> None:
+    def mark(self, producer: bytes, batch: int, partitions: NDArray[np.uint16], received_ms: int, started_ms: int = 0) -> None:
         """The batch is applied in these partitions."""
         index = self._index_of(producer)
         self._last_ms[index] = received_ms
+        self._started_ms[index] = max(self._started_ms[index], started_ms)
         highest, seen = self._highest[index, partitions], self._seen[index, partitions]
         number = np.uint64(batch)
         rise = np.where(number > highest, number - highest, 0).astype(np.uint64)
@@ -77,7 +81,9 @@ class Producers:
                 new = np.zeros((grown, self._partitions), dtype=np.uint64)
                 new[: old.shape[0]] = old
                 setattr(self, name, new)
-            self._last_ms = np.resize(self._last_ms, grown)
+            for name in ("_last_ms", "_started_ms"):
+                old = getattr(self, name)
+                setattr(self, name, np.concatenate([old, np.zeros(grown - old.size, dtype=np.int64)]))
         return index
 
     def keep_reply(self, producer: bytes, batch: int, partition: int, reply: BlockReply) -> None:
@@ -96,6 +102,7 @@ class Producers:
         old = [name for name, index in self._index.items() if self._last_ms[index] < received_ms - FORGOTTEN_AFTER_MS]
         if not old:
             return
+        self.forgotten_started_ms = max(self.forgotten_started_ms, *(int(self._started_ms[self._index[name]]) for name in old))
         kept = [(name, index) for name, index in self._index.items() if name not in set(old)]
         order = [index for _, index in kept]
         moved = {index: number for number, index in enumerate(order)}
@@ -104,9 +111,11 @@ class Producers:
             fresh = np.zeros_like(array)
             fresh[: len(order)] = array[order]
             setattr(self, array_name, fresh)
-        last = np.zeros_like(self._last_ms)
-        last[: len(order)] = self._last_ms[order]
-        self._last_ms = last
+        for array_name in ("_last_ms", "_started_ms"):
+            times = getattr(self, array_name)
+            fresh = np.zeros_like(times)
+            fresh[: len(order)] = times[order]
+            setattr(self, array_name, fresh)
         self._index = {name: moved[index] for name, index in kept}
         self._replies = {(moved[index], p): replies for (index, p), replies in self._replies.items() if index in moved}
 
@@ -119,15 +128,25 @@ class Producers:
             if self._highest[index, partition]:
                 replies = self._replies.get((index, partition), {})
                 packed = [[batch, r.accepted, r.duplicates, [list(_fields(x)) for x in r.rejections]] for batch, r in replies.items()]
-                out.append([name, int(self._highest[index, partition]), int(self._seen[index, partition]), int(self._last_ms[index]), packed])
+                out.append(
+                    [
+                        name,
+                        int(self._highest[index, partition]),
+                        int(self._seen[index, partition]),
+                        int(self._last_ms[index]),
+                        packed,
+                        int(self._started_ms[index]),
+                    ]
+                )
         return out
 
     def load(self, partition: int, dumped: list[Any]) -> None:
         """Inverse of `dump`."""
-        for name, highest, seen, last_ms, replies in dumped:
+        for name, highest, seen, last_ms, replies, started_ms in dumped:
             index = self._index_of(name)
             self._highest[index, partition], self._seen[index, partition] = highest, seen
             self._last_ms[index] = max(self._last_ms[index], last_ms)
+            self._started_ms[index] = max(self._started_ms[index], started_ms)
             for batch, accepted, duplicates, rejections in replies:
                 self.keep_reply(name, batch, partition, BlockReply(accepted, duplicates, [Rejection(*fields) for fields in rejections]))
 

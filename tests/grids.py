@@ -26,9 +26,9 @@ def free_port() -> int:
 class RunningGrid:
     """`profilegrid up --detach` on a folder, and the command beside it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.folder, self.port = folder, free_port()
-        self._options = options
+        self._options, self._environment = options, environment or {}
 
     @property
     def target(self) -> str:
@@ -45,7 +45,7 @@ class RunningGrid:
 
     def cli(self, *arguments: str, targeted: bool = True, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run the command as a user does."""
-        environment = {**os.environ, "PROFILEGRID_TARGET": self.target} if targeted else dict(os.environ)
+        environment = {**os.environ, **self._environment, **({"PROFILEGRID_TARGET": self.target} if targeted else {})}
         done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment, timeout=240, check=False)
         assert not check or done.returncode == 0, done.stderr
         return done

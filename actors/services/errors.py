@@ -23,6 +23,7 @@ STATUS: dict[type[Exception], int] = {
     errors.CatalogWouldLose: code_pb2.FAILED_PRECONDITION,
     errors.FrameInvalid: code_pb2.INVALID_ARGUMENT,
     errors.FieldInvalid: code_pb2.INVALID_ARGUMENT,
+    errors.BitmapInvalid: code_pb2.INVALID_ARGUMENT,
     errors.LoadRefused: code_pb2.INVALID_ARGUMENT,
     errors.NotEmpty: code_pb2.FAILED_PRECONDITION,
     errors.PartitionMoved: code_pb2.ABORTED,

@@ -14,7 +14,7 @@ import msgpack
 import numpy as np
 import xxhash
 from profilegrid.aio import AsyncClient
-from profilegrid.columns import Batch, now_ms
+from profilegrid.columns import Batch
 from profilegrid.errors import Unavailable, from_rpc
 from profilegrid.results import Report
 from profilegrid.v1 import (
@@ -31,6 +31,7 @@ from profilegrid.v1 import (
 )
 
 from actors.calls import awaited
+from actors.clock import now_ms
 from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
 from actors.servers import GrpcServer
 from actors.services import convert
@@ -170,7 +171,11 @@ class SegmentService(segments_pb2_grpc.SegmentServiceServicer):
 
     async def Count(self, request: segments_pb2.CountRequest, context: Context) -> segments_pb2.CountResponse:
         started, as_of = time.perf_counter(), _moment(request)
-        count, warnings = await self._queries.count(request.rule, as_of)
+        if request.HasField("within"):
+            audience = await self._queries.audience(request.rule, as_of, within=request.within)
+            count, warnings = audience.size, audience.warnings
+        else:
+            count, warnings = await self._queries.count(request.rule, as_of)
         elapsed_ms = (time.perf_counter() - started) * 1000
         return segments_pb2.CountResponse(count=count, as_of_ms=as_of, elapsed_ms=elapsed_ms, warnings=_said(request, warnings))
 
@@ -196,7 +201,8 @@ class SegmentService(segments_pb2_grpc.SegmentServiceServicer):
         return segments_pb2.ListResponse(user_ids=user_ids, next_page_token=next_token, as_of_ms=token.as_of_ms, warnings=warnings)
 
     async def Export(self, request: segments_pb2.ExportRequest, context: Context) -> AsyncIterator[segments_pb2.ExportResponse]:
-        audience = await self._queries.audience(request.rule, _moment(request))
+        within = request.within if request.HasField("within") else None
+        audience = await self._queries.audience(request.rule, _moment(request), within=within)
         handles, warnings = audience.handles(), _said(request, audience.warnings)
         if handles.size == 0:
             yield segments_pb2.ExportResponse(total=0, as_of_ms=audience.as_of_ms, warnings=warnings)
@@ -310,6 +316,12 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         erasures = [admin_pb2.Erasure(user=e["user"] if e["user"] >= 0 else None, erased_ms=e["erased"], due_ms=e["due"], state=e["state"]) for e in found]
         return admin_pb2.ListErasuresResponse(erasures=erasures)
 
+    async def Repair(self, request: admin_pb2.RepairRequest, context: Context) -> admin_pb2.RepairResponse:
+        if not request.accept_loss:
+            raise FieldInvalid("accept_loss", "false", "true: what is damaged is lost for good")
+        losses = await ask(self._controller.repair.remote(), LONG_TIMEOUT_S)
+        return admin_pb2.RepairResponse(losses=[admin_pb2.Loss(shard=shard, what=what) for shard, what in losses])
+
     async def FinishErasures(self, request: admin_pb2.FinishErasuresRequest, context: Context) -> admin_pb2.FinishErasuresResponse:
         finished, seconds = await ask(self._controller.finish_erasures.remote(), LONG_TIMEOUT_S)
         return admin_pb2.FinishErasuresResponse(finished=finished, seconds=seconds)
@@ -330,5 +342,5 @@ def _shard_status(facts: dict[str, Any]) -> admin_pb2.ShardStatus:
         dead_letters=facts.get("dead_letters", 0), turn_ms_max=facts.get("turn_ms_max", 0.0), problems=facts.get("problems", []),
         recovered_users=facts.get("recovered_users", 0), recovered_seconds=facts.get("recovered_seconds", 0.0),
         history_events=history.get("rows", 0), history_bytes=history.get("bytes", 0), history_first_ms=history.get("first_ms", 0),
-        segments_behind=facts.get("segments_behind", 0),
+        segments_behind=facts.get("segments_behind", 0), stopped=facts.get("stopped", 0),
     )  # fmt: skip

@@ -222,15 +222,19 @@ class AsyncClient:
     async def _segments(self, method: str, request: Any) -> Any:
         return await self._from_gateway(segments_pb2_grpc.SegmentServiceStub, method, request)
 
-    async def count(self, rule: str, *, as_of: Any = None) -> int:
-        """How many users are in the audience. Warns (AnswerWarning) where the answer is not all that it seems."""
-        found = await self.count_detailed(rule, as_of=as_of)
+    async def count(self, rule: str, *, as_of: Any = None, within: bytes | None = None) -> int:
+        """How many users are in the audience. Warns (AnswerWarning) where the answer is not all that it seems.
+
+        `within` counts only users in a bitmap that `bitmap` gave, or that a roaring library made of such (portable 64-bit format): so one
+        audience can be cut with another of an earlier moment. Raises InvalidRequest (BITMAP_INVALID) for a damaged one.
+        """
+        found = await self.count_detailed(rule, as_of=as_of, within=within)
         warn(found["warnings"])
         return int(found["count"])
 
-    async def count_detailed(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
+    async def count_detailed(self, rule: str, *, as_of: Any = None, within: bytes | None = None) -> dict[str, Any]:
         """{"count", "elapsed_ms", "as_of", "warnings"}."""
-        response = await self._segments("Count", segments_pb2.CountRequest(rule=rule, as_of_ms=_moment(as_of)))
+        response = await self._segments("Count", segments_pb2.CountRequest(rule=rule, as_of_ms=_moment(as_of), within=within))
         return {"count": response.count, "elapsed_ms": response.elapsed_ms, "as_of": response.as_of_ms, "warnings": [*response.warnings]}
 
     async def list(self, rule: str, *, limit: int = 1000, page_token: str = "", as_of: Any = None) -> Page:
@@ -279,15 +283,15 @@ class AsyncClient:
         warn(response.warnings)
         return bytes(response.bitmap)
 
-    async def export_batches(self, rule: str, *, as_of: Any = None) -> AsyncIterator[tuple[Sequence[str], int]]:
-        """(user ids, size of the whole audience) in batches."""
-        async for packed, total in self._exported(rule, as_of):
+    async def export_batches(self, rule: str, *, as_of: Any = None, within: bytes | None = None) -> AsyncIterator[tuple[Sequence[str], int]]:
+        """(user ids, size of the whole audience) in batches. `within` as in `count`."""
+        async for packed, total in self._exported(rule, as_of, within):
             yield packed.to_list(), total
 
-    async def _exported(self, rule: str, as_of: Any) -> AsyncIterator[tuple[Strings, int]]:
+    async def _exported(self, rule: str, as_of: Any, within: bytes | None = None) -> AsyncIterator[tuple[Strings, int]]:
         stub = segments_pb2_grpc.SegmentServiceStub(self._connections.gateway)  # type: ignore[no-untyped-call]
         try:
-            async for response in stub.Export(segments_pb2.ExportRequest(rule=rule, as_of_ms=_moment(as_of))):
+            async for response in stub.Export(segments_pb2.ExportRequest(rule=rule, as_of_ms=_moment(as_of), within=within)):
                 warn(response.warnings)
                 packed = Strings(np.frombuffer(response.user_id_data, dtype=np.uint8), np.frombuffer(response.user_id_ends, dtype=np.uint32))
                 yield packed, response.total
@@ -337,6 +341,12 @@ class AsyncClient:
         """Remove all that was erased from the disks now. Returns how many deletions are finished."""
         response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "FinishErasures", admin_pb2.FinishErasuresRequest(), 600.0)
         return int(response.finished)
+
+    async def repair(self, *, accept_loss: bool) -> Sequence[str]:
+        """Let partitions that damage stopped serve again without what is damaged, which is lost for good. Returns what was lost."""
+        response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "Repair", admin_pb2.RepairRequest(accept_loss=accept_loss), 600.0)
+        self._connections.forget_map()
+        return [f"shard {loss.shard}: {loss.what}" for loss in response.losses]
 
     async def load(self, path: str | os.PathLike[str], *, as_of: Any = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """Users in bulk from Parquet into a grid that has none: `user_id`, attributes, values of features as of a time (default: now).

@@ -41,6 +41,7 @@ class Deliveries:
         self._acks = pb.ACKS_FAST if acks == "fast" else pb.ACKS_DURABLE
         self._producer = Producer(producer_id or secrets.token_bytes(16), now_ms())
         self._has_own_producer = producer_id is None
+        self._is_expired = False
         self._next_batch = 1
         self._in_flight: set[int] = set()
         self._window_moved: asyncio.Event | None = None
@@ -106,7 +107,9 @@ class Deliveries:
             self._window_moved = self._window_moved or asyncio.Event()
             self._window_moved.clear()
             await self._window_moved.wait()
-        if self._has_own_producer and not self._in_flight and now_ms() - self._producer.started_ms > PRODUCER_LIFE_MS:
+        is_old = self._is_expired or now_ms() - self._producer.started_ms > PRODUCER_LIFE_MS
+        if self._has_own_producer and not self._in_flight and is_old:
+            self._is_expired = False
             self._producer, self._next_batch = Producer(secrets.token_bytes(16), now_ms()), 1
         number = self._next_batch
         self._next_batch += 1
@@ -155,6 +158,8 @@ class Deliveries:
             else:
                 fatal = outcome
         if fatal is not None:
+            # The grid has forgotten us: after a week of silence, or when its clock leapt. Batches that come go under a new number.
+            self._is_expired |= fatal.reason == "PRODUCER_EXPIRED"
             raise fatal
         return np.concatenate(again), delay_s
 

@@ -156,13 +156,13 @@ class Client:
 
     # --- audiences ------------------------------------------------------------------------------------------------------
 
-    def count(self, rule: str, *, as_of: Any = None) -> int:
-        """How many users are in the audience."""
-        return self._run(self._core.count(rule, as_of=as_of))
+    def count(self, rule: str, *, as_of: Any = None, within: bytes | None = None) -> int:
+        """As AsyncClient.count."""
+        return self._run(self._core.count(rule, as_of=as_of, within=within))
 
-    def count_detailed(self, rule: str, *, as_of: Any = None) -> dict[str, Any]:
+    def count_detailed(self, rule: str, *, as_of: Any = None, within: bytes | None = None) -> dict[str, Any]:
         """As AsyncClient.count_detailed."""
-        return self._run(self._core.count_detailed(rule, as_of=as_of))
+        return self._run(self._core.count_detailed(rule, as_of=as_of, within=within))
 
     def list(self, rule: str, *, limit: int = 1000, page_token: str = "", as_of: Any = None) -> Page:
         """As AsyncClient.list."""
@@ -223,6 +223,10 @@ class Client:
     def finish_erasures(self) -> int:
         """As AsyncClient.finish_erasures."""
         return self._run(self._core.finish_erasures())
+
+    def repair(self, *, accept_loss: bool) -> Sequence[str]:
+        """As AsyncClient.repair."""
+        return self._run(self._core.repair(accept_loss=accept_loss))
 
     def load(self, path: str | os.PathLike[str], *, as_of: Any = None, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
         """As AsyncClient.load."""

@@ -18,6 +18,7 @@ import xxhash
 from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch
 
 from grid.errors import CheckpointCorrupt, DataFolderForeign, WriteFailed
+from grid.failpoints import failpoint
 
 FORMAT = 1
 BATCH_BYTES_MAX = 128 << 10
@@ -84,7 +85,9 @@ class Checkpoints:
                 if blob:
                     kept[column, page] = (self._generation, xxhash.xxh3_64_intdigest(blob))
             self._put_pages(dump)
+            failpoint("checkpoint.pages_put")
             self._db.flush_wal(True)
+            failpoint("checkpoint.staged")
             self._read_back(dump, kept)
         except Exception as error:
             raise WriteFailed(str(self._folder), str(error)) from error
@@ -100,6 +103,7 @@ class Checkpoints:
         try:
             self._db.write(batch)
             self._db.flush_wal(True)
+            failpoint("checkpoint.installed")
             for partition, manifest in manifests.items():
                 before = self.manifests.get(partition, Manifest({}))
                 self.manifests[partition] = manifest
@@ -149,6 +153,7 @@ class Checkpoints:
     def put_shard_state(self, state: dict[str, Any]) -> None:
         """Facts of the whole shard (dictionary sizes, event ids). Call before the manifests that rely on it."""
         self._put_durably(_SHARD_KEY, msgpack.packb(state))
+        failpoint("checkpoint.shard_put")
 
     def _put_durably(self, key: bytes, value: bytes) -> None:
         """One value, flushed. Raises WriteFailed: what RocksDB holds is then unknown until it is opened again."""
@@ -161,13 +166,16 @@ class Checkpoints:
     def put_history(self, facts: dict[str, Any]) -> None:
         """Keep the list of history files, durably. Raises WriteFailed."""
         self._put_durably(_HISTORY_KEY, msgpack.packb(facts))
+        failpoint("history.listed")
 
     def put_erased(self, positions: bytes) -> None:
         """Keep up to which position of each partition erasures are done, durably."""
         self._put_durably(_ERASED_KEY, positions)
+        failpoint("erase.positions_put")
 
     def compact(self) -> None:
         """Rewrite every file, so that replaced and deleted pages are gone from the disk. Releases the GIL."""
+        failpoint("compact.before")
         self._db.flush()
         self._db.compact_range(None, None)
 
@@ -182,13 +190,21 @@ class Checkpoints:
 
     # --- reading (recovery) -----------------------------------------------------------------------------------------------
 
-    def load_manifests(self) -> dict[int, Manifest]:
-        """Every partition's newest manifest. Raises CheckpointCorrupt."""
-        for key, value in self._scan(b"m"):
-            self.manifests[int.from_bytes(key[1:3], "big")] = _unpack_manifest(value)
+    def load_manifests(self, partitions: int) -> dict[int, CheckpointCorrupt]:
+        """Read every partition's newest manifest into `manifests`. Returns what is wrong, by partition."""
+        faults = {}
+        for partition in range(partitions):
+            try:
+                raw = self._db.get(_manifest_key(partition))
+                if raw is not None:
+                    self.manifests[partition] = _unpack_manifest(partition, raw)
+            except CheckpointCorrupt as error:
+                faults[partition] = error
+            except Exception as error:
+                faults[partition] = CheckpointCorrupt(partition, f"manifest: {error}")
         generations = [generation for manifest in self.manifests.values() for generation, _ in manifest.pages.values()]
         self._generation = max(generations, default=0) + 1
-        return self.manifests
+        return faults
 
     def page(self, partition: int, column: str, number: int) -> bytes:
         """A page of the newest checkpoint, verified; empty when it has none. Raises CheckpointCorrupt."""
@@ -347,9 +363,9 @@ def _pack_manifest(manifest: Manifest) -> bytes:
     return xxhash.xxh3_64_digest(packed) + packed
 
 
-def _unpack_manifest(raw: bytes) -> Manifest:
+def _unpack_manifest(partition: int, raw: bytes) -> Manifest:
     checksum, packed = raw[:8], raw[8:]
     if xxhash.xxh3_64_digest(packed) != checksum:
-        raise CheckpointCorrupt(-1, "a manifest does not match its checksum")
+        raise CheckpointCorrupt(partition, "its manifest does not match its checksum")
     _, facts, pages = msgpack.unpackb(packed, strict_map_key=False)
     return Manifest(facts, {(column, page): (generation, checksum) for column, page, generation, checksum in pages})

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from grid.catalog import Catalog
 from grid.errors import HistoryCorrupt
+from grid.failpoints import failpoint
 from grid.group import Group, Judged
 from grid.kernels.ids import gather_strings
 from grid.state.dictionary import Strings
@@ -172,6 +173,7 @@ class History:
             past.add(draft.judged.frame, draft.rows, draft.pick[kept], users)
         received_ms = max((draft.received_ms for draft in drafts), default=0)
         made = [self._write_file(partition, tidy(table, is_joined=False), received_ms) for partition, table in past.tables()]
+        failpoint("history.file_written")
         self._commit(made, [], through=through)
 
     def _write_file(self, partition: int, table: pa.Table, received_ms: int) -> PastFile:
@@ -235,6 +237,7 @@ class History:
                 joined = sorted_by_user(joined_tables([named_by_type(self.read(file)) for file in run]))
                 merged = self._write_file(run[0].partition, tidy(joined, is_joined=True), max(file.received_ms for file in run))
                 self._commit([merged], run)
+                failpoint("merge.listed")
                 return len(run)
         return 0
 

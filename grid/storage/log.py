@@ -1,9 +1,12 @@
 """The groups a shard committed, in order, on disk. Owns segments and checksums; knows nothing of columns.
 
 A segment is 64 MB, preallocated and zeroed, named by the sequence of its first record. A record is a 40-byte prefix (magic, header
-bytes, body bytes, sequence, checksum of the header and these, checksum of the body), a msgpack header, the body, padding to 8.
+bytes, body bytes, sequence, checksum of the header and these, checksum of the body), a msgpack header, the body, an end mark that
+tells its sequence, padding to 8.
 Invariant: a record that `append` returned from survives kill -9; one that it did not is wholly there or wholly absent, because a
 record is written only after the one before it is fsynced: only the last can be torn.
+A bad last record is torn when its end mark is missing (the process died in the write) or one of its 4 KiB blocks is zero (the power
+went before that block was written); otherwise it was written whole and damaged since: it may have been acknowledged, so it is not cut.
 """
 
 from __future__ import annotations
@@ -22,10 +25,13 @@ import msgpack
 import xxhash
 
 from grid.errors import LogCorrupt, WriteFailed
+from grid.failpoints import failpoint
 from grid.storage.files import sync_folder
 
 SEGMENT_BYTES = 64 << 20
-_MAGIC = 0x50474C31  # "PGL1"
+_MAGIC = 0x50474C32  # "PGL2"
+_END_MARK = 0x656E64206F662072  # "end of r"
+_BLOCK_BYTES = 4096
 _PREFIX = struct.Struct("<IIQQQQ")
 _WRITEV_MAX = 1000
 
@@ -66,16 +72,19 @@ class Log:
         try:
             if self._descriptor < 0 or self._offset + nbytes + _PREFIX.size > self._size:
                 self._open_segment(sequence, nbytes)
+            failpoint("log.before_write")
             at = self._offset
             for first in range(0, len(buffers), _WRITEV_MAX):
                 part = buffers[first : first + _WRITEV_MAX]
                 _write_all(self._descriptor, part, at)
                 at += sum(len(buffer) for buffer in part)
+            failpoint("log.written")
             if is_durable:
                 os.fdatasync(self._descriptor)
         except OSError as error:
             self._failed = WriteFailed(str(self._path_of(sequence)), str(error))
             raise self._failed from error
+        failpoint("log.fsynced")
         self._offset += nbytes
         self.next_sequence = sequence + 1
         return sequence
@@ -131,6 +140,7 @@ class Log:
 
     def remove(self, segment: Path) -> None:
         """Delete a segment that history and checkpoints cover."""
+        failpoint("segment.before_drop")
         segment.unlink()
         sync_folder(self._folder)
 
@@ -151,26 +161,36 @@ class Log:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def recover(self, first_sequence: int = 1) -> Iterator[Record]:
-        """Every record from `first_sequence` on, in order (earlier segments are not read), then leave the log ready to append. A torn last record is cut; damage before a sound record is
-        yielded as a Record with `fault` (and, when its header is damaged too, ends the iteration: nothing after it can be trusted)."""
+    def recover(self, first_sequence: int = 1, *, accept_loss: bool = False) -> Iterator[Record]:
+        """Every record from `first_sequence` on, in order (earlier segments are not read), then leave the log ready to append.
+
+        A torn last record is cut. Damage is yielded as a Record with `fault`; when its header is damaged too, that ends the iteration,
+        as nothing after it can be trusted, unless the loss is accepted: then it goes on with the next sound record.
+        """
         segments = self.segments()
         for number, segment in enumerate(segments):
             is_last = number + 1 == len(segments)
             if not is_last and self.first_sequence(segments[number + 1]) <= first_sequence:
                 continue
             self.next_sequence = max(self.next_sequence, self.first_sequence(segment))
-            end = 0
-            for record in read_segment(segment):
-                if record.fault is not None and is_last and not _sound_record_after(segment, record.offset):
-                    self._cut(segment, record.offset)
-                    break
-                if record.sequence >= first_sequence or record.fault is not None:
-                    yield record
-                if not record.header:
-                    return
-                self.next_sequence = record.sequence + 1
-                end = _end_of(record)
+            end, offset = 0, 0
+            while offset >= 0:
+                records, offset = read_segment(segment, offset), -1
+                for record in records:
+                    if record.fault is not None and is_last and _is_torn(segment, record.offset, self.next_sequence):
+                        self._cut(segment, record.offset)
+                        break
+                    if record.sequence >= first_sequence or record.fault is not None:
+                        yield record
+                    if record.header:
+                        self.next_sequence = record.sequence + 1
+                        end = _end_of(record)
+                    elif not accept_loss:
+                        return
+                    else:
+                        offset = _next_sound(segment, record.offset)
+                        if offset < 0 and is_last:
+                            self._cut(segment, record.offset)
             if is_last:
                 self._descriptor = os.open(segment, os.O_RDWR)
                 self._offset, self._size = end, os.fstat(self._descriptor).st_size
@@ -188,10 +208,9 @@ class Log:
             os.close(descriptor)
 
 
-def read_segment(segment: Path) -> Iterator[Record]:
-    """Records of one segment up to its zeroed rest. Damage is yielded as a Record with `fault`."""
+def read_segment(segment: Path, offset: int = 0) -> Iterator[Record]:
+    """Records of one segment from an offset up to its zeroed rest. Damage is yielded as a Record with `fault`."""
     raw = _mapped(segment)
-    offset = 0
     while offset + _PREFIX.size <= len(raw) and any(raw[offset : offset + _PREFIX.size]):
         record = _record_at(raw, offset, str(segment))
         yield record
@@ -225,20 +244,34 @@ def _record_at(raw: memoryview, offset: int, file: str) -> Record:
 
 def _end_of(record: Record) -> int:
     header_bytes, body_bytes = record.header["_bytes"]
-    end = record.offset + _PREFIX.size + header_bytes + body_bytes
+    end = record.offset + _PREFIX.size + header_bytes + body_bytes + len(_end_mark(0))
     return int(-(-end // 8) * 8)
 
 
-def _sound_record_after(segment: Path, offset: int) -> bool:
-    """Whether a sound record lies behind a damaged one: then it is corruption, not a torn tail."""
+def _end_mark(sequence: int) -> bytes:
+    return (_END_MARK ^ sequence).to_bytes(8, "little")
+
+
+def _is_torn(segment: Path, offset: int, sequence: int) -> bool:
+    """Whether the damaged record at `offset`, which should be `sequence`, was never written whole."""
+    if _next_sound(segment, offset) >= 0:
+        return False
+    raw = segment.read_bytes()
+    end = raw.find(_end_mark(sequence), offset)
+    first = -(-offset // _BLOCK_BYTES) * _BLOCK_BYTES
+    return end < 0 or any(not any(raw[at : at + _BLOCK_BYTES]) for at in range(first, end - _BLOCK_BYTES, _BLOCK_BYTES))
+
+
+def _next_sound(segment: Path, offset: int) -> int:
+    """Where the next sound record lies behind a damaged one; -1: there is none."""
     raw = memoryview(segment.read_bytes())
     magic = _MAGIC.to_bytes(4, "little")
     at = bytes(raw).find(magic, offset + 8)
     while at >= 0:
         if at + _PREFIX.size <= len(raw) and _record_at(raw, at, "").fault is None:
-            return True
+            return at
         at = bytes(raw).find(magic, at + 1)
-    return False
+    return -1
 
 
 def _header_sum(header_bytes: int, body_bytes: int, sequence: int, body_sum: int, header: bytes | memoryview) -> int:
@@ -257,7 +290,7 @@ def _framed(sequence: int, header: dict[str, Any], body: list[bytes | memoryview
     body_sum = digest.intdigest()
     prefix = _PREFIX.pack(_MAGIC, len(packed), body_bytes, sequence, _header_sum(len(packed), body_bytes, sequence, body_sum, packed), body_sum)
     padding = bytes(-(_PREFIX.size + len(packed) + body_bytes) % 8)
-    return [part for part in (prefix, packed, *body, padding) if len(part)]
+    return [part for part in (prefix, packed, *body, _end_mark(sequence), padding) if len(part)]
 
 
 def _write_all(descriptor: int, buffers: list[bytes | memoryview], offset: int) -> None:

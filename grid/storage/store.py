@@ -23,6 +23,7 @@ import xxhash
 from grid.catalog import Catalog, load_catalog
 from grid.engine import Engine, FeatureState
 from grid.errors import CheckpointCorrupt, LogCorrupt
+from grid.failpoints import failpoint
 from grid.frame import ABSENT, UNSET
 from grid.group import FORMAT, Group, reserved_words, touched_positions
 from grid.state.dictionary import Dictionary, Strings
@@ -45,6 +46,8 @@ class Recovery:
     groups: int = 0
     seconds: float = 0.0
     stopped: dict[int, str] = field(default_factory=dict)
+    # What was given up, in words, when the loss was accepted.
+    lost: list[str] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
 
 
@@ -54,14 +57,19 @@ class Store:
     def __init__(self, folder: Path, engine: Engine, *, keep_log: bool = False, segment_bytes: int = SEGMENT_BYTES, owner_timeout_s: float = 30.0) -> None:
         self.folder, self.engine, self.keep_log = folder, engine, keep_log
         self._owner = own(folder, timeout_s=owner_timeout_s)
-        self.checkpoints = Checkpoints(folder / "rocks")
-        self.log = Log(folder / "log", segment_bytes)
-        self.history = History(folder / "history", self.checkpoints)
+        try:
+            self.checkpoints = Checkpoints(folder / "rocks")
+            self.log = Log(folder / "log", segment_bytes)
+            self.history = History(folder / "history", self.checkpoints)
+        except BaseException:
+            os.close(self._owner)  # whoever tries again in this process must get the lock
+            raise
         self.applied = AppliedSlots()
         self._words_kept: dict[str, int] = {}
         self._covered: dict[int, int] = {}
         self._complete_since: dict[str, int] = {}
         self._letters_through = 0
+        self._accept_loss = False
 
     # --- groups ---------------------------------------------------------------------------------------------------------
 
@@ -74,12 +82,14 @@ class Store:
         """Log that every owned partition goes over to `catalog`; its source is durable first."""
         engine = self.engine
         self.checkpoints.put_catalog(catalog.version, catalog.source)
+        failpoint("catalog.put")
         engine.reserved += np.uint64(1)
         header = {
             "format": FORMAT, "kind": "catalog", "received_ms": received_ms, "version": catalog.version,
             "positions": engine.reserved.tobytes(), "reserved": [], "items": [],
         }  # fmt: skip
         sequence = self.log.append(header, [])
+        failpoint("catalog.logged")
         engine.positions[:] = engine.reserved
         return sequence
 
@@ -149,7 +159,7 @@ class Store:
         since = {self._key_of(state): state.complete_since_ms for state in engine.features.values() if state.complete_since_ms}
         state = {
             "received_ms": engine.received_ms, "event_ids": list(engine.event_ids.dump()), "partitions": engine.partitions,
-            "complete_since": since,
+            "complete_since": since, "forgotten_started_ms": engine.producers.forgotten_started_ms,
         }  # fmt: skip
         return {"words": words, "state": state}
 
@@ -174,6 +184,7 @@ class Store:
             dump = self.dump_partition(partition)
             staged[partition] = self.checkpoints.stage(dump)
             self._covered[partition] = int(dump.facts["sequence"])
+        failpoint("load.staged")
         self.checkpoints.install(staged, self.checkpoints.loads() | {load_id: users})
 
     def checkpoint_all(self) -> None:
@@ -233,10 +244,11 @@ class Store:
 
     # --- recovery -------------------------------------------------------------------------------------------------------
 
-    def recover(self, progress: Progress = lambda what, done, total: None) -> Recovery:
+    def recover(self, progress: Progress = lambda what, done, total: None, *, accept_loss: bool = False) -> Recovery:
         """Bring the engine to the state of everything acknowledged: newest good checkpoints, then the log after them.
 
-        `engine.epochs` says which partitions are owned. Damage stops the partitions it touches, not the shard.
+        `engine.epochs` says which partitions are owned. Damage stops the partitions it touches, not the shard; or, when the loss is
+        accepted, it is left out, told in the report, and the partitions serve what is left: checkpoint them then.
         """
         started = time.perf_counter()
         engine, report = self.engine, Recovery()
@@ -248,13 +260,18 @@ class Store:
             engine.install_catalog(engine.catalogs[max(catalogs)])
         for state in engine.features.values():
             state.complete_since_ms = self._complete_since.get(self._key_of(state), 0)
-        manifests = self.checkpoints.load_manifests()
+        self._accept_loss = accept_loss
+        for partition, fault in self.checkpoints.load_manifests(engine.partitions).items():
+            self._meet(partition, str(fault), report)
+        manifests = self.checkpoints.manifests
         for number, partition in enumerate(self.owned()):
             progress("checkpoints", number, len(self.owned()))
             if partition in manifests:
-                self._load_partition(partition)
+                self._load_partition(partition, report)
         progress("checkpoints", 1, 1)
+        failpoint("recovery.checkpoints")
         self._replay(report, progress)
+        failpoint("recovery.replayed")
         self._find_incomplete(report)
         report.users = engine.users.total
         report.stopped = dict(engine.stopped)
@@ -269,6 +286,7 @@ class Store:
             return
         self._complete_since = state.get("complete_since", {})
         engine.received_ms = state["received_ms"]
+        engine.producers.forgotten_started_ms = state["forgotten_started_ms"]
         engine.event_ids.load(*state["event_ids"])
         for key, first, data, ends in self.checkpoints.words():
             words = Strings(np.frombuffer(data, dtype=np.uint8), np.frombuffer(ends, dtype=np.uint32))
@@ -276,16 +294,33 @@ class Store:
             dictionary.add_at(words, first)
             self._words_kept[key] = dictionary.size
 
-    def _load_partition(self, partition: int) -> None:
+    def _meet(self, partition: int, fault: str, report: Recovery) -> None:
+        """Damage of a partition: it stops, or its loss is told."""
+        if self._accept_loss:
+            report.lost.append(f"partition {partition}: {fault}")
+        else:
+            self.engine.stopped.setdefault(partition, fault)
+
+    def _page(self, partition: int, key: str, number: int, report: Recovery) -> bytes:
+        """A page of the checkpoint; empty when it is damaged and that was accepted. Raises CheckpointCorrupt."""
+        try:
+            return self.checkpoints.page(partition, key, number)
+        except CheckpointCorrupt as error:
+            if not self._accept_loss:
+                raise
+            self._meet(partition, f"{error}; it is empty now", report)
+            return b""
+
+    def _load_partition(self, partition: int, report: Recovery) -> None:
         engine, facts = self.engine, self.checkpoints.manifests[partition].facts
         next_ordinal = int(facts["next_ordinal"])
         count = -(-next_ordinal // PAGE_ROWS)
         try:
-            blobs = [self.checkpoints.page(partition, "ids", number) for number in range(count)]
+            blobs = [self._page(partition, "ids", number, report) or bytes(PAGE_ROWS * 2) for number in range(count)]
             pages = engine.users.load_partition(partition, blobs, next_ordinal)
             for key, columns in self._columns()[1:]:
                 for number, page in enumerate(pages):
-                    blob = self.checkpoints.page(partition, key, number)
+                    blob = self._page(partition, key, number, report)
                     if blob:
                         columns.load_page(page, blob)
                         columns.dirty[page] = 0
@@ -304,16 +339,16 @@ class Store:
         self._letters_through = self.checkpoints.dead_letters_through()
         total = self.log.bytes_from(start)
         done = 0
-        for record in self.log.recover(start):
+        for record in self.log.recover(start, accept_loss=self._accept_loss):
             if record.fault is not None:
-                self._stop_touched(record, record.fault)
+                self._stop_touched(record, record.fault, report)
                 continue
-            self._replay_record(record)
+            self._replay_record(record, report)
             report.groups += 1
             done += len(record.body or b"")
             progress("log", done, total)
 
-    def _replay_record(self, record: Record) -> None:
+    def _replay_record(self, record: Record, report: Recovery) -> None:
         engine, header = self.engine, record.header
         if header["kind"] == "catalog":
             positions = np.frombuffer(header["positions"], dtype=np.uint64)
@@ -326,15 +361,18 @@ class Store:
             here = reached.get(partition, int(engine.positions[partition]))
             if position > here + 1 and engine.epochs[partition] and partition not in engine.stopped:
                 missing = f"position {position} follows {here}; groups between are missing"
-                engine.stopped[partition] = f"{record.file} at offset {record.offset}: {missing}"
+                self._meet(partition, f"{record.file} at offset {record.offset}: {missing}", report)
             reached[partition] = max(here, position)
         group = Group.decode(header, record.body, record.sequence)
         engine.replay(group)
         if record.sequence > self._letters_through:  # the crash came between the log and the letters; others may have been replayed since
             self.keep_dead_letters(group)
 
-    def _stop_touched(self, record: Record, fault: LogCorrupt) -> None:
-        """Stop the partitions that a damaged record may have changed beyond their checkpoints: all, when its header is gone."""
+    def _stop_touched(self, record: Record, fault: LogCorrupt, report: Recovery) -> None:
+        """Stop the partitions that a damaged record may have changed beyond their checkpoints: all, when its header is gone.
+
+        When the loss is accepted they go on behind it; what a lost header touched shows by the positions that are missing later.
+        """
         engine = self.engine
         if record.header:
             for added in reserved_words(record.header):
@@ -342,7 +380,10 @@ class Store:
         touched = touched_positions(record.header) if record.header else [(p, 1 << 62) for p in self.owned()]
         for partition, position in touched:
             if position > int(engine.positions[partition]):
-                engine.stopped.setdefault(partition, f"{fault}; position {position if position < 1 << 62 else int(engine.positions[partition]) + 1}")
+                at = position if position < 1 << 62 else int(engine.positions[partition]) + 1
+                self._meet(partition, f"{fault}; position {at}", report)
+                if self._accept_loss and position < 1 << 62:
+                    engine.positions[partition] = engine.reserved[partition] = position
 
     def _find_incomplete(self, report: Recovery) -> None:
         """Features whose past is not in the columns: added while events were there, and not yet in every checkpoint."""

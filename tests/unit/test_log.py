@@ -41,17 +41,50 @@ def test_a_tail_torn_at_any_byte_is_cut_whole_and_the_log_goes_on(tmp_path: Path
     written(tmp_path / "whole", [b"first", b"second" * 20]).close()
     segment = next((tmp_path / "whole").glob("*.log"))
     raw = segment.read_bytes()
-    start = raw.find(b"PGL1"[::-1], 8)
+    start = raw.find(b"PGL2"[::-1], 8)
     end = len(raw.rstrip(b"\0"))
     for cut in range(start, end):
         folder = tmp_path / f"cut-{cut}"
         folder.mkdir()
         (folder / segment.name).write_bytes(raw[:cut] + bytes(len(raw) - cut))
         log, records = recovered(folder)
-        assert numbers(records) == [0], f"torn at byte {cut}"
+        # In its end mark it is torn behind all that counts: wholly there, as good as acknowledged.
+        kept = [0, 1] if cut >= end - 8 else [0]
+        assert numbers(records) == kept, f"torn at byte {cut}"
         log.append({"kind": "group", "number": 7}, [b"after"])
         log.close()
-        assert numbers(recovered(folder)[1]) == [0, 7], f"torn at byte {cut}"
+        assert numbers(recovered(folder)[1]) == [*kept, 7], f"torn at byte {cut}"
+
+
+def test_a_flipped_bit_anywhere_in_the_last_record_is_told_not_cut(tmp_path: Path) -> None:
+    """It was written whole, so it may have been acknowledged."""
+    written(tmp_path / "whole", [b"first", b"second" * 20]).close()
+    segment = next((tmp_path / "whole").glob("*.log"))
+    raw = segment.read_bytes()
+    start, end = raw.find(b"PGL2"[::-1], 8), len(raw.rstrip(b"\0"))
+    for at in range(start, end - 8):
+        folder = tmp_path / f"flip-{at}"
+        folder.mkdir()
+        (folder / segment.name).write_bytes(raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1 :])
+        records = recovered(folder)[1]
+        assert numbers(records) == [0], f"flipped at byte {at}"
+        assert records[-1].fault is not None, f"flipped at byte {at}"
+
+
+def test_when_the_loss_is_accepted_reading_goes_on_behind_the_damage(tmp_path: Path) -> None:
+    written(tmp_path, [b"a" * 100, b"b" * 100, b"c" * 100, b"d" * 100]).close()
+    segment = next(tmp_path.glob("*.log"))
+    raw = bytearray(segment.read_bytes())
+    raw[raw.find(b"b" * 100) - 10] ^= 1  # a header
+    raw[raw.find(b"d" * 100) - 10] ^= 1  # and that of the last
+    segment.write_bytes(raw)
+    log = Log(tmp_path, SEGMENT)
+    records = list(log.recover(accept_loss=True))
+    assert numbers(records) == [0, 2]
+    assert sum(record.fault is not None for record in records) == 2
+    log.append({"kind": "group", "number": 9}, [b"after"])
+    log.close()
+    assert numbers(list(Log(tmp_path, SEGMENT).recover(accept_loss=True))) == [0, 2, 9]
 
 
 def test_a_flipped_bit_in_a_body_before_a_sound_record_is_told_with_file_and_offset(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_damaged_header_stops_every_partition_that_may_have_lost_something(tmp
     shard.close()
     (segment,) = (tmp_path / "log").glob("*.log")
     raw = bytearray(segment.read_bytes())
-    starts = [at for at in range(0, len(raw) - 4, 8) if raw[at : at + 4] == (0x50474C31).to_bytes(4, "little")]
+    starts = [at for at in range(0, len(raw) - 4, 8) if raw[at : at + 4] == (0x50474C32).to_bytes(4, "little")]
     raw[starts[2] + 50] ^= 1
     segment.write_bytes(raw)
     shard = Shard(tmp_path)
@@ -169,6 +169,10 @@ def test_a_producer_that_was_forgotten_is_refused_not_counted_twice(tmp_path: Pa
     with pytest.raises(ProducerExpired, match="silent for more than 7 days"):
         shard.commit([frame(b"o" * 16, NOW_MS)])
     shard.commit([frame(b"n" * 16, NOW_MS + week)])
+    shard.store.checkpoint_all()
+    shard.crash()
+    with pytest.raises(ProducerExpired, match="silent for more than 7 days"):
+        shard.commit([frame(b"o" * 16, NOW_MS)])
     shard.commit([frame(b"x" * 16, 0)])
     assert shard.get(["u"])[0]["count"] == 3
     shard.close()

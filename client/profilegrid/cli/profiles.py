@@ -140,6 +140,29 @@ def erasures(
 
 
 @app.command()
+def repair(
+    accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Leave out what is damaged, for good, and serve what is left.")] = False,
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
+) -> None:
+    """Say which partitions damage has stopped; with --accept-loss, let them serve again without what is damaged."""
+    with connect(target) as grid:
+        damage = [f"shard {shard.id}: {problem}" for shard in grid.status().shards for problem in shard.problems if problem.startswith("partition ")]
+        lost = list(grid.repair(accept_loss=True)) if accept_loss and damage else []
+    if as_json:
+        print_json({"damage": damage, "lost": lost})
+        return
+    for text in damage if not accept_loss else lost:
+        print(text)
+    if not damage:
+        print("no partition is stopped")
+    elif accept_loss:
+        print(f"{len(damage)} partitions serve again; what is named above is lost")
+    else:
+        print("Bring back the files that are named from a copy and restart, or give up what is damaged: profilegrid repair --accept-loss")
+
+
+@app.command()
 def checkpoint(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     """Write checkpoints of all partitions now, so that a restart replays little."""
     with connect(target) as grid:

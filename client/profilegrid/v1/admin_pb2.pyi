@@ -41,7 +41,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ShardStatus(_message.Message):
-    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds", "history_events", "history_bytes", "history_first_ms", "segments_behind")
+    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds", "history_events", "history_bytes", "history_first_ms", "segments_behind", "stopped")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +59,7 @@ class ShardStatus(_message.Message):
     HISTORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIRST_MS_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_BEHIND_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
     id: int
     state: str
     pid: int
@@ -76,7 +77,8 @@ class ShardStatus(_message.Message):
     history_bytes: int
     history_first_ms: int
     segments_behind: int
-    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ..., history_events: _Optional[int] = ..., history_bytes: _Optional[int] = ..., history_first_ms: _Optional[int] = ..., segments_behind: _Optional[int] = ...) -> None: ...
+    stopped: int
+    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ..., history_events: _Optional[int] = ..., history_bytes: _Optional[int] = ..., history_first_ms: _Optional[int] = ..., segments_behind: _Optional[int] = ..., stopped: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
     __slots__ = ("map_version", "catalog_version", "shards")
@@ -143,6 +145,26 @@ class ReplayDeadLettersResponse(_message.Message):
     accepted: int
     rejected: int
     def __init__(self, replayed: _Optional[int] = ..., accepted: _Optional[int] = ..., rejected: _Optional[int] = ...) -> None: ...
+
+class RepairRequest(_message.Message):
+    __slots__ = ("accept_loss",)
+    ACCEPT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    accept_loss: bool
+    def __init__(self, accept_loss: _Optional[bool] = ...) -> None: ...
+
+class Loss(_message.Message):
+    __slots__ = ("shard", "what")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    what: str
+    def __init__(self, shard: _Optional[int] = ..., what: _Optional[str] = ...) -> None: ...
+
+class RepairResponse(_message.Message):
+    __slots__ = ("losses",)
+    LOSSES_FIELD_NUMBER: _ClassVar[int]
+    losses: _containers.RepeatedCompositeFieldContainer[Loss]
+    def __init__(self, losses: _Optional[_Iterable[_Union[Loss, _Mapping]]] = ...) -> None: ...
 
 class LoadStart(_message.Message):
     __slots__ = ("load_id", "as_of_ms")

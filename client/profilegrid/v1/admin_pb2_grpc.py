@@ -69,6 +69,11 @@ class AdminServiceStub:
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.LoadUsersRequest.SerializeToString,
                 response_deserializer=profilegrid_dot_v1_dot_admin__pb2.LoadUsersResponse.FromString,
                 _registered_method=True)
+        self.Repair = channel.unary_unary(
+                '/profilegrid.v1.AdminService/Repair',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.RepairRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.RepairResponse.FromString,
+                _registered_method=True)
         self.FinishErasures = channel.unary_unary(
                 '/profilegrid.v1.AdminService/FinishErasures',
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresRequest.SerializeToString,
@@ -129,6 +134,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Repair(self, request, context):
+        """Partitions that are stopped by damage serve again without what is damaged. Loses it for good: `accept_loss` must be set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishErasures(self, request, context):
         """Take all deletions to the disk now instead of within erase_within.
         """
@@ -173,6 +185,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.LoadUsers,
                     request_deserializer=profilegrid_dot_v1_dot_admin__pb2.LoadUsersRequest.FromString,
                     response_serializer=profilegrid_dot_v1_dot_admin__pb2.LoadUsersResponse.SerializeToString,
+            ),
+            'Repair': grpc.unary_unary_rpc_method_handler(
+                    servicer.Repair,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.RepairRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.RepairResponse.SerializeToString,
             ),
             'FinishErasures': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishErasures,
@@ -369,6 +386,33 @@ class AdminService:
             '/profilegrid.v1.AdminService/LoadUsers',
             profilegrid_dot_v1_dot_admin__pb2.LoadUsersRequest.SerializeToString,
             profilegrid_dot_v1_dot_admin__pb2.LoadUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Repair(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/Repair',
+            profilegrid_dot_v1_dot_admin__pb2.RepairRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.RepairResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprofilegrid/v1/segments.proto\x12\x0eprofilegrid.v1\"@\n\x0c\x43ountRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_as_of_ms\"V\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12\x12\n\nelapsed_ms\x18\x03 \x01(\x01\x12\x10\n\x08warnings\x18\x04 \x03(\t\"f\n\x0bListRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0b\n\t_as_of_ms\"]\n\x0cListResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\x10\n\x08warnings\x18\x04 \x03(\t\"A\n\rExportRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_as_of_ms\"o\n\x0e\x45xportResponse\x12\x14\n\x0cuser_id_data\x18\x01 \x01(\x0c\x12\x14\n\x0cuser_id_ends\x18\x02 \x01(\x0c\x12\r\n\x05total\x18\x03 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x04 \x01(\x03\x12\x10\n\x08warnings\x18\x05 \x03(\t\"]\n\rSampleRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x42\x0b\n\t_as_of_ms\"U\n\x0eSampleResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\x10\n\x08warnings\x18\x04 \x03(\t\"U\n\x0f\x43ontainsRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08user_ids\x18\x03 \x03(\tB\x0b\n\t_as_of_ms\"I\n\x10\x43ontainsResponse\x12\x11\n\tcontained\x18\x01 \x03(\x08\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12\x10\n\x08warnings\x18\x03 \x03(\t\"B\n\x0e\x45xplainRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_as_of_ms\">\n\x0c\x43lauseReport\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07matched\x18\x02 \x01(\x04\x12\x0f\n\x07unknown\x18\x03 \x01(\x04\"\xbb\x01\n\x0f\x45xplainResponse\x12-\n\x07\x63lauses\x18\x01 \x03(\x0b\x32\x1c.profilegrid.v1.ClauseReport\x12\r\n\x05users\x18\x02 \x01(\x04\x12\x0f\n\x07matched\x18\x03 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x04 \x01(\x03\x12\x12\n\nelapsed_ms\x18\x05 \x01(\x01\x12\r\n\x05hints\x18\x06 \x03(\t\x12\x12\n\npartitions\x18\x07 \x01(\r\x12\x10\n\x08warnings\x18\x08 \x03(\t\"D\n\x10GetBitmapRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_as_of_ms\"n\n\x11GetBitmapResponse\x12\x0e\n\x06\x62itmap\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61rdinality\x18\x02 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x06\x12\x10\n\x08warnings\x18\x05 \x03(\t2\x9a\x04\n\x0eSegmentService\x12\x44\n\x05\x43ount\x12\x1c.profilegrid.v1.CountRequest\x1a\x1d.profilegrid.v1.CountResponse\x12\x41\n\x04List\x12\x1b.profilegrid.v1.ListRequest\x1a\x1c.profilegrid.v1.ListResponse\x12I\n\x06\x45xport\x12\x1d.profilegrid.v1.ExportRequest\x1a\x1e.profilegrid.v1.ExportResponse0\x01\x12G\n\x06Sample\x12\x1d.profilegrid.v1.SampleRequest\x1a\x1e.profilegrid.v1.SampleResponse\x12M\n\x08\x43ontains\x12\x1f.profilegrid.v1.ContainsRequest\x1a .profilegrid.v1.ContainsResponse\x12J\n\x07\x45xplain\x12\x1e.profilegrid.v1.ExplainRequest\x1a\x1f.profilegrid.v1.ExplainResponse\x12P\n\tGetBitmap\x12 .profilegrid.v1.GetBitmapRequest\x1a!.profilegrid.v1.GetBitmapResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprofilegrid/v1/segments.proto\x12\x0eprofilegrid.v1\"`\n\x0c\x43ountRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06within\x18\x03 \x01(\x0cH\x01\x88\x01\x01\x42\x0b\n\t_as_of_msB\t\n\x07_within\"V\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12\x12\n\nelapsed_ms\x18\x03 \x01(\x01\x12\x10\n\x08warnings\x18\x04 \x03(\t\"f\n\x0bListRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\tB\x0b\n\t_as_of_ms\"]\n\x0cListResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\x10\n\x08warnings\x18\x04 \x03(\t\"a\n\rExportRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x13\n\x06within\x18\x03 \x01(\x0cH\x01\x88\x01\x01\x42\x0b\n\t_as_of_msB\t\n\x07_within\"o\n\x0e\x45xportResponse\x12\x14\n\x0cuser_id_data\x18\x01 \x01(\x0c\x12\x14\n\x0cuser_id_ends\x18\x02 \x01(\x0c\x12\r\n\x05total\x18\x03 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x04 \x01(\x03\x12\x10\n\x08warnings\x18\x05 \x03(\t\"]\n\rSampleRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04size\x18\x03 \x01(\r\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x42\x0b\n\t_as_of_ms\"U\n\x0eSampleResponse\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\x10\n\x08warnings\x18\x04 \x03(\t\"U\n\x0f\x43ontainsRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x10\n\x08user_ids\x18\x03 \x03(\tB\x0b\n\t_as_of_ms\"I\n\x10\x43ontainsResponse\x12\x11\n\tcontained\x18\x01 \x03(\x08\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12\x10\n\x08warnings\x18\x03 \x03(\t\"B\n\x0e\x45xplainRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_as_of_ms\">\n\x0c\x43lauseReport\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07matched\x18\x02 \x01(\x04\x12\x0f\n\x07unknown\x18\x03 \x01(\x04\"\xbb\x01\n\x0f\x45xplainResponse\x12-\n\x07\x63lauses\x18\x01 \x03(\x0b\x32\x1c.profilegrid.v1.ClauseReport\x12\r\n\x05users\x18\x02 \x01(\x04\x12\x0f\n\x07matched\x18\x03 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x04 \x01(\x03\x12\x12\n\nelapsed_ms\x18\x05 \x01(\x01\x12\r\n\x05hints\x18\x06 \x03(\t\x12\x12\n\npartitions\x18\x07 \x01(\r\x12\x10\n\x08warnings\x18\x08 \x03(\t\"D\n\x10GetBitmapRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x15\n\x08\x61s_of_ms\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_as_of_ms\"n\n\x11GetBitmapResponse\x12\x0e\n\x06\x62itmap\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x61rdinality\x18\x02 \x01(\x04\x12\x10\n\x08\x61s_of_ms\x18\x03 \x01(\x03\x12\x10\n\x08\x63hecksum\x18\x04 \x01(\x06\x12\x10\n\x08warnings\x18\x05 \x03(\t2\x9a\x04\n\x0eSegmentService\x12\x44\n\x05\x43ount\x12\x1c.profilegrid.v1.CountRequest\x1a\x1d.profilegrid.v1.CountResponse\x12\x41\n\x04List\x12\x1b.profilegrid.v1.ListRequest\x1a\x1c.profilegrid.v1.ListResponse\x12I\n\x06\x45xport\x12\x1d.profilegrid.v1.ExportRequest\x1a\x1e.profilegrid.v1.ExportResponse0\x01\x12G\n\x06Sample\x12\x1d.profilegrid.v1.SampleRequest\x1a\x1e.profilegrid.v1.SampleResponse\x12M\n\x08\x43ontains\x12\x1f.profilegrid.v1.ContainsRequest\x1a .profilegrid.v1.ContainsResponse\x12J\n\x07\x45xplain\x12\x1e.profilegrid.v1.ExplainRequest\x1a\x1f.profilegrid.v1.ExplainResponse\x12P\n\tGetBitmap\x12 .profilegrid.v1.GetBitmapRequest\x1a!.profilegrid.v1.GetBitmapResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,35 +32,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'profilegrid.v1.segments_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_COUNTREQUEST']._serialized_start=49
-  _globals['_COUNTREQUEST']._serialized_end=113
-  _globals['_COUNTRESPONSE']._serialized_start=115
-  _globals['_COUNTRESPONSE']._serialized_end=201
-  _globals['_LISTREQUEST']._serialized_start=203
-  _globals['_LISTREQUEST']._serialized_end=305
-  _globals['_LISTRESPONSE']._serialized_start=307
-  _globals['_LISTRESPONSE']._serialized_end=400
-  _globals['_EXPORTREQUEST']._serialized_start=402
-  _globals['_EXPORTREQUEST']._serialized_end=467
-  _globals['_EXPORTRESPONSE']._serialized_start=469
-  _globals['_EXPORTRESPONSE']._serialized_end=580
-  _globals['_SAMPLEREQUEST']._serialized_start=582
-  _globals['_SAMPLEREQUEST']._serialized_end=675
-  _globals['_SAMPLERESPONSE']._serialized_start=677
-  _globals['_SAMPLERESPONSE']._serialized_end=762
-  _globals['_CONTAINSREQUEST']._serialized_start=764
-  _globals['_CONTAINSREQUEST']._serialized_end=849
-  _globals['_CONTAINSRESPONSE']._serialized_start=851
-  _globals['_CONTAINSRESPONSE']._serialized_end=924
-  _globals['_EXPLAINREQUEST']._serialized_start=926
-  _globals['_EXPLAINREQUEST']._serialized_end=992
-  _globals['_CLAUSEREPORT']._serialized_start=994
-  _globals['_CLAUSEREPORT']._serialized_end=1056
-  _globals['_EXPLAINRESPONSE']._serialized_start=1059
-  _globals['_EXPLAINRESPONSE']._serialized_end=1246
-  _globals['_GETBITMAPREQUEST']._serialized_start=1248
-  _globals['_GETBITMAPREQUEST']._serialized_end=1316
-  _globals['_GETBITMAPRESPONSE']._serialized_start=1318
-  _globals['_GETBITMAPRESPONSE']._serialized_end=1428
-  _globals['_SEGMENTSERVICE']._serialized_start=1431
-  _globals['_SEGMENTSERVICE']._serialized_end=1969
+  _globals['_COUNTREQUEST']._serialized_end=145
+  _globals['_COUNTRESPONSE']._serialized_start=147
+  _globals['_COUNTRESPONSE']._serialized_end=233
+  _globals['_LISTREQUEST']._serialized_start=235
+  _globals['_LISTREQUEST']._serialized_end=337
+  _globals['_LISTRESPONSE']._serialized_start=339
+  _globals['_LISTRESPONSE']._serialized_end=432
+  _globals['_EXPORTREQUEST']._serialized_start=434
+  _globals['_EXPORTREQUEST']._serialized_end=531
+  _globals['_EXPORTRESPONSE']._serialized_start=533
+  _globals['_EXPORTRESPONSE']._serialized_end=644
+  _globals['_SAMPLEREQUEST']._serialized_start=646
+  _globals['_SAMPLEREQUEST']._serialized_end=739
+  _globals['_SAMPLERESPONSE']._serialized_start=741
+  _globals['_SAMPLERESPONSE']._serialized_end=826
+  _globals['_CONTAINSREQUEST']._serialized_start=828
+  _globals['_CONTAINSREQUEST']._serialized_end=913
+  _globals['_CONTAINSRESPONSE']._serialized_start=915
+  _globals['_CONTAINSRESPONSE']._serialized_end=988
+  _globals['_EXPLAINREQUEST']._serialized_start=990
+  _globals['_EXPLAINREQUEST']._serialized_end=1056
+  _globals['_CLAUSEREPORT']._serialized_start=1058
+  _globals['_CLAUSEREPORT']._serialized_end=1120
+  _globals['_EXPLAINRESPONSE']._serialized_start=1123
+  _globals['_EXPLAINRESPONSE']._serialized_end=1310
+  _globals['_GETBITMAPREQUEST']._serialized_start=1312
+  _globals['_GETBITMAPREQUEST']._serialized_end=1380
+  _globals['_GETBITMAPRESPONSE']._serialized_start=1382
+  _globals['_GETBITMAPRESPONSE']._serialized_end=1492
+  _globals['_SEGMENTSERVICE']._serialized_start=1495
+  _globals['_SEGMENTSERVICE']._serialized_end=2033
 # @@protoc_insertion_point(module_scope)

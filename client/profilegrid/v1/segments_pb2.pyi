@@ -7,12 +7,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CountRequest(_message.Message):
-    __slots__ = ("rule", "as_of_ms")
+    __slots__ = ("rule", "as_of_ms", "within")
     RULE_FIELD_NUMBER: _ClassVar[int]
     AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
     rule: str
     as_of_ms: int
-    def __init__(self, rule: _Optional[str] = ..., as_of_ms: _Optional[int] = ...) -> None: ...
+    within: bytes
+    def __init__(self, rule: _Optional[str] = ..., as_of_ms: _Optional[int] = ..., within: _Optional[bytes] = ...) -> None: ...
 
 class CountResponse(_message.Message):
     __slots__ = ("count", "as_of_ms", "elapsed_ms", "warnings")
@@ -51,12 +53,14 @@ class ListResponse(_message.Message):
     def __init__(self, user_ids: _Optional[_Iterable[str]] = ..., next_page_token: _Optional[str] = ..., as_of_ms: _Optional[int] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
-    __slots__ = ("rule", "as_of_ms")
+    __slots__ = ("rule", "as_of_ms", "within")
     RULE_FIELD_NUMBER: _ClassVar[int]
     AS_OF_MS_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_FIELD_NUMBER: _ClassVar[int]
     rule: str
     as_of_ms: int
-    def __init__(self, rule: _Optional[str] = ..., as_of_ms: _Optional[int] = ...) -> None: ...
+    within: bytes
+    def __init__(self, rule: _Optional[str] = ..., as_of_ms: _Optional[int] = ..., within: _Optional[bytes] = ...) -> None: ...
 
 class ExportResponse(_message.Message):
     __slots__ = ("user_id_data", "user_id_ends", "total", "as_of_ms", "warnings")

@@ -1,0 +1,55 @@
+"""Named places where a test makes a process die, fail or wait. Off in production: without PROFILEGRID_FAILPOINTS a hit is one comparison.
+
+PROFILEGRID_FAILPOINTS names a folder. A file in it, named as a point, arms it for one hit of one process (whoever renames it first):
+
+    kill          SIGKILL of the process
+    eio, enospc   OSError, as the disk would raise it
+    sleep MS      the thread waits
+
+A number before the action lets so many hits pass: `3 kill`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from pathlib import Path
+
+POINTS = (
+    "group.logged", "log.before_write", "log.written", "log.fsynced", "group.applied_in_part", "group.applied", "catalog.put", "catalog.logged",
+    "checkpoint.shard_put", "checkpoint.pages_put", "checkpoint.staged", "checkpoint.installed", "segment.before_drop",
+    "history.file_written", "history.listed", "merge.listed", "compact.before", "erase.positions_put", "backfill.folded", "backfill.whole",
+    "load.staged", "recovery.checkpoints", "recovery.replayed", "controller.before_save", "controller.saved",
+)  # fmt: skip
+_folder = Path(os.environ["PROFILEGRID_FAILPOINTS"]) if os.environ.get("PROFILEGRID_FAILPOINTS") else None
+_passed: dict[str, int] = {}
+
+
+def failpoint(name: str) -> None:
+    """Do what the point is armed for, if it is. Raises OSError where that was asked."""
+    if _folder is not None:
+        _act(_folder, name)
+
+
+def _act(folder: Path, name: str) -> None:
+    assert name in POINTS, name
+    armed = folder / name
+    try:
+        *passes, action = armed.read_text().split(" ", 1)[0:2] if armed.read_text()[:1].isdigit() else [armed.read_text()]
+        _passed[name] = _passed.get(name, 0) + 1
+        if passes and _passed[name] <= int(passes[0]):
+            return
+        armed.rename(folder / f"{name}.hit-{os.getpid()}-{time.monotonic_ns()}")
+    except FileNotFoundError:
+        return
+    _passed.pop(name, None)
+    what, _, number = action.strip().partition(" ")
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "sleep":
+        time.sleep(int(number) / 1000)
+    else:
+        code = {"eio": errno.EIO, "enospc": errno.ENOSPC}[what]
+        raise OSError(code, os.strerror(code), name)

@@ -1,0 +1,343 @@
+"""Kill the processes of a grid at random instants and at named ones, under traffic whose outcomes are known, and count what is lost or doubled.
+
+    python -m tests.crash.torture --kills 300 [--seed N]
+
+After each fault traffic pauses and every user is read: what it has must be exactly what was acknowledged. At the end the pages that the
+shards recovered must equal a replay of their whole log from nothing, bit for bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+from profilegrid.errors import ProfilegridError
+from rich.console import Console
+from rich.table import Table
+
+from tests.crash.traffic import CATALOG, AsyncProducer, Ledger, Producer, Reader, StreamProducer, SyncProducer, Worker
+from tests.grids import RunningGrid
+
+PARTITIONS = 16
+BACK_TIMEOUT_S = 90.0
+# Where a kill is armed, and what makes a shard pass there: traffic alone, a checkpoint, a new feature, an erasure, a restart.
+BY_TRAFFIC = ("log.before_write", "log.written", "log.fsynced", "group.logged", "group.applied")
+BY_CHECKPOINT = ("checkpoint.shard_put", "checkpoint.pages_put", "checkpoint.staged", "checkpoint.installed")
+BY_BACKFILL = ("history.file_written", "history.listed", "backfill.folded", "backfill.whole", "catalog.put", "catalog.logged")
+BY_RESTART = ("recovery.checkpoints", "recovery.replayed")
+BY_ERASURE = ("erase.positions_put", "compact.before", "segment.before_drop")
+BY_CATALOG = ("controller.before_save", "controller.saved")
+
+
+@dataclass
+class Tally:
+    """What one kind of fault did."""
+
+    times: int = 0
+    lost: int = 0
+    doubled: int = 0
+    longest_s: float = 0.0
+
+
+@dataclass
+class Torture:
+    """One grid, its traffic, and the faults."""
+
+    folder: Path
+    seed: int
+    say: Callable[[str], None] = print
+    keeps_log: bool = True
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        self.points = self.folder / "failpoints"
+        self.points.mkdir(parents=True)
+        catalog = self.folder / "catalog.yaml"
+        catalog.write_text(yaml.safe_dump(CATALOG, sort_keys=False))
+        options = ["--catalog", str(catalog), "--partitions", str(PARTITIONS), "--checkpoint-every", "5", "--segment-mb", "1"]
+        options += ["--keep-log"] if self.keeps_log else []
+        self.grid = RunningGrid(self.folder / "data", *options, environment={"PROFILEGRID_FAILPOINTS": str(self.points)}).up()
+        self.ledger = Ledger()
+        self.features = 0
+        self.workers: list[Worker] = []
+
+    # --- traffic --------------------------------------------------------------------------------------------------------
+
+    @property
+    def users(self) -> list[str]:
+        """Every user that traffic writes."""
+        return sorted(self.ledger.sent)
+
+    def start(self) -> None:
+        """Producers of three kinds, two readers."""
+        kinds: tuple[type[Producer], ...] = (SyncProducer, AsyncProducer, StreamProducer)
+        producers = [kind(f"{kind.__name__.lower()}{self.features}", self.grid.target, self.ledger, self.rng.getrandbits(32)) for kind in kinds]
+        users = [user for producer in producers for user in producer.users]
+        readers = [Reader(f"reader-{number}", self.grid.target, self.ledger, self.rng.getrandbits(32), users) for number in range(2)]
+        self.workers = [*producers, *readers]
+        for worker in self.workers:
+            worker.start()
+
+    def stop_traffic(self) -> None:
+        """Let everything in flight be answered."""
+        for worker in self.workers:
+            worker.stopping.set()
+        for worker in self.workers:
+            worker.join(150)
+            if worker.is_alive():
+                self.problems.append(f"{worker.name} hangs")
+        self.workers = []
+
+    # --- faults ---------------------------------------------------------------------------------------------------------
+
+    def faults(self) -> dict[str, Callable[[], None]]:
+        """Every kind of fault of this run."""
+        found: dict[str, Callable[[], None]] = {
+            "kill -9 shard": lambda: self._kill_shards([self.rng.randrange(2)]),
+            "kill -9 both shards": lambda: self._kill_shards([0, 1]),
+            "kill -9 controller": lambda: self._kill("ray::Controller"),
+            "kill -9 coordinator": lambda: self._kill("ray::Coordinator"),
+            "kill -9 shard and controller": self._kill_shard_and_controller,
+        }
+        found |= {f"kill at {point}": lambda point=point: self._at(point, lambda: None) for point in BY_TRAFFIC}
+        found |= {f"kill at {point}": lambda point=point: self._at(point, self._checkpoint) for point in BY_CHECKPOINT}
+        found |= {f"kill at {point}": lambda point=point: self._at(point, self._add_feature) for point in (*BY_BACKFILL, *BY_CATALOG)}
+        found |= {f"kill at {point}": lambda point=point: self._at(point, lambda: self._kill_shards([0])) for point in BY_RESTART}
+        if not self.keeps_log:
+            found |= {f"kill at {point}": lambda point=point: self._at(point, self._erase) for point in BY_ERASURE}
+        return found
+
+    def _kill_shards(self, shards: list[int]) -> None:
+        for shard in shards:
+            try:
+                self.grid.kill_shard(shard)
+            except ProcessLookupError:
+                continue
+
+    def _kill(self, name: str) -> None:
+        import os
+        import signal
+
+        for pid in self.grid.processes(name):
+            os.kill(pid, signal.SIGKILL)
+
+    def _kill_shard_and_controller(self) -> None:
+        self._kill("ray::Controller")
+        self._kill("ray::Shard")
+
+    def _at(self, point: str, trigger: Callable[[], None]) -> None:
+        """Arm a kill; do what makes a process pass there; wait until it died."""
+        (self.points / point).write_text("kill")
+        thread = threading.Thread(target=self._quietly, args=(trigger,), daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 40
+        while not any(self.points.glob(f"{point}.hit-*")):
+            if time.monotonic() > deadline:
+                (self.points / point).unlink(missing_ok=True)
+                self.problems.append(f"nobody passed {point}")
+                break
+            time.sleep(0.01)
+        for hit in self.points.glob(f"{point}.hit-*"):
+            hit.unlink()
+        self._pending = thread
+
+    def _quietly(self, trigger: Callable[[], None]) -> None:
+        try:
+            trigger()
+        except (ProfilegridError, AssertionError, OSError) as error:
+            self.say(f"  (the call that was cut off said: {str(error)[:100]})")
+
+    def _checkpoint(self) -> None:
+        with self.grid.client() as grid:
+            grid.checkpoint()
+
+    def _add_feature(self) -> None:
+        """One more count: it is backfilled. The one before goes, so that they do not pile up."""
+        self.features += 1
+        catalog = {**CATALOG, "features": {**CATALOG["features"], f"extra_{self.features}": {"count": "hit"}}}
+        with self.grid.client(read_timeout=60.0) as grid:
+            grid.apply_catalog(catalog, force=True)
+
+    def _erase(self) -> None:
+        with self.grid.client(delivery_timeout=60.0) as grid:
+            grid.track("erased", "hit", {"weight": 3, "key": "k0"})
+            grid.flush()
+            grid.delete("erased")
+            grid.finish_erasures()
+
+    # --- what must hold ---------------------------------------------------------------------------------------------------
+
+    def run(self, kills: int) -> None:
+        """So many faults, each followed by a full check."""
+        self.start()
+        time.sleep(2)
+        kinds = self.faults()
+        order = [name for _ in range(-(-kills // len(kinds))) for name in self.rng.sample(sorted(kinds), len(kinds))][:kills]
+        for number, name in enumerate(order):
+            time.sleep(self.rng.uniform(0.2, 1.5))
+            tally = self.tallies.setdefault(name, Tally())
+            tally.times += 1
+            self._pending: threading.Thread | None = None
+            started = time.monotonic()
+            kinds[name]()
+            away_s = self._until_back(started)
+            tally.longest_s = max(tally.longest_s, away_s)
+            if self._pending is not None:
+                self._pending.join(150)
+            lost, doubled = self.check()
+            tally.lost, tally.doubled = tally.lost + lost, tally.doubled + doubled
+            self.say(f"{number + 1}/{len(order)} {name}: back after {away_s:.1f} s, lost {lost}, doubled {doubled}, {self.ledger.batches} batches so far")
+        self.stop_traffic()
+        if self.features:
+            self._check_backfilled()
+        self.problems += self.ledger.faults
+        self.grid.down()
+
+    def _until_back(self, started: float) -> float:
+        """Seconds until every user can be read and a batch over all partitions is acknowledged."""
+        probe = [f"probe-{number}" for number in range(64)]
+        with self.grid.client(read_timeout=BACK_TIMEOUT_S, delivery_timeout=BACK_TIMEOUT_S) as grid:
+            try:
+                grid.set_many(user_id=probe, mark=[1] * len(probe))
+                grid.get_many(probe, ["mark"])
+                grid.count("mark = 1")
+            except ProfilegridError as error:
+                self.problems.append(f"not back within {BACK_TIMEOUT_S:g} s: {error}")
+        return time.monotonic() - started
+
+    def check(self) -> tuple[int, int]:
+        """(lost, doubled) events over all users, with traffic at rest."""
+        seen = {user: count for worker in self.workers if isinstance(worker, Reader) for user, count in worker.seen.items()}
+        self.stop_traffic()
+        users = self.users
+        with self.grid.client(read_timeout=60.0) as grid:
+            table = grid.get_many(users, ["hits", "weight"])
+            hits, weights = np.asarray(table["hits"], dtype=np.int64), np.asarray(table["weight"])
+        told = np.array([self.ledger.acknowledged[user] for user in users])
+        if (weights != 3 * hits).any():
+            self.problems.append("hits and weight disagree")
+        for user, count, now in zip(users, told.tolist(), hits.tolist(), strict=True):
+            if now != count:
+                self.problems.append(f"{user} has {now}, acknowledged {count}")
+            if now < seen.get(user, 0):
+                self.problems.append(f"{user} has {now}, but {seen[user]} was read before")
+        self.start()
+        return int(np.maximum(told - hits, 0).sum()), int(np.maximum(hits - told, 0).sum())
+
+    def _check_backfilled(self) -> None:
+        """The feature that was added last is whole: as many as `hits`."""
+        name = f"extra_{self.features}"
+        with self.grid.client(read_timeout=60.0) as grid:
+            self._quietly(self._readd)
+            deadline = time.monotonic() + 120
+            while grid.catalog()["backfilling"]:
+                if time.monotonic() > deadline:
+                    self.problems.append(f"{name} is not backfilled within 120 s")
+                    return
+                time.sleep(0.2)
+            if name not in grid.catalog()["source"]:
+                return
+            table = grid.get_many(self.users, ["hits", name])
+            if list(table["hits"]) != list(table[name]):
+                self.problems.append(f"{name} was backfilled wrongly: {sum(table[name])} of {sum(table['hits'])}")
+
+    def _readd(self) -> None:
+        self.features -= 1
+        self._add_feature()
+
+    def check_replay(self) -> list[str]:
+        """Differences between the pages that the shards recovered and a replay of their whole log; empty: none, bit for bit."""
+        return [text for shard in (0, 1) for text in differences(self.grid.folder, shard, self.folder / "copies")]
+
+    def print_table(self, console: Console) -> None:
+        """The table of faults."""
+        table = Table("fault", "times", "lost", "doubled", "longest unavailability", title=f"seed {self.seed}", title_justify="left")
+        for name, tally in sorted(self.tallies.items()):
+            table.add_row(name, str(tally.times), str(tally.lost), str(tally.doubled), f"{tally.longest_s:.1f} s")
+        total = list(self.tallies.values())
+        table.add_section()
+        table.add_row(
+            "all", str(sum(t.times for t in total)), str(sum(t.lost for t in total)), str(sum(t.doubled for t in total)),
+            f"{max((t.longest_s for t in total), default=0):.1f} s",
+        )  # fmt: skip
+        console.print(table)
+
+
+def differences(data: Path, shard: int, copies: Path) -> list[str]:
+    """Recover a copy of a shard's folder, replay its whole log into another engine, compare pages."""
+    import msgpack
+
+    from grid.engine import Engine
+    from grid.group import Group
+    from grid.storage.log import read_segment
+    from grid.storage.store import Store
+    from tests.harness import pages_of
+
+    folder = copies / f"shard-{shard}"
+    shutil.copytree(data / f"shard-{shard}", folder, ignore=shutil.ignore_patterns("OWNER"))
+    _, partitions, _, seed, owners, epochs, *_ = msgpack.unpackb((data / "controller" / "state.bin").read_bytes(), strict_map_key=False)
+    engines = [Engine(partitions=partitions, seed=seed) for _ in range(2)]
+    for engine in engines:
+        for partition, owner in enumerate(owners):
+            engine.epochs[partition] = epochs[partition] if owner == shard else 0
+    store = Store(folder, engines[0], keep_log=True)
+    store.recover()
+    replayed = engines[1]
+    replayed.catalogs |= engines[0].catalogs
+    replayed.install_catalog(engines[0].catalog)
+    for segment in store.log.segments():
+        for record in read_segment(segment):
+            if record.fault is not None:
+                continue  # the torn end of a segment that a crash left
+            if record.header["kind"] == "group":
+                assert record.body is not None
+                replayed.replay(Group.decode(record.header, record.body, record.sequence))
+    wanted = {key for key, _ in store._columns() if not key.startswith("f:extra_")}
+    ours = {place: blob for place, blob in pages_of(engines[0], store).items() if place[0] in wanted}
+    store.engine = replayed
+    theirs = {place: blob for place, blob in pages_of(replayed, store).items() if place[0] in wanted}
+    store.close()
+    if ours.keys() != theirs.keys():
+        return [f"shard {shard}: pages {sorted(ours.keys() ^ theirs.keys())[:5]} are on one side only"]
+    return [f"shard {shard}: page {place} differs" for place in ours if ours[place] != theirs[place]]
+
+
+def main() -> int:
+    """Run, print the table, exit 1 on any problem."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
+    arguments = parser.parse_args()
+    console, problems = Console(), []
+    for keeps_log, share in ((True, 0.7), (False, 0.3)):
+        folder = Path(tempfile.mkdtemp(prefix="pg-torture-"))
+        torture = Torture(folder, arguments.seed, lambda text: console.print(text, highlight=False), keeps_log)
+        torture.run(max(1, round(arguments.kills * share)))
+        if keeps_log:
+            torture.problems += torture.check_replay()
+        torture.print_table(console)
+        problems += torture.problems
+        if not torture.problems:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            console.print(f"kept for a look: {folder}")
+    for problem in problems[:50]:
+        console.print(f"[red]{problem}[/]")
+    console.print("nothing was lost, nothing doubled" if not problems else f"{len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

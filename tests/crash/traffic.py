@@ -1,0 +1,231 @@
+"""Traffic whose every outcome is known: producers that count what was acknowledged, readers that check each answer against it.
+
+Every event adds 1 to its user's `hits` and 3 to `weight` and 1 under one of four keys: an answer in which these disagree shows half an
+event. A producer's users are its own, so that what it was told is all there is to know of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import grpc
+import profilegrid
+from profilegrid.columns import events_batch
+from profilegrid.errors import ProfilegridError
+from profilegrid.routes import Map, frame_of, partitions_of
+from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc
+
+CATALOG: dict[str, Any] = {
+    "grid": "torture",
+    "events": {"hit": {"weight": "int", "key": "category"}},
+    "attributes": {"mark": "int"},
+    "features": {
+        "hits": {"count": "hit"},
+        "weight": {"sum": "hit.weight"},
+        "by_key": {"count": "hit", "by": "key"},
+        "day": {"window_count": "hit", "window": "24h", "hop": "1h"},
+        "heat": {"decayed_count": "hit", "half_life": "7d"},
+        "latest": {"last": "hit.weight"},
+    },
+}
+USERS_EACH, ROWS_MAX = 40, 60
+ALL_FEATURES = ("hits", "weight", "by_key", "day")
+
+
+class Ledger:
+    """What was sent and what was acknowledged, by user."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.sent: Counter[str] = Counter()
+        self.acknowledged: Counter[str] = Counter()
+        self.batches = 0
+        self.last_success = time.monotonic()
+        self.longest_silence = 0.0
+        self.faults: list[str] = []
+
+    def sending(self, users: list[str]) -> None:
+        """Before a batch goes out."""
+        with self._lock:
+            self.sent.update(users)
+
+    def took(self, users: list[str]) -> None:
+        """A batch was acknowledged."""
+        with self._lock:
+            self.acknowledged.update(users)
+            self.batches += 1
+            now = time.monotonic()
+            self.longest_silence = max(self.longest_silence, now - self.last_success)
+            self.last_success = now
+
+    def floor(self, users: list[str]) -> dict[str, int]:
+        """What a read that begins now must see at least."""
+        with self._lock:
+            return {user: self.acknowledged[user] for user in users}
+
+    def ceiling(self, users: list[str]) -> dict[str, int]:
+        """What a read that has ended may have seen at most."""
+        with self._lock:
+            return {user: self.sent[user] for user in users}
+
+    def fault(self, text: str) -> None:
+        """Something that must never happen."""
+        with self._lock:
+            self.faults.append(text)
+
+
+def rows_of(rng: random.Random, users: list[str], now_ms: int) -> list[tuple[str, str, int, dict[str, Any], None]]:
+    """Some events of some users."""
+    chosen = rng.choices(users, k=rng.randint(1, ROWS_MAX))
+    return [(user, "hit", now_ms - rng.randint(0, 60_000), {"weight": 3, "key": f"k{rng.randint(0, 3)}"}, None) for user in chosen]
+
+
+class Worker(threading.Thread):
+    """A thread that does one thing until it is told to stop."""
+
+    def __init__(self, name: str, target: str, ledger: Ledger, seed: int) -> None:
+        super().__init__(name=name, daemon=True)
+        self.target, self.ledger, self.rng = target, ledger, random.Random(seed)
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        try:
+            self.work()
+        except Exception as error:  # a worker that dies silently would prove nothing
+            self.ledger.fault(f"{self.name} died: {type(error).__name__}: {error}")
+
+    def work(self) -> None:
+        """Until `stopping`."""
+        raise NotImplementedError
+
+
+class Producer(Worker):
+    """Has users of its own."""
+
+    def __init__(self, name: str, target: str, ledger: Ledger, seed: int) -> None:
+        super().__init__(name, target, ledger, seed)
+        self.users = [f"{name}-{number}" for number in range(USERS_EACH)]
+
+
+class SyncProducer(Producer):
+    """The sync client: batches, and single events that it buffers."""
+
+    def work(self) -> None:
+        with profilegrid.Client(self.target, delivery_timeout=120.0) as grid:
+            while not self.stopping.is_set():
+                rows = rows_of(self.rng, self.users, int(time.time() * 1000))
+                users = [row[0] for row in rows]
+                self.ledger.sending(users)
+                if self.rng.random() < 0.5:
+                    for user, event, moment, properties, _ in rows:
+                        grid.track(user, event, properties, time=moment)
+                    report = grid.flush()
+                else:
+                    report = grid.track_many("hit", user_id=users, time=[row[2] for row in rows], weight=[3] * len(rows), key=[row[3]["key"] for row in rows])
+                if report.accepted != len(rows):
+                    self.ledger.fault(f"{self.name}: accepted {report.accepted} of {len(rows)}: {report.rejections[:2]}")
+                self.ledger.took(users)
+
+
+class AsyncProducer(Producer):
+    """The async client: several batches in flight."""
+
+    def work(self) -> None:
+        asyncio.run(self._work())
+
+    async def _work(self) -> None:
+        async with profilegrid.AsyncClient(self.target, delivery_timeout=120.0) as grid:
+            await asyncio.gather(*(self._produce(grid, number) for number in range(4)))
+
+    async def _produce(self, grid: profilegrid.AsyncClient, lane: int) -> None:
+        users = self.users[lane::4]
+        while not self.stopping.is_set():
+            rows = rows_of(self.rng, users, int(time.time() * 1000))
+            names = [row[0] for row in rows]
+            self.ledger.sending(names)
+            report = await grid.track_many("hit", user_id=names, time=[row[2] for row in rows], weight=[3] * len(rows), key=[row[3]["key"] for row in rows])
+            if report.accepted != len(rows):
+                self.ledger.fault(f"{self.name}: accepted {report.accepted} of {len(rows)}")
+            self.ledger.took(names)
+
+
+class StreamProducer(Producer):
+    """No client at all: frames over IngestStream to the owner, repeated under their number until they are acknowledged."""
+
+    def work(self) -> None:
+        producer, number = self.rng.randbytes(16), 0
+        while not self.stopping.is_set():
+            number += 1
+            batch = events_batch(rows_of(self.rng, self.users, int(time.time() * 1000)))
+            names = batch.ids.to_list()
+            self.ledger.sending(names)
+            waiting = None
+            while waiting is None or waiting:  # partitions whose shard has not acknowledged
+                try:
+                    waiting = self._send(batch, producer, number, waiting)
+                except (grpc.RpcError, queue.Empty):
+                    time.sleep(0.05)
+            self.ledger.took(names)
+
+    def _send(self, batch: Any, producer: bytes, number: int, only: set[int] | None) -> set[int]:
+        with grpc.insecure_channel(self.target) as gateway:
+            map_ = Map.of(admin_pb2_grpc.AdminServiceStub(gateway).GetMap(admin_pb2.GetMapRequest(), timeout=5))  # type: ignore[no-untyped-call]
+        partitions = partitions_of(batch.ids, map_.partitions)
+        left = set(partitions.tolist()) if only is None else set(only)
+        for shard in {int(map_.owners[partition]) for partition in left}:
+            mine = [i for i, partition in enumerate(partitions.tolist()) if partition in left and map_.owners[partition] == shard]
+            order = sorted(mine, key=lambda i: int(partitions[i]))
+            import numpy as np
+
+            frame = frame_of(batch, np.array(order), partitions[order], map_)
+            frame.producer_id, frame.batch_number = producer, number
+            if not map_.endpoints[shard]:
+                raise queue.Empty
+            with grpc.insecure_channel(map_.endpoints[shard]) as channel:
+                requests = iter([events_pb2.IngestStreamRequest(frame=frame)])
+                for response in events_pb2_grpc.EventServiceStub(channel).IngestStream(requests, timeout=20):  # type: ignore[no-untyped-call]
+                    if response.error_code:
+                        raise queue.Empty
+                    if response.accepted != len(mine):
+                        self.ledger.fault(f"{self.name}: accepted {response.accepted} of {len(mine)}")
+                    left -= {int(partitions[i]) for i in mine}
+        return left
+
+
+class Reader(Worker):
+    """Reads users of all producers: never behind an acknowledgement, never ahead of what was sent, never half an event."""
+
+    def __init__(self, name: str, target: str, ledger: Ledger, seed: int, users: list[str]) -> None:
+        super().__init__(name, target, ledger, seed)
+        self.users = users
+        self.seen: Counter[str] = Counter()
+        self.reads = 0
+
+    def work(self) -> None:
+        with profilegrid.Client(self.target, read_timeout=3.0) as grid:
+            while not self.stopping.is_set():
+                users = self.rng.sample(self.users, min(8, len(self.users)))
+                floor = self.ledger.floor(users)
+                try:
+                    found = {user: grid.get(user) for user in users}
+                except ProfilegridError:  # a shard is down
+                    time.sleep(0.05)
+                    continue
+                self.check(found, floor, self.ledger.ceiling(users))
+
+    def check(self, found: dict[str, Any], floor: dict[str, int], ceiling: dict[str, int]) -> None:
+        """One answer of each user."""
+        for user, profile in found.items():
+            hits = profile["hits"]
+            self.reads += 1
+            if not max(floor[user], self.seen[user]) <= hits <= ceiling[user]:
+                self.ledger.fault(f"{user} reads {hits}; acknowledged {floor[user]}, seen before {self.seen[user]}, sent {ceiling[user]}")
+            if profile["weight"] != 3 * hits or sum(profile["by_key"].values()) != hits or profile["day"] != hits:
+                self.ledger.fault(f"{user} shows half an event: { ({name: profile[name] for name in ALL_FEATURES}) }")
+            self.seen[user] = max(self.seen[user], hits)
