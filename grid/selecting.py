@@ -60,17 +60,27 @@ class Selection:
         return self._engine.features[name].columns.scannable()
 
     def of(self, partition: int) -> tuple[NDArray[np.bool_], list[str]]:
-        """(bool[ordinals], warnings): users that exist and for whom the rule is true."""
+        """(bool[ordinals], warnings): users of a partition that exist and for whom the rule is true."""
+        masks, warnings = self.of_many([partition])
+        return masks[0], warnings
+
+    def of_many(self, partitions: list[int]) -> tuple[list[NDArray[np.bool_]], list[str]]:
+        """As `of`, of several partitions at once: each clause is one call for all of their pages."""
         users = self._engine.users
-        pages, count = users.pages_of(partition), int(users.next_ordinal[partition])
+        each = [users.pages_of(partition) for partition in partitions]
+        pages = np.concatenate(each)
         mask = np.ones(pages.size * PAGE_ROWS, dtype=np.uint8)
-        mask[count:] = 0
+        ends = (np.cumsum([part.size for part in each]) * PAGE_ROWS).tolist()
+        starts = [0, *ends[:-1]]
+        counts = [int(users.next_ordinal[partition]) for partition in partitions]
+        for partition, start, end, count in zip(partitions, starts, ends, counts, strict=True):
+            mask[start + count : end] = 0
+            if users.erased[partition]:
+                mask[start : start + count] &= users.exists(users.slots_of(partition)).view(np.uint8)
         for step in self._steps:
             column = self._column(step.clause.name)
             assert column is not None  # a column does not change its kind under one catalog
             step.bind(column)
-        if users.erased[partition]:
-            mask[:count] &= users.exists(users.slots_of(partition)).view(np.uint8)
         if any(step.scan is None for step in self._steps):
             mask[:] = 0
         clauses = self._narrow(mask, pages)
@@ -83,7 +93,7 @@ class Selection:
                 warnings |= dict.fromkeys(source.warnings(pages))
                 mask[rows[~is_true]] = 0
                 slots, rows = slots[is_true], rows[is_true]
-        return mask[:count].view(bool), list(warnings)
+        return [mask[start : start + count].view(bool) for start, count in zip(starts, counts, strict=True)], list(warnings)
 
     def _narrow(self, mask: NDArray[np.uint8], pages: NDArray[np.int64]) -> list[Expression]:
         """Run the scans. Returns the clauses that are left to the evaluator."""

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 
 from profilegrid.buffering import TrackBuffer
+from profilegrid.coalescing import Coalescer
 from profilegrid.columns import (
     UNSET,
     Batch,
@@ -65,6 +66,7 @@ class AsyncClient:
         self.delivery_timeout, self.read_timeout = delivery_timeout, read_timeout
         self._connections = Connections(target)
         self._deliveries = Deliveries(self._connections, delivery_timeout, acks, producer_id)
+        self._coalescer = Coalescer(self._deliveries.deliver)
         self._reads = Reads(self._connections, read_timeout)
         self._updates: asyncio.Lock | None = None
         self.buffer = TrackBuffer(track_rows_max, track_delay, track_buffer_rows_max, self._send_tracked, on_report)
@@ -180,11 +182,15 @@ class AsyncClient:
             return await self.deliver(batch)
 
     async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
-        """Send a batch in pieces, at most 8 at once; each piece is numbered once, so that its retries count once.
+        """Send a batch in pieces, at most 8 at once; each piece is numbered once, so that its retries count once. Small batches of events
+        that are sent at the same time travel together; each caller is told of its own rows.
 
         With `producer_id` and `first_batch` the caller numbers: the same number must always be the same rows. `started_ms` says when it
         began: Refused (PRODUCER_EXPIRED) when the grid has forgotten it since, as it does after 7 days of silence.
         """
+        if producer_id is None and first_batch is None and self._coalescer.takes(batch):
+            self._connections.check_open()
+            return await self._coalescer.deliver(batch)
         return await self._deliveries.deliver(batch, producer_id=producer_id, first_batch=first_batch, started_ms=started_ms)
 
     # --- reads ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from profilegrid_rules import compile_rule, truth
 
 from grid.reading import SlotSource
 from grid.scanning import split
-from grid.selecting import select
+from grid.selecting import Selection
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, Shard
 
@@ -76,10 +76,12 @@ RULES = st.lists(CLAUSES, min_size=1, max_size=4).map(" AND ".join)
 def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_ms: int) -> None:
     engine = shard.engine
     rule = compile_rule(text, engine.catalog.rule_schema, engine.catalog.zone)
+    masks = Selection(engine, rule, as_of_ms).of_many(list(range(PARTITIONS)))[0]
     for partition in range(PARTITIONS):
         slots = engine.users.slots_of(partition)
         expected = truth(rule, SlotSource(engine, slots, as_of_ms)) & engine.users.exists(slots)
-        assert (select(engine, partition, rule, as_of_ms)[0] == expected).all(), text
+        assert (masks[partition] == expected).all(), text
+        assert (Selection(engine, rule, as_of_ms).of(partition)[0] == expected).all(), text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""Small batches of events that callers send at the same time travel together, as reads do: one frame, one number, one acknowledgement.
+
+Measured, 64 callers of one event each: 825 a second when each went alone (8 in flight, an fsync each), see docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from profilegrid.columns import PRESENT, Batch, Column, Strings
+from profilegrid.errors import DeliveryUnknown, ProfilegridError
+from profilegrid.results import Rejection, Report
+from profilegrid.v1 import events_pb2 as pb
+
+SMALL_ROWS, JOINED_ROWS_MAX = 256, 4096
+# With one message under way the next gathers what comes meanwhile; a second keeps the wire busy.
+LANES = 2
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    batch: Batch
+    signature: Any
+    report: asyncio.Future[Report]
+
+
+class Coalescer:
+    """Joins small batches; `deliver` sends one."""
+
+    def __init__(self, deliver: Callable[[Batch], Awaitable[Report]]) -> None:
+        self._deliver = deliver
+        self._waiting: list[_Waiting] = []
+        self._lanes: set[asyncio.Task[None]] = set()
+
+    def takes(self, batch: Batch) -> bool:
+        """Whether a batch may travel with others: its outcome must be told row by row, and a report only counts duplicates."""
+        return 0 < batch.rows <= SMALL_ROWS and batch.kind == pb.FRAME_KIND_EVENTS and batch.event_ids is None
+
+    async def deliver(self, batch: Batch) -> Report:
+        """As `AsyncClient.deliver`, of a batch that it `takes`."""
+        waiting = _Waiting(batch, tuple((c.name, c.type) for c in batch.columns), asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if len(self._lanes) < LANES:
+            lane = asyncio.get_running_loop().create_task(self._send_all())
+            self._lanes.add(lane)
+            lane.add_done_callback(self._lanes.discard)
+        return await waiting.report
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            taken, rows = [], 0
+            for waiting in list(self._waiting):
+                if waiting.signature == self._waiting[0].signature and rows + waiting.batch.rows <= JOINED_ROWS_MAX:
+                    taken.append(waiting)
+                    rows += waiting.batch.rows
+            gone = set(map(id, taken))
+            self._waiting = [waiting for waiting in self._waiting if id(waiting) not in gone]
+            await self._send(taken)
+
+    async def _send(self, taken: list[_Waiting]) -> None:
+        """One message; each caller is told of its own rows."""
+        unknown: list[int] = []
+        report = Report()
+        try:
+            report = await self._deliver(taken[0].batch if len(taken) == 1 else joined([waiting.batch for waiting in taken]))
+        except DeliveryUnknown as error:
+            unknown = list(error.rows)
+            message = error.message
+        except (ProfilegridError, asyncio.CancelledError) as error:
+            for waiting in taken:
+                if not waiting.report.done():
+                    waiting.report.set_exception(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        first = 0
+        for waiting in taken:
+            rows = range(first, first + waiting.batch.rows)
+            first = rows.stop
+            if waiting.report.done():  # its caller went away
+                continue
+            mine = [row - rows.start for row in unknown if row in rows]
+            if mine:
+                waiting.report.set_exception(DeliveryUnknown(message, mine))
+                continue
+            refused = [Rejection(r.row - rows.start, r.reason, r.field, r.value, r.expected) for r in report.rejections if r.row in rows]
+            waiting.report.set_result(Report(waiting.batch.rows - len(refused), 0, refused))
+
+
+def joined(batches: list[Batch]) -> Batch:
+    """Batches with the same columns, end to end."""
+    names: dict[str, int] = {}
+    events = []
+    for batch in batches:
+        codes = np.array([names.setdefault(name, len(names)) for name in batch.event_names], dtype=np.uint16)
+        events.append(codes[batch.events])
+    columns = [_joined_column([batch.columns[i] for batch in batches], [batch.rows for batch in batches]) for i in range(len(batches[0].columns))]
+    ids, times = _joined_strings([batch.ids for batch in batches]), np.concatenate([batch.times for batch in batches])
+    return Batch(pb.FRAME_KIND_EVENTS, ids, times, list(names), np.concatenate(events), columns)
+
+
+def _joined_column(parts: list[Column], rows: list[int]) -> Column:
+    presence = None
+    if any(part.presence is not None for part in parts):
+        presence = np.concatenate([np.full(n, PRESENT, dtype=np.uint8) if p.presence is None else p.presence for p, n in zip(parts, rows, strict=True)])
+    if parts[0].words is None:
+        return Column(parts[0].name, parts[0].type, presence, np.concatenate([part.values for part in parts]))
+    bases = np.cumsum([0, *(len(part.words) for part in parts[:-1] if part.words is not None)])
+    codes = np.concatenate([part.values + part.values.dtype.type(base) for part, base in zip(parts, bases, strict=True)])
+    return Column(parts[0].name, parts[0].type, presence, codes, _joined_strings([part.words for part in parts if part.words is not None]))
+
+
+def _joined_strings(parts: list[Strings]) -> Strings:
+    bases = np.cumsum([0, *(int(part.ends[-1]) if len(part) else 0 for part in parts[:-1])])
+    data = np.concatenate([part.data[: int(part.ends[-1]) if len(part) else 0] for part in parts])
+    return Strings(data, np.concatenate([part.ends.astype(np.int64) + base for part, base in zip(parts, bases, strict=True)]).astype(np.uint32))
