@@ -34,6 +34,10 @@ def up(
     memory: Annotated[int, typer.Option("--memory-mb", min=256, help="Memory bound of a shard, MB.")] = 8192,
     keep_log: Annotated[bool, typer.Option("--keep-log", help="Never delete log segments (tests).")] = False,
     checkpoint_every: Annotated[float, typer.Option("--checkpoint-every", min=0.1, help="Seconds between checkpoints.")] = 300.0,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", min=0, max=65535, help="Port of /metrics and /targets (default: the gateway's + 1; another when that is taken)."),
+    ] = None,
     segment: Annotated[int, typer.Option("--segment-mb", min=1, max=1024, help="Size of a log segment, MB.")] = 64,
 ) -> None:
     """Start a grid on this machine: controller, shards and gateway. Stays until Ctrl-C; the data survives."""
@@ -52,6 +56,7 @@ def up(
         keep_log=keep_log,
         checkpoint_every_s=checkpoint_every,
         segment_bytes=segment << 20,
+        metrics_port=port + 1 if metrics_port is None else metrics_port,
     )
     grid = LocalGrid(config, lambda text: note(f"… {text}"))
     signals = StopSignals()
@@ -114,7 +119,7 @@ def _greet(status: dict[str, Any], endpoint: str) -> None:
     for shard in status["shards"]:
         for problem in shard.get("problems", []):
             note(f"shard {shard['id']}: {problem}")
-    note(f"serving on {endpoint} with {len(status['shards'])} shards")
+    note(f"serving on {endpoint} with {len(status['shards'])} shards; metrics on http://{status['metrics']}/metrics")
 
 
 def _up_detached(data: Path, port: int) -> None:

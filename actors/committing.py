@@ -12,7 +12,7 @@ import contextlib
 import logging
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -20,6 +20,7 @@ from typing import NoReturn
 import numpy as np
 
 from actors.clock import now_ms
+from actors.metrics import Meter
 from grid.engine import Engine, Reply
 from grid.errors import GridError, Overloaded, WriteFailed
 from grid.failpoints import failpoint
@@ -39,20 +40,22 @@ TURN_ROWS_MAX, READERS_STAY_S = 3_000, 0.2
 
 @dataclass(slots=True)
 class Work:
-    """A frame that waits for its acknowledgement."""
+    """A frame that waits for its acknowledgement, since when."""
 
     frame: Frame
     nbytes: int
     reply: asyncio.Future[Reply]
+    arrived: float
 
 
 class Committer:
     """Commits frames of one shard. Lives in the shard's loop; `quiet` gives others a moment when nothing is under way."""
 
-    def __init__(self, engine: Engine, store: Store, on_applied: Callable[[Slots], None]) -> None:
-        self._engine, self._store, self._on_applied = engine, store, on_applied
+    def __init__(self, engine: Engine, store: Store, on_applied: Callable[[Slots], None], meter: Meter) -> None:
+        self._engine, self._store, self._on_applied, self._meter = engine, store, on_applied, meter
         self._inbox: deque[Work] = deque()
         self._inbox_bytes = 0
+        self.groups = 0
         self._arrived = asyncio.Event()
         self._prepared: asyncio.Queue[tuple[Group, list[Work]]] = asyncio.Queue(maxsize=1)
         self._preparing = asyncio.Lock()
@@ -85,11 +88,16 @@ class Committer:
         """Returns when the frame is durable and applied. Raises Overloaded at once when the inbox is full, GridError when refused."""
         if self._inbox_bytes + nbytes > INBOX_BYTES_MAX:
             raise Overloaded("the shard's inbox", self._inbox_bytes, INBOX_BYTES_MAX, RETRY_MS)
-        work = Work(frame, nbytes, asyncio.get_running_loop().create_future())
+        work = Work(frame, nbytes, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._inbox.append(work)
         self._inbox_bytes += nbytes
         self._arrived.set()
         return await work.reply
+
+    @property
+    def inbox_bytes(self) -> int:
+        """Bytes of frames that wait."""
+        return self._inbox_bytes
 
     @contextlib.asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
@@ -151,10 +159,13 @@ class Committer:
         while True:
             group, works = await self._prepared.get()
             if group.has_news:
+                began = time.perf_counter()
                 try:
                     await asyncio.to_thread(self._store.append, group, is_durable=any(work.frame.is_durable for work in works))
                 except WriteFailed as error:
                     stop_at_once(error)
+                self.groups += 1
+                self._meter.synced(time.perf_counter() - began, sum(judged.frame.rows for judged in group.judged))
             failpoint("group.logged")
             touched = await self._apply(group)
             failpoint("group.applied")
@@ -164,9 +175,13 @@ class Committer:
             for judged, work in zip(group.judged, works, strict=True):
                 reply = self._engine.reply(judged)
                 self.events += reply.accepted if judged.frame.kind == "events" else 0
+                self._meter.acknowledged(time.perf_counter() - work.arrived)
                 _settle(work, reply)
             if any(judged.rejections for judged in group.judged):
                 self.dead_letters += self._store.keep_dead_letters(group)
+                for judged in group.judged:
+                    for reason, count in Counter(rejection.reason for rejection in judged.rejections).items():
+                        self._meter.dead_letters.labels(reason).inc(count)
             self._turn(started)
             self._under_way -= 1
             if self._under_way == 0:

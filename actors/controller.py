@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from typing import Any
 import msgpack
 import numpy as np
 import xxhash
+from prometheus_client.metrics_core import Metric
 
 from actors.calls import awaited
+from actors.logs import log_to
+from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
 from actors.names import COORDINATOR, NAMESPACE, shard_name
 from actors.serving import ShardConfig
 from grid.catalog import Catalog, Change, compare, load_catalog
@@ -47,6 +51,7 @@ class GridConfig:
     keep_log: bool = False
     checkpoint_every_s: float = 300.0
     segment_bytes: int = 64 << 20
+    metrics_port: int = 7601
 
 
 @dataclass(slots=True)
@@ -89,6 +94,9 @@ class Controller:
         self._catalog_lock = asyncio.Lock()
         self._is_stopping = False
         self._problem = ""
+        self._metrics_endpoint = ""
+        self._metrics: Any = None
+        self._starts = 0
 
     # --- life ---------------------------------------------------------------------------------------------------------------
 
@@ -104,6 +112,7 @@ class Controller:
 
     async def _start(self) -> None:
         self._owner = await asyncio.to_thread(own, self._folder, timeout_s=30.0)
+        log_to(Path(self._config.folder), "controller")
         path = self._folder / "state.bin"
         if path.exists():
             try:
@@ -116,7 +125,25 @@ class Controller:
             owners = [partition % self._config.shards for partition in range(self._config.partitions)]
             self._state = State(self._config.partitions, self._config.shards, secrets.randbits(63), owners, [0] * self._config.partitions)
             self._save()
+        meter = Meter()
+        meter.registry.register(Gauges(self._gauges))
+        self._metrics = MetricsServer(meter.registry, self._config.host, 0)
         self._watch = asyncio.create_task(self._look_after_forever())
+
+    def _gauges(self) -> Iterator[Metric]:
+        """What the controller knows, for Prometheus."""
+        states = [health["state"] for health in self._health.values()]
+        yield gauge("map_version", "Version of the partition map.", self._state.map_version)
+        yield gauge("catalog_version", "Version of the catalog.", self._state.catalog_version)
+        yield gauge("shards", "Shards of the grid.", self._state.shards)
+        yield gauge("shards_serving", "Shards that serve.", states.count("serving"))
+        yield total("shard_starts", "Lives of shards that were begun.", self._starts)
+
+    async def metrics_targets(self) -> list[str]:
+        """Where shards and controller serve their metrics."""
+        await self.start()
+        shards = [health.get("metrics", "") for health in self._health.values()]
+        return [endpoint for endpoint in (self._metrics.endpoint, *shards) if endpoint]
 
     def _save(self) -> None:
         failpoint("controller.before_save")
@@ -152,6 +179,8 @@ class Controller:
     async def _start_shard(self, shard: int, actor: Any) -> None:
         """A new life: raise its epochs, persist them, then let it recover and serve."""
         self._starting.add(shard)
+        self._starts += 1
+        log.info("starting shard %d", shard)
         try:
             for partition, owner in enumerate(self._state.owners):
                 if owner == shard:
@@ -181,9 +210,11 @@ class Controller:
         coordinator = ray.get_actor(COORDINATOR, namespace=NAMESPACE)
         with contextlib.suppress(Exception):
             health = await asyncio.wait_for(awaited(coordinator.health.remote()), HEALTH_TIMEOUT_S)
+            self._metrics_endpoint = health["metrics"]
             if health["state"] == "new":
                 try:
-                    await asyncio.wait_for(awaited(coordinator.start.remote(self._config.host, self._config.port)), 30.0)
+                    start = coordinator.start.remote(self._config.host, self._config.port, self._config.metrics_port, self._config.folder)
+                    await asyncio.wait_for(awaited(start), 30.0)
                 except Exception as error:
                     self._problem = _cause(error)
 
@@ -233,7 +264,13 @@ class Controller:
             health = self._health.get(shard, {"state": "recovering" if shard in self._starting else "down", "endpoint": ""})
             is_behind = health["state"] == "serving" and health.get("catalog_version", 0) < self._state.catalog_version
             shards.append({**health, "id": shard, "state": "recovering" if is_behind else health["state"], "partitions": self._state.owners.count(shard)})
-        return {"map_version": self._state.map_version, "catalog_version": self._state.catalog_version, "shards": shards, "problem": self._problem}
+        return {
+            "map_version": self._state.map_version,
+            "catalog_version": self._state.catalog_version,
+            "shards": shards,
+            "problem": self._problem,
+            "metrics": self._metrics_endpoint,
+        }
 
     async def catalog(self) -> tuple[int, str]:
         """(version, source) of the current catalog."""

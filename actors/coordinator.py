@@ -7,10 +7,12 @@ import base64
 import binascii
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -31,7 +33,9 @@ from grid.state.bitmaps import cardinality, intersection, merge_partitions, ordi
 
 QUERY_TIMEOUT_S = 30.0
 EXPORT_IDS = 50_000
+TARGETS_EVERY_S = 2.0
 Result = TypeVar("Result")
+log = logging.getLogger("profilegrid")
 
 
 @dataclass(slots=True)
@@ -307,26 +311,53 @@ class Coordinator:
         self._state = "new"
         self._grpc: Any = None
         self._port = 0
+        self._metrics: Any = None
+        self._targets: list[str] = []
+        self._watch: asyncio.Task[None] | None = None
 
-    async def start(self, host: str, port: int) -> int:
+    async def start(self, host: str, port: int, metrics_port: int, folder: str) -> int:
         """Bind the gateway's port and serve all services on it. Returns the port."""
         import ray
 
+        from actors.logs import log_to
+        from actors.metrics import Meter
         from actors.names import CONTROLLER, NAMESPACE
         from actors.servers import GrpcServer
         from actors.services.gateway import add_services
 
         if self._state == "new":
             self._state = "starting"
+            log_to(Path(folder), "coordinator")
             try:
-                self._grpc = GrpcServer()
-                add_services(self._grpc, ray.get_actor(CONTROLLER, namespace=NAMESPACE), f"{host}:{port}")
+                meter = Meter()
+                self._grpc = GrpcServer(meter)
+                controller = ray.get_actor(CONTROLLER, namespace=NAMESPACE)
+                add_services(self._grpc, controller, f"{host}:{port}")
                 self._port = await self._grpc.start(host, port)
+                self._serve_metrics(meter, host, metrics_port)
+                self._watch = asyncio.create_task(self._find_targets(controller))
             except Exception:
                 self._state = "new"
                 raise
             self._state = "serving"
         return self._port
+
+    def _serve_metrics(self, meter: Any, host: str, port: int) -> None:
+        """On the port that was asked for, or any when it is taken: metrics are not worth a grid that does not start."""
+        from actors.metrics import MetricsServer
+
+        try:
+            self._metrics = MetricsServer(meter.registry, host, port, lambda: self._targets)
+        except OSError:
+            log.warning("port %d is taken; metrics are served on another", port)
+            self._metrics = MetricsServer(meter.registry, host, 0, lambda: self._targets)
+
+    async def _find_targets(self, controller: Any) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # while the controller restarts the last list stands
+                found = await asyncio.wait_for(awaited(controller.metrics_targets.remote()), 5.0)
+                self._targets = [self._metrics.endpoint, *found]
+            await asyncio.sleep(TARGETS_EVERY_S)
 
     async def stop(self) -> None:
         """Drain."""
@@ -335,4 +366,4 @@ class Coordinator:
 
     async def health(self) -> dict[str, Any]:
         """State, pid and port."""
-        return {"state": self._state, "pid": os.getpid(), "port": self._port}
+        return {"state": self._state, "pid": os.getpid(), "port": self._port, "metrics": self._metrics.endpoint if self._metrics else ""}

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from actors.clock import now_ms
 from actors.committing import Committer, stop_at_once
+from actors.metrics import Meter
 from grid.engine import Engine
 from grid.errors import WriteFailed
 from grid.state.erasures import Erasure
@@ -33,8 +34,8 @@ UPKEEP_EVERY_S, ERASE_AGAIN_S = 60.0, 600.0
 class Rememberer:
     """History and erasures of one shard. Lives in the shard's loop; the work is done in threads."""
 
-    def __init__(self, engine: Engine, store: Store, committer: Committer, checkpoint: Callable[[], Awaitable[Any]]) -> None:
-        self._engine, self._store, self._committer, self._checkpoint = engine, store, committer, checkpoint
+    def __init__(self, engine: Engine, store: Store, committer: Committer, checkpoint: Callable[[], Awaitable[Any]], meter: Meter) -> None:
+        self._engine, self._store, self._committer, self._checkpoint, self._meter = engine, store, committer, checkpoint, meter
         self._converting = asyncio.Lock()
         # Whoever holds it may rely on files to stay: merges, retention and erasures wait.
         self.upkeep = asyncio.Lock()
@@ -85,6 +86,7 @@ class Rememberer:
             self.segments_behind = len(waiting)
             for segment, last in waiting:
                 await self._convert_segment(segment, last)
+                self._meter.sweeps.labels("history").inc()
                 self.segments_behind -= 1
             if waiting:
                 await asyncio.to_thread(self._store.drop_old_segments)
@@ -101,12 +103,13 @@ class Rememberer:
         history = self._store.history
         async with self.upkeep:
             while await asyncio.to_thread(history.merge):
-                pass
+                self._meter.sweeps.labels("merge").inc()
             before_ms = self._engine.received_ms - self._engine.catalog.history_retention
             folder = self._store.folder
             shards = sum(1 for _ in folder.parent.glob("shard-*")) or 1
             bound = shutil.disk_usage(folder).total // 2 // shards
             dropped = await asyncio.to_thread(history.drop_old, before_ms, bound)
+            self._meter.sweeps.labels("retention").inc()
             if dropped:
                 log.info("history: dropped %d files", dropped)
 
@@ -147,6 +150,7 @@ class Rememberer:
             return 0  # a stopped partition holds segments back: they stay on the list
         await asyncio.to_thread(store.checkpoints.put_erased, positions.tobytes())
         engine.erasures.finish(positions)
+        self._meter.sweeps.labels("erasure").inc()
         log.info("erased %d users from the disk", len(pending))
         return len(pending)
 

@@ -9,7 +9,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from profilegrid.options import SERVER_OPTIONS
 
-from actors.services.errors import ErrorInterceptor
+from actors.metrics import Meter
+from actors.services.calls import CallInterceptor
 from grid.errors import GridError
 
 GRACE_S = 5.0
@@ -18,8 +19,8 @@ GRACE_S = 5.0
 class GrpcServer:
     """One grpc.aio server with its health service."""
 
-    def __init__(self) -> None:
-        self.server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
+    def __init__(self, meter: Meter) -> None:
+        self.server = grpc.aio.server(interceptors=[CallInterceptor(meter)], options=SERVER_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)

@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 from profilegrid_rules import Expression, compile_rule
+from prometheus_client.metrics_core import Metric
 
 from actors.backfilling import Backfill
 from actors.clock import clock_problem, now_ms
 from actors.committing import Committer, stop_at_once
+from actors.metrics import Gauges, Meter, gauge, gauges, total
 from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from grid.catalog import load_catalog
 from grid.engine import Engine
@@ -86,6 +88,10 @@ class ShardServer:
         self.rememberer: Rememberer
         self.problems: list[str] = []
         self.progress = ""
+        self.meter = Meter()
+        self.meter.registry.register(Gauges(self._gauges))
+        self.profiles_read = self.queries = 0
+        self._checkpointed_s = time.monotonic()
         self._trimmed_ms = 0
         self._watchers: set[Watcher] = set()
         self._tasks: list[asyncio.Task[Any]] = []
@@ -102,13 +108,15 @@ class ShardServer:
         for partition, epoch in epochs.items():
             self.engine.epochs[partition] = epoch
         self.recovery = await asyncio.to_thread(self._recover)
-        self.committer = Committer(self.engine, self.store, self._notify)
+        self.committer = Committer(self.engine, self.store, self._notify, self.meter)
         self.committer.start()
-        self.rememberer = Rememberer(self.engine, self.store, self.committer, self.checkpoint)
+        self.rememberer = Rememberer(self.engine, self.store, self.committer, self.checkpoint, self.meter)
         self._tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.rememberer.keep_forever())]
         if self.recovery.incomplete:
             self._start_backfill(self.recovery.incomplete)
         self.state = "serving"
+        facts = {"users": self.recovery.users, "groups": self.recovery.groups, "seconds": round(self.recovery.seconds, 3)}
+        log.info("recovered", extra={"facts": facts | ({"stopped": self.recovery.stopped} if self.recovery.stopped else {})})
         return self.recovery
 
     def _recover(self) -> Recovery:
@@ -173,6 +181,35 @@ class ShardServer:
             log.exception("a checkpoint failed; the one before stands, the next is tried in its time")
             self.problems.append("a checkpoint failed; the one before stands")
 
+    def _gauges(self) -> Iterator[Metric]:
+        """What is there to be read, for Prometheus."""
+        yield gauges("state", "1 for the state that the shard is in.", "state", {self.state: 1.0})
+        yield gauge("memory_bytes", "Anonymous memory of the process.", resident_bytes())
+        yield gauge("memory_bytes_max", "Its bound.", self.config.memory_bytes_max)
+        yield gauge("recovery_seconds", "How long the last recovery took.", self.recovery.seconds)
+        if self.state != "serving":
+            return
+        engine, store, history = self.engine, self.store, self.store.history.status()
+        yield total("events", "Events accepted.", self.committer.events)
+        yield total("groups", "Groups committed.", self.committer.groups)
+        yield total("profiles_read", "Profiles read.", self.profiles_read)
+        yield total("queries", "Rules evaluated.", self.queries)
+        yield gauge("users", "Users that exist.", engine.users.total)
+        yield gauge("inbox_bytes", "Frames that wait to be committed.", self.committer.inbox_bytes)
+        yield gauge("turn_seconds_max", "The longest turn of the loop since the last status.", self.committer.turn_ms_max / 1000)
+        yield gauge("checkpoint_age_seconds", "Since the last checkpoint of all partitions.", time.monotonic() - self._checkpointed_s)
+        yield gauge("log_bytes_to_replay", "What a recovery would read.", store.log.bytes_from(store.covered_sequence + 1))
+        yield gauge("segments_behind", "Closed log segments that are not in history yet.", self.rememberer.segments_behind)
+        yield gauge("history_events", "Past events that are kept.", history["rows"])
+        yield gauge("history_bytes", "Their size.", history["bytes"])
+        yield gauge("erasures_pending", "Deletions whose bytes still lie on disk.", len(engine.erasures.pending))
+        yield gauge("stopped_partitions", "Partitions that damage keeps from serving.", len(engine.stopped))
+        yield gauge("watchers", "Open WatchProfile streams.", len(self._watchers))
+        yield gauges("column_bytes", "Memory of each feature, attribute and of the ids.", "column", engine.column_bytes())
+        yield gauges(
+            "backfill_percent", "Features that are being backfilled.", "feature", {n: float(s.percent) for n, s in engine.features.items() if not s.is_complete}
+        )
+
     def _exhaustion(self) -> MemoryExhausted | None:
         """What keeps the shard from taking anything: history that does not keep up, or a disk that is nearly full."""
         behind = self.rememberer.segments_behind
@@ -213,6 +250,10 @@ class ShardServer:
                 "backfilling": {name: state.percent for name, state in self.engine.features.items() if not state.is_complete},
                 "history": self.store.history.status(),
                 "segments_behind": self.rememberer.segments_behind,
+                "profiles_read": self.profiles_read, "queries": self.queries, "groups": self.committer.groups,
+                "ack_ms": [self.meter.recent_ack.percentile(50), self.meter.recent_ack.percentile(99)],
+                "fsync_ms": [self.meter.recent_fsync.percentile(50), self.meter.recent_fsync.percentile(99)],
+                "inbox_bytes": self.committer.inbox_bytes, "checkpoint_age_s": time.monotonic() - self._checkpointed_s,
                 "complete_since": {name: state.complete_since_ms for name, state in self.engine.features.items() if state.complete_since_ms},
             }  # fmt: skip
         return facts
@@ -262,10 +303,16 @@ class ShardServer:
 
         A failed write stops the shard, whoever asked: what RocksDB holds is then unknown until it is opened again.
         """
+        started = time.monotonic()
         try:
-            return await self._checkpoint_partitions()
+            partitions = await self._checkpoint_partitions()
         except WriteFailed as error:
             stop_at_once(error)
+        self._checkpointed_s = time.monotonic()
+        seconds = self._checkpointed_s - started
+        self.meter.checkpoint_seconds.observe(seconds)
+        log.info("checkpoint written", extra={"facts": {"partitions": partitions, "seconds": round(seconds, 3)}})
+        return partitions
 
     async def _checkpoint_partitions(self) -> int:
         async with self.checkpointing:
@@ -309,6 +356,7 @@ class ShardServer:
     def read(self, ids: Strings, fields: list[str], as_of_ms: int | None) -> Profiles:
         """Profiles of ids, as of now when no time is given."""
         moment = now_ms() if as_of_ms is None else as_of_ms
+        self.profiles_read += len(ids)
         return read_profiles(self.engine, self.find(ids), fields or None, moment)
 
     def rule(self, text: str) -> Expression:
@@ -330,7 +378,8 @@ class ShardServer:
         Some partitions a turn, about as many as have 160k users: each part is exact at the log position it states.
         """
         self.committer.read_at = time.monotonic()
-        rule, found, total = self.rule(text), [], 0
+        self.queries += 1
+        rule, found, reached = self.rule(text), [], 0
         warnings: dict[str, None] = {}
         partitions = np.flatnonzero(self.engine.epochs)
         self.engine.check_owned(partitions.astype(np.uint16))
@@ -344,8 +393,8 @@ class ShardServer:
                 count = int(np.count_nonzero(mask))
                 bitmap = mask_to_portable(mask) if with_bitmaps else b""
                 found.append((partition, count, bitmap, int(self.engine.positions[partition])))
-                total += count
-                if limit and total >= limit:
+                reached += count
+                if limit and reached >= limit:
                     return found, list(warnings)
             await asyncio.sleep(0)
         return found, list(warnings)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray
 
+from actors.logs import log_to
+from actors.metrics import MetricsServer
 from actors.replaying import replay_dead_letters
 from actors.serving import ShardConfig, ShardServer
 
@@ -18,6 +21,7 @@ class Shard:
 
     def __init__(self, config: ShardConfig) -> None:
         self._server = ShardServer(config)
+        self._metrics: Any = None
         self._grpc: Any = None
         self._port = 0
 
@@ -31,14 +35,16 @@ class Shard:
         from actors.services.loading import LoadService
         from actors.services.shard import EventService, ProfileService, ShardService
 
+        log_to(Path(self._server.config.folder).parent, f"shard-{self._server.config.shard}")
         try:
             await self._server.recover(epochs, seed)
-            self._grpc = GrpcServer()
+            self._grpc = GrpcServer(self._server.meter)
             self._grpc.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._server))
             self._grpc.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(self._server))
             self._grpc.add(shard_pb2.DESCRIPTOR, "ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, ShardService(self._server))
             self._grpc.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, LoadService(self._server))
             self._port = await self._grpc.start(self._server.config.host, 0)
+            self._metrics = MetricsServer(self._server.meter.registry, self._server.config.host, 0)
         except Exception:
             self._server.state = "new"
             raise
@@ -85,7 +91,7 @@ class Shard:
     def facts(self) -> dict[str, Any]:
         """State, pid and endpoint."""
         endpoint = f"{self._server.config.host}:{self._port}" if self._port and self._server.state == "serving" else ""
-        return {**self._server.status(), "endpoint": endpoint}
+        return {**self._server.status(), "endpoint": endpoint, "metrics": self._metrics.endpoint if self._metrics else ""}
 
     @ray.method(concurrency_group="control")
     async def health(self) -> dict[str, Any]:

@@ -541,6 +541,16 @@ class Engine:
             self.event_ids.seen_before(frame.event_ids.hashes(), frame.row_partitions, rows, catalog.dedupe, self.received_ms)
         self.reserved[frame.partitions] = np.maximum(self.reserved[frame.partitions], judged.positions)
 
+    def column_bytes(self) -> dict[str, float]:
+        """Memory of the ids and of each feature and attribute: whole pages of fixed columns, arenas as far as they are used."""
+        pages = self.users.pages_used
+        found = {"@ids": float(self.users.nbytes)}
+        for name, state in self.features.items():
+            found[name] = float(state.columns.page_bytes * pages + state.columns.nbytes)
+        for name, columns in self.attributes.items():
+            found[name] = float(columns.page_bytes * pages + columns.nbytes)
+        return found
+
     def check(self) -> None:
         """Raise InvariantBroken unless every structural rule holds. O(users)."""
         self.users.check()

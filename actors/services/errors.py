@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
 from profilegrid.errors import ProfilegridError
 from profilegrid_rules import RuleError
 
+from actors.logs import request_id
 from grid import errors
 
-log = logging.getLogger("profilegrid")
 DOMAIN = "profilegrid"
 STATUS: dict[type[Exception], int] = {
     errors.GridError: code_pb2.INTERNAL,
@@ -53,6 +49,8 @@ def status_of(error: Exception) -> status_pb2.Status:
         return _forwarded(error)
     code = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), code_pb2.INTERNAL)
     facts = {name: str(value)[:_FACTS_MAX] for name, value in vars(error).items() if not name.startswith("_")}
+    if found := request_id.get():
+        facts["request_id"] = found
     info = error_details_pb2.ErrorInfo(reason=getattr(error, "reason", "INTERNAL"), domain=DOMAIN, metadata=facts)
     details = [_packed(info), *(_packed(detail) for detail in _extra(error))]
     return status_pb2.Status(code=code, message=str(error), details=details)
@@ -82,50 +80,3 @@ def _packed(message: Any) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed
-
-
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns typed errors of handlers into status. A bug becomes INTERNAL, with its traceback in the log, not on the wire."""
-
-    async def intercept_service(self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails) -> Any:
-        handler = await continuation(details)
-        if handler is None or not details.method.startswith("/profilegrid."):
-            return handler
-        if handler.request_streaming and handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(_streamed(handler.stream_stream), handler.request_deserializer, handler.response_serializer)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(_streamed(handler.unary_stream), handler.request_deserializer, handler.response_serializer)
-        return grpc.unary_unary_rpc_method_handler(_answered(handler.unary_unary), handler.request_deserializer, handler.response_serializer)
-
-
-def _answered(behaviour: Any) -> Any:
-    async def answer(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await behaviour(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(context, error)
-
-    return answer
-
-
-def _streamed(behaviour: Any) -> Any:
-    async def stream(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            async for response in behaviour(request, context):
-                yield response
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(context, error)
-
-    return stream
-
-
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
-    status = status_of(error)
-    if status.code == code_pb2.INTERNAL:
-        log.exception("call failed", exc_info=error)
-    rich = rpc_status.to_status(status)
-    await context.abort(rich.code, rich.details, rich.trailing_metadata)

@@ -296,7 +296,10 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         assert self._last_status is not None
         known = self._last_status
         return admin_pb2.GetStatusResponse(
-            map_version=known["map_version"], catalog_version=known["catalog_version"], shards=[_shard_status(shard) for shard in known["shards"]]
+            map_version=known["map_version"],
+            catalog_version=known["catalog_version"],
+            shards=[_shard_status(shard) for shard in known["shards"]],
+            metrics=known.get("metrics", ""),
         )
 
     async def Checkpoint(self, request: admin_pb2.CheckpointRequest, context: Context) -> admin_pb2.CheckpointResponse:
@@ -343,4 +346,8 @@ def _shard_status(facts: dict[str, Any]) -> admin_pb2.ShardStatus:
         recovered_users=facts.get("recovered_users", 0), recovered_seconds=facts.get("recovered_seconds", 0.0),
         history_events=history.get("rows", 0), history_bytes=history.get("bytes", 0), history_first_ms=history.get("first_ms", 0),
         segments_behind=facts.get("segments_behind", 0), stopped=facts.get("stopped", 0),
+        metrics=facts.get("metrics", ""), profiles_read=facts.get("profiles_read", 0), queries=facts.get("queries", 0), groups=facts.get("groups", 0),
+        ack_ms_p50=facts.get("ack_ms", [0, 0])[0], ack_ms_p99=facts.get("ack_ms", [0, 0])[1],
+        fsync_ms_p50=facts.get("fsync_ms", [0, 0])[0], fsync_ms_p99=facts.get("fsync_ms", [0, 0])[1],
+        inbox_bytes=facts.get("inbox_bytes", 0), checkpoint_age_s=facts.get("checkpoint_age_s", 0.0),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
+from profilegrid import tracing
 from profilegrid.errors import ClientClosed, Overloaded, Unavailable, from_rpc
 from profilegrid.forking import forks
 from profilegrid.options import CLIENT_OPTIONS
@@ -65,7 +66,7 @@ class Connections:
     async def call(self, method: Any, request: Any, timeout: float) -> Any:
         """One unary call; what goes wrong comes out typed."""
         try:
-            return await method(request, timeout=timeout)
+            return await method(request, timeout=timeout, metadata=tracing.metadata())
         except grpc.aio.UsageError as error:  # a channel that `close` took away under the call
             raise ClientClosed(str(error), "CLIENT_CLOSED") from error
         except grpc.RpcError as error:

@@ -63,6 +63,11 @@ class AttributeColumns(ABC):
         """Memory of variable parts."""
         return 0
 
+    @property
+    def page_bytes(self) -> int:
+        """Memory of fixed columns a page that is in use, in bytes."""
+        return 4 * PAGE_ROWS  # a code, or where the user's list lies
+
 
 _DTYPES = {"int": np.int16, "float": np.float64, "timestamp": np.int64, "bool": np.uint8}
 
@@ -90,6 +95,10 @@ class FixedAttribute(AttributeColumns):
 
     def scannable(self) -> Scannable:
         return Scannable(self._values, self._known)
+
+    @property
+    def page_bytes(self) -> int:
+        return (self._values.itemsize + 1) * PAGE_ROWS
 
     def dump_page(self, page: int) -> bytes:
         rows = slice(page * PAGE_ROWS, (page + 1) * PAGE_ROWS)

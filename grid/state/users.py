@@ -128,6 +128,16 @@ class Users:
         """(lengths, bytes) of the ids of slots; an erased user's is empty."""
         return pack_strings(self._id_refs[slots], self._heap)
 
+    @property
+    def pages_used(self) -> int:
+        """Pages that some partition holds."""
+        return int(self._control[1]) - 1 - int(self._control[2])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of tables, references and bytes of ids."""
+        return self._table_used * 8 + int(self._control[0]) + self.pages_used * PAGE_ROWS * 8
+
     def count(self, partition: int) -> int:
         """Users that exist in a partition."""
         return int(self.next_ordinal[partition]) - int(self.erased[partition])

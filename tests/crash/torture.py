@@ -309,6 +309,7 @@ def differences(data: Path, shard: int, copies: Path) -> list[str]:
     store.engine = replayed
     theirs = {place: blob for place, blob in pages_of(replayed, store).items() if place[0] in wanted}
     store.close()
+    assert len(ours) > PARTITIONS / 2, "nothing was compared"
     if ours.keys() != theirs.keys():
         return [f"shard {shard}: pages {sorted(ours.keys() ^ theirs.keys())[:5]} are on one side only"]
     return [f"shard {shard}: page {place} differs" for place in ours if ours[place] != theirs[place]]

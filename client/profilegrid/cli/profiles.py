@@ -69,7 +69,7 @@ def status(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
         found = grid.status()
     shards: list[dict[str, Any]] = [
         {"id": s.id, "state": s.state, "pid": s.pid or None, "endpoint": s.endpoint or None, "partitions": s.partitions, "users": s.users,
-         "memory_bytes": s.memory_bytes, "events": s.events, "dead_letters": s.dead_letters, "turn_ms_max": s.turn_ms_max,
+         "metrics": s.metrics or None, "stopped_partitions": s.stopped, "memory_bytes": s.memory_bytes, "events": s.events, "dead_letters": s.dead_letters, "turn_ms_max": s.turn_ms_max,
          "recovered_users": s.recovered_users, "recovered_seconds": s.recovered_seconds, "problems": list(s.problems),
          "history": {"events": s.history_events, "bytes": s.history_bytes, "first": s.history_first_ms or None, "segments_behind": s.segments_behind}}
         for s in found.shards
@@ -83,6 +83,8 @@ def status(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     ]
     title = f"map {found.map_version}, catalog {found.catalog_version}"
     print_table(["shard", "state", "pid", "endpoint", "partitions", "users", "memory", "events"], rows, title)
+    if found.metrics:
+        print(f"metrics: http://{found.metrics}/metrics, all processes: http://{found.metrics}/targets")
     for shard in shards:
         if shard["history"]["events"]:
             past = shard["history"]

@@ -41,7 +41,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ShardStatus(_message.Message):
-    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds", "history_events", "history_bytes", "history_first_ms", "segments_behind", "stopped")
+    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds", "history_events", "history_bytes", "history_first_ms", "segments_behind", "stopped", "metrics", "profiles_read", "queries", "groups", "ack_ms_p50", "ack_ms_p99", "fsync_ms_p50", "fsync_ms_p99", "inbox_bytes", "checkpoint_age_s")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +60,16 @@ class ShardStatus(_message.Message):
     HISTORY_FIRST_MS_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_BEHIND_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    PROFILES_READ_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    ACK_MS_P50_FIELD_NUMBER: _ClassVar[int]
+    ACK_MS_P99_FIELD_NUMBER: _ClassVar[int]
+    FSYNC_MS_P50_FIELD_NUMBER: _ClassVar[int]
+    FSYNC_MS_P99_FIELD_NUMBER: _ClassVar[int]
+    INBOX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_AGE_S_FIELD_NUMBER: _ClassVar[int]
     id: int
     state: str
     pid: int
@@ -78,17 +88,29 @@ class ShardStatus(_message.Message):
     history_first_ms: int
     segments_behind: int
     stopped: int
-    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ..., history_events: _Optional[int] = ..., history_bytes: _Optional[int] = ..., history_first_ms: _Optional[int] = ..., segments_behind: _Optional[int] = ..., stopped: _Optional[int] = ...) -> None: ...
+    metrics: str
+    profiles_read: int
+    queries: int
+    groups: int
+    ack_ms_p50: float
+    ack_ms_p99: float
+    fsync_ms_p50: float
+    fsync_ms_p99: float
+    inbox_bytes: int
+    checkpoint_age_s: float
+    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ..., history_events: _Optional[int] = ..., history_bytes: _Optional[int] = ..., history_first_ms: _Optional[int] = ..., segments_behind: _Optional[int] = ..., stopped: _Optional[int] = ..., metrics: _Optional[str] = ..., profiles_read: _Optional[int] = ..., queries: _Optional[int] = ..., groups: _Optional[int] = ..., ack_ms_p50: _Optional[float] = ..., ack_ms_p99: _Optional[float] = ..., fsync_ms_p50: _Optional[float] = ..., fsync_ms_p99: _Optional[float] = ..., inbox_bytes: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("map_version", "catalog_version", "shards")
+    __slots__ = ("map_version", "catalog_version", "shards", "metrics")
     MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
     CATALOG_VERSION_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     map_version: int
     catalog_version: int
     shards: _containers.RepeatedCompositeFieldContainer[ShardStatus]
-    def __init__(self, map_version: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ...) -> None: ...
+    metrics: str
+    def __init__(self, map_version: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ..., metrics: _Optional[str] = ...) -> None: ...
 
 class CheckpointRequest(_message.Message):
     __slots__ = ()

@@ -113,6 +113,11 @@ class FeatureColumns(ABC):
         return 0
 
     @property
+    def page_bytes(self) -> int:
+        """Memory of fixed columns a page that is in use, in bytes."""
+        return 4 * PAGE_ROWS  # where the user's list lies
+
+    @property
     def row_bytes(self) -> int:
         """Memory that one event may take, in bytes: of a new user, or of a list's entry with the room that lists grow by."""
         return 3 * 16 + 24
@@ -142,6 +147,10 @@ class FixedColumns(FeatureColumns):
         array = reserve(dtype, self.shared.space.slots_max * width)
         self.arrays[name] = (array, width)
         return array
+
+    @property
+    def page_bytes(self) -> int:
+        return self.row_bytes * PAGE_ROWS
 
     @property
     def row_bytes(self) -> int:
