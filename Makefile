@@ -47,6 +47,22 @@ protos: setup
 clean:
 	@rm -rf $(VENV) build client/build *.egg-info client/*.egg-info
 
+.PHONY: load soak torture
+USERS ?= 64
+TIME ?= 60s
+# Headless locust against the local grid; `make load TIME=10m USERS=200`. The report lies beside the data.
+load: peers
+	@$(BIN)/locust -f loadtests/locustfile.py --host 127.0.0.1:$(PORT) --headless --users $(USERS) --spawn-rate 50 --run-time $(TIME) \
+		--only-summary --html load-report.html --exit-code-on-error 1 && echo "report: load-report.html"
+
+# Ten minutes of the same against a grid of its own; memory and p99 by the minute.
+soak: peers
+	@$(BIN)/python -m loadtests.soak
+
+torture: setup
+	@FUZZ_EXAMPLES=20 $(BIN)/python -m pytest tests/fuzz -q
+	@$(BIN)/python -m tests.crash.torture --kills 300 $(if $(SEED),--seed $(SEED))
+
 .PHONY: bench bench-check peers
 peers: setup
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r loadtests/requirements.txt || echo "peers from PyPI are missing; their rows are skipped"

@@ -131,7 +131,7 @@ class ShardServer:
         marker = self._accept_loss_marker
         recovery = self.store.recover(self._tell_progress, accept_loss=marker.exists())
         if marker.exists():  # what is damaged is never looked at again; a crash before this begins anew
-            self.store.checkpoint_all()
+            self.store.settle_loss()
             for text in recovery.lost:
                 log.warning("accepted the loss: %s", text)
             marker.unlink()

@@ -283,7 +283,7 @@ class CheckpointCorrupt(StorageError):
         self.partition, self.what = partition, what
 
     def __str__(self) -> str:
-        return f"checkpoint of partition {self.partition}: {self.what}"
+        return f"checkpoint of partition {self.partition}: {self.what}" if self.partition >= 0 else f"checkpoints of the shard: {self.what}"
 
 
 class HistoryCorrupt(StorageError):

@@ -48,18 +48,26 @@ def past_rows(shard: Shard) -> list[dict[str, Any]]:
 class Shard:
     """One shard that owns all partitions of a small grid."""
 
-    def __init__(self, folder: Path, catalog: dict[str, Any] | None = None, *, keep_log: bool = True) -> None:
+    def __init__(self, folder: Path, catalog: dict[str, Any] | None = None, *, keep_log: bool = True, accept_loss: bool = False) -> None:
         self.folder, self._keep_log = folder, keep_log
-        self.recovery = self._open()
+        self.recovery = self._open(accept_loss=accept_loss)
         if catalog is not None and not self.engine.catalog.version:
             self.apply_catalog(catalog)
 
-    def _open(self) -> Recovery:
+    def _open(self, *, accept_loss: bool = False) -> Recovery:
         self.engine = Engine(partitions=PARTITIONS, space=SPACE)
         self.engine.epochs[:] = 1
         self.store = Store(self.folder, self.engine, keep_log=self._keep_log, segment_bytes=1 << 18, owner_timeout_s=1.0)
         self.store.checkpoints.is_paced = False
-        return self.store.recover()
+        try:
+            return self.store.recover(accept_loss=accept_loss)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def frame_partition(self, user: str) -> int:
+        """The partition of a user."""
+        return int(Strings.of([user]).hashes()[0] % np.uint64(PARTITIONS))
 
     def crash(self) -> None:
         """Forget all memory and come back from the folder."""

@@ -67,8 +67,8 @@ class AsyncClient:
         self._connections = Connections(target)
         self._deliveries = Deliveries(self._connections, delivery_timeout, acks, producer_id)
         self._coalescer = Coalescer(self._deliveries.deliver)
+        self._updates = Coalescer(self._deliveries.deliver, in_order=True)
         self._reads = Reads(self._connections, read_timeout)
-        self._updates: asyncio.Lock | None = None
         self.buffer = TrackBuffer(track_rows_max, track_delay, track_buffer_rows_max, self._send_tracked, on_report)
 
     async def __aenter__(self) -> Self:
@@ -174,12 +174,10 @@ class AsyncClient:
         return await self._update(deletes_batch([user_id_text(user_id) for user_id in user_ids]))
 
     async def _update(self, batch: Batch) -> Report:
-        """Updates keep their order: one batch in flight, after what was tracked before."""
+        """Updates keep their order: one message in flight, after what was tracked before."""
         self._connections.check_open()
-        self._updates = self._updates or asyncio.Lock()
-        async with self._updates:
-            await self.buffer.drain()
-            return await self.deliver(batch)
+        await self.buffer.drain()
+        return await self._updates.deliver(batch)
 
     async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
         """Send a batch in pieces, at most 8 at once; each piece is numbered once, so that its retries count once. Small batches of events

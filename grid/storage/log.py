@@ -26,7 +26,7 @@ import xxhash
 
 from grid.errors import LogCorrupt, WriteFailed
 from grid.failpoints import failpoint
-from grid.storage.files import sync_folder
+from grid.storage.files import replace_file, sync_folder
 
 SEGMENT_BYTES = 64 << 20
 _MAGIC = 0x50474C32  # "PGL2"
@@ -81,10 +81,10 @@ class Log:
             failpoint("log.written")
             if is_durable:
                 os.fdatasync(self._descriptor)
+            failpoint("log.fsynced")
         except OSError as error:
             self._failed = WriteFailed(str(self._path_of(sequence)), str(error))
             raise self._failed from error
-        failpoint("log.fsynced")
         self._offset += nbytes
         self.next_sequence = sequence + 1
         return sequence
@@ -120,6 +120,7 @@ class Log:
         os.posix_fallocate(descriptor, 0, size)
         os.fsync(descriptor)
         sync_folder(self._folder)
+        self._keep_head(sequence)
         self._descriptor, self._offset, self._size = descriptor, 0, size
 
     def close(self) -> None:
@@ -168,10 +169,15 @@ class Log:
         as nothing after it can be trusted, unless the loss is accepted: then it goes on with the next sound record.
         """
         segments = self.segments()
+        reached = first_sequence  # the sequence that must come next
         for number, segment in enumerate(segments):
             is_last = number + 1 == len(segments)
             if not is_last and self.first_sequence(segments[number + 1]) <= first_sequence:
                 continue
+            if self.first_sequence(segment) > max(reached, self.next_sequence):
+                yield self._missing(max(reached, self.next_sequence), self.first_sequence(segment) - 1)
+                if not accept_loss:
+                    return
             self.next_sequence = max(self.next_sequence, self.first_sequence(segment))
             end, offset = 0, 0
             while offset >= 0:
@@ -194,6 +200,30 @@ class Log:
             if is_last:
                 self._descriptor = os.open(segment, os.O_RDWR)
                 self._offset, self._size = end, os.fstat(self._descriptor).st_size
+        head = self._head()
+        if head > max([0, *(self.first_sequence(segment) for segment in segments)]):
+            yield self._missing(head, 0)
+            self.next_sequence = max(self.next_sequence, head)
+            if accept_loss:
+                self._keep_head(0)
+
+    def _head(self) -> int:
+        """The first sequence of the newest segment that was ever begun: its file must be there."""
+        try:
+            raw = (self._folder / "HEAD").read_bytes()
+        except FileNotFoundError:
+            return 0
+        # Damaged itself, it says nothing: that is one fault, a missing file would be a second.
+        return int.from_bytes(raw[:8], "little") if xxhash.xxh3_64_digest(raw[:8]) == raw[8:] else 0
+
+    def _keep_head(self, sequence: int) -> None:
+        raw = sequence.to_bytes(8, "little")
+        replace_file(self._folder / "HEAD", raw + xxhash.xxh3_64_digest(raw))
+
+    def _missing(self, first: int, last: int) -> Record:
+        what = f"records {first} to {last}" if last else f"the records from {first} on"
+        path = str(self._path_of(first))
+        return Record(0, {}, None, path, 0, LogCorrupt(path, 0, f"the file is missing, and with it {what}"))
 
     def _cut(self, segment: Path, offset: int) -> None:
         """Zero a torn record, durably: its bytes must not look like one again."""

@@ -195,6 +195,11 @@ class Store:
             self.write_partition(self.dump_partition(partition))
         self.checkpoints.is_paced = True
 
+    def settle_loss(self) -> None:
+        """After a recovery that accepted losses: checkpoint what is left and begin a new segment, so that the damage is never read again."""
+        self.log.roll()
+        self.checkpoint_all()
+
     def owned(self) -> list[int]:
         """Partitions that this shard owns and that are not stopped."""
         return [p for p in np.flatnonzero(self.engine.epochs).tolist() if p not in self.engine.stopped]
@@ -364,6 +369,9 @@ class Store:
                 self._meet(partition, f"{record.file} at offset {record.offset}: {missing}", report)
             reached[partition] = max(here, position)
         group = Group.decode(header, record.body, record.sequence)
+        if group.catalog_version not in engine.catalogs:
+            missing = f"catalog {group.catalog_version}, which {record.file} at offset {record.offset} refers to, is not in {self.folder / 'rocks'}"
+            raise CheckpointCorrupt(-1, missing)
         engine.replay(group)
         if record.sequence > self._letters_through:  # the crash came between the log and the letters; others may have been replayed since
             self.keep_dead_letters(group)

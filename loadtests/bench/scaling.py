@@ -25,9 +25,11 @@ def scale_out(bench: Bench) -> list[Row]:
         bench.say(f"scale_out, {shards} shards")
         grid = bench.started(Grid(bench.folder / f"shards-{shards}", work.INGEST, "--shards", str(shards)))
         send_views(grid.target, 1, EVENTS)  # warm: users are there, kernels are loaded
+        grid.settle()
         before = _cpu(grid)
         send_views(grid.target, 2, EVENTS)
         rates.append(EVENTS / (_cpu(grid) - before))
+        grid.settle()
         with grid.client() as client:
             costs.append(_count_cost(grid, client))
         bench.stop(grid)

@@ -91,6 +91,13 @@ class Grid:
         """RssAnon of the shards."""
         return sum(anonymous_bytes(pid) for pid in self.pids())
 
+    def settle(self) -> None:
+        """Wait until history has caught up, so that it is not counted into what is measured next."""
+        quiet = 0
+        while quiet < 2:
+            time.sleep(1.0)
+            quiet = quiet + 1 if all(shard["history"]["segments_behind"] == 0 for shard in self.shards()) else 0
+
     def kill_shards(self) -> None:
         """kill -9 of all of them at once."""
         for pid in self.pids():

@@ -36,6 +36,10 @@ BY_CHECKPOINT = ("checkpoint.shard_put", "checkpoint.pages_put", "checkpoint.sta
 BY_BACKFILL = ("history.file_written", "history.listed", "backfill.folded", "backfill.whole", "catalog.put", "catalog.logged")
 BY_RESTART = ("recovery.checkpoints", "recovery.replayed")
 BY_ERASURE = ("erase.positions_put", "compact.before", "segment.before_drop")
+# Errors of the disk: the shard must stop at once and come back. (point, error, whether a checkpoint makes it pass)
+BY_DISK = (
+    ("log.before_write", "enospc", False), ("log.written", "eio", False), ("checkpoint.pages_put", "enospc", True), ("checkpoint.staged", "eio", True),
+)  # fmt: skip
 BY_CATALOG = ("controller.before_save", "controller.saved")
 
 
@@ -115,6 +119,10 @@ class Torture:
         found |= {f"kill at {point}": lambda point=point: self._at(point, self._checkpoint) for point in BY_CHECKPOINT}
         found |= {f"kill at {point}": lambda point=point: self._at(point, self._add_feature) for point in (*BY_BACKFILL, *BY_CATALOG)}
         found |= {f"kill at {point}": lambda point=point: self._at(point, lambda: self._kill_shards([0])) for point in BY_RESTART}
+        for point, action, trigger in BY_DISK:
+            found[f"{action} at {point}"] = lambda point=point, action=action, trigger=trigger: self._at(
+                point, self._checkpoint if trigger else lambda: None, action
+            )
         if not self.keeps_log:
             found |= {f"kill at {point}": lambda point=point: self._at(point, self._erase) for point in BY_ERASURE}
         return found
@@ -137,9 +145,9 @@ class Torture:
         self._kill("ray::Controller")
         self._kill("ray::Shard")
 
-    def _at(self, point: str, trigger: Callable[[], None]) -> None:
-        """Arm a kill; do what makes a process pass there; wait until it died."""
-        (self.points / point).write_text("kill")
+    def _at(self, point: str, trigger: Callable[[], None], action: str = "kill") -> None:
+        """Arm a fault; do what makes a process pass there; wait until it did."""
+        (self.points / point).write_text(action)
         thread = threading.Thread(target=self._quietly, args=(trigger,), daemon=True)
         thread.start()
         deadline = time.monotonic() + 40

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 from profilegrid.coalescing import Coalescer, joined
-from profilegrid.columns import Batch, events_batch
+from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
 from profilegrid.errors import DeliveryUnknown, Unavailable
 from profilegrid.results import Rejection, Report
 
@@ -32,9 +33,9 @@ class Wire:
         return self.outcome or Report(accepted=sent.rows)
 
 
-def delivered(wire: Wire, batches: list[Batch]) -> list[Report | BaseException]:
+def delivered(wire: Wire, batches: list[Batch], *, in_order: bool = False) -> list[Report | BaseException]:
     async def run() -> list[Report | BaseException]:
-        coalescer = Coalescer(wire)
+        coalescer = Coalescer(wire, in_order=in_order)
         return await asyncio.gather(*(coalescer.deliver(one) for one in batches), return_exceptions=True)
 
     return asyncio.run(run())
@@ -75,6 +76,29 @@ def test_batches_of_other_columns_and_large_or_named_ones_do_not_travel_along() 
     coalescer = Coalescer(wire)
     assert not coalescer.takes(batch([f"u{n}" for n in range(300)]))
     assert not coalescer.takes(events_batch([("u", "e", NOW, None, "event-1")]))
+
+
+def test_updates_keep_their_order_and_only_neighbours_travel_together() -> None:
+    wire = Wire()
+    updates = [
+        attributes_batch([user], [values]) for user, values in (("a", {"n": 1}), ("b", {"n": 2}), ("a", {"s": {"x", "y"}}), ("a", {"n": 3}), ("c", {"n": 4}))
+    ]
+    reports = delivered(wire, [*updates, deletes_batch(["a"]), updates[0]], in_order=True)
+    assert wire.sent == [["a", "b"], ["a"], ["a", "c"], ["a"], ["a"]]
+    assert [report.accepted for report in reports if isinstance(report, Report)] == [1] * 7
+
+
+def test_sets_that_are_joined_keep_their_members() -> None:
+    whole = attributes_batch(["a", "b", "c"], [{"s": {"x"}}, {"s": {"y", "x"}}, {"s": set()}])
+    parts = joined([attributes_batch([user], [{"s": members}]) for user, members in (("a", {"x"}), ("b", {"y", "x"}), ("c", set()))])
+
+    def members(batch: Batch) -> list[set[str]]:
+        (column,) = batch.columns
+        assert column.words is not None and column.list_ends is not None
+        words, ends = column.words.to_list(), [0, *column.list_ends.tolist()]
+        return [{words[code] for code in column.values[first:last].tolist()} for first, last in itertools.pairwise(ends)]
+
+    assert members(parts) == members(whole) == [{"x"}, {"x", "y"}, set()]
 
 
 def test_what_is_joined_is_what_was_there() -> None:

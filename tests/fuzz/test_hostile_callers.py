@@ -1,0 +1,133 @@
+"""Callers that mean harm or are broken, against a running grid: it answers the others meanwhile, and is what it was before."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
+
+from tests.grids import RunningGrid
+
+UNBOUNDED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+GROWTH_MAX = 120 << 20
+
+
+@pytest.fixture
+def unharmed(grid: RunningGrid, user: str) -> Iterator[RunningGrid]:
+    """The grid; afterwards the same processes serve the same values in about the same memory."""
+    with grid.client() as client:
+        client.track_many("e", user_id=[f"{user}-{n}" for n in range(64)], n=[1.0] * 64)
+    before = grid.shards()
+    yield grid
+    grid.wait_until(lambda: len(grid.shards()) == 2)
+    after = grid.shards()
+    assert [shard["pid"] for shard in after] == [shard["pid"] for shard in before]
+    for old, new in zip(before, after, strict=True):
+        assert new["memory_bytes"] - old["memory_bytes"] < GROWTH_MAX
+    with grid.client() as client:
+        assert set(client.get_many([f"{user}-{n}" for n in range(64)])["count"]) == {1}
+
+
+def endpoints(grid: RunningGrid) -> list[str]:
+    return [grid.target, *(shard["endpoint"] for shard in grid.shards())]
+
+
+def test_messages_of_100_mb_are_refused_by_size(unharmed: RunningGrid) -> None:
+    huge = bytes(100 << 20)
+    for endpoint in endpoints(unharmed):
+        with grpc.insecure_channel(endpoint, options=UNBOUNDED) as channel:
+            calls = [
+                lambda ch: events_pb2_grpc.EventServiceStub(ch).Ingest(events_pb2.IngestRequest(frame=events_pb2.Frame(user_id_data=huge)), timeout=30),
+                lambda ch: profiles_pb2_grpc.ProfileServiceStub(ch).BatchGetProfiles(profiles_pb2.BatchGetProfilesRequest(user_id_data=huge), timeout=30),
+            ]
+            for call in calls:
+                with pytest.raises(grpc.RpcError) as caught:
+                    call(channel)
+                assert caught.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)  # cut off while it was sent
+
+
+def test_a_rule_and_a_bitmap_of_many_megabytes_are_refused(unharmed: RunningGrid) -> None:
+    with grpc.insecure_channel(unharmed.target, options=UNBOUNDED) as channel:
+        stub = segments_pb2_grpc.SegmentServiceStub(channel)
+        for request in (
+            segments_pb2.CountRequest(rule="count > 0 OR " * 1_000_000 + "count > 1"),
+            segments_pb2.CountRequest(rule="count > 0", within=b"\1" * (8 << 20)),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Count(request, timeout=30)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_connections_that_never_finish_a_request_keep_nobody_waiting(unharmed: RunningGrid, user: str) -> None:
+    """Slow loris: half a preface, a preface and no more, streams that say nothing."""
+    held = []
+    for endpoint in endpoints(unharmed):
+        host, port = endpoint.rsplit(":", 1)
+        for number in range(100):
+            connection = socket.create_connection((host, int(port)), timeout=5)
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[: 10 if number % 2 else None])
+            held.append(connection)
+
+    async def silent() -> None:
+        channels, calls = [], []
+        for endpoint in endpoints(unharmed):
+            channel = grpc.aio.insecure_channel(endpoint)
+            channels.append(channel)
+            calls += [events_pb2_grpc.EventServiceStub(channel).IngestStream() for _ in range(200)]
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        with unharmed.client(read_timeout=5.0) as client:
+            for number in range(20):
+                profile = await loop.run_in_executor(None, client.get, f"{user}-{number}")
+                assert profile["count"] == 1
+        for call in calls:
+            call.cancel()
+        for channel in channels:
+            await channel.close()
+
+    asyncio.run(silent())
+    for connection in held:
+        connection.close()
+
+
+def test_ten_thousand_streams_that_are_opened_and_left_leave_nothing_behind(unharmed: RunningGrid, user: str) -> None:
+    async def leave(endpoint: str, count: int) -> None:
+        async with grpc.aio.insecure_channel(endpoint) as channel:
+            reads, events = profiles_pb2_grpc.ProfileServiceStub(channel), events_pb2_grpc.EventServiceStub(channel)
+            for first in range(0, count, 100):
+                calls = []
+                for number in range(first, first + 100):
+                    match number % 3:
+                        case 0:
+                            call = reads.StreamProfiles()
+                            await call.write(profiles_pb2.StreamProfilesRequest(read=profiles_pb2.BatchGetProfilesRequest(user_ids=[f"{user}-1"])))
+                        case 1:
+                            call = reads.WatchProfile(profiles_pb2.WatchProfileRequest(user_id=f"{user}-1"))
+                        case _:
+                            call = events.IngestStream()
+                    calls.append(call)
+                await asyncio.sleep(0.01)
+                for call in calls:
+                    call.cancel()
+
+    shards = [endpoint for endpoint in endpoints(unharmed) if endpoint != unharmed.target]
+
+    async def run() -> None:
+        await asyncio.gather(*(leave(endpoint, 5_000) for endpoint in shards))
+
+    asyncio.run(run())
+
+    def watchers() -> float:
+        import urllib.request
+
+        total = 0.0
+        for shard in unharmed.shards():
+            text = urllib.request.urlopen(f"http://{shard['metrics']}/metrics", timeout=5).read().decode()
+            total += next(float(line.split()[1]) for line in text.splitlines() if line.startswith("profilegrid_watchers "))
+        return total
+
+    unharmed.wait_until(lambda: watchers() == 0)
