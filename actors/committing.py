@@ -32,7 +32,8 @@ from grid.storage.store import Store
 log = logging.getLogger("profilegrid")
 GROUP_BYTES_MAX = 1 << 20
 GROUP_ROWS_MAX = 20_000
-INBOX_BYTES_MAX = 64 << 20
+# A second of work: who waits longer is told to come again.
+INBOX_BYTES_MAX = 32 << 20
 RETRY_MS = 250
 # About 2 ms of apply; readers are taken to stay so long after a read.
 TURN_ROWS_MAX, READERS_STAY_S = 3_000, 0.2

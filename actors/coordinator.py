@@ -26,7 +26,7 @@ from profilegrid.routes import partitions_of
 from profilegrid.v1 import shard_pb2, shard_pb2_grpc
 from profilegrid_rules import Expression, RuleError, compile_rule, conjuncts
 
-from actors.calls import awaited
+from actors.calls import ask
 from grid.catalog import Catalog, load_catalog
 from grid.errors import FieldInvalid, ShardRecovering
 from grid.state.bitmaps import cardinality, intersection, merge_partitions, ordinals, parse_handles
@@ -74,7 +74,7 @@ class Queries:
     async def map(self) -> dict[str, Any]:
         """The controller's map, asked for once and again after it proved stale: a Ray call takes as long as a count of a million users."""
         if self._map is None:
-            known: dict[str, Any] = await asyncio.wait_for(awaited(self._controller.map.remote()), 10.0)
+            known: dict[str, Any] = await self._retrying(lambda: ask(self._controller.map.remote(), 10.0))
             self._map = known
             return known
         return self._map
@@ -92,7 +92,7 @@ class Queries:
 
     async def current_catalog(self) -> Catalog:
         """The catalog in force, by the controller's word."""
-        version, source = await asyncio.wait_for(awaited(self._controller.catalog.remote()), 10.0)
+        version, source = await self._retrying(lambda: ask(self._controller.catalog.remote(), 10.0))
         if version != self._catalog.version:
             self._catalog = load_catalog(source, version) if version else Catalog()
         return self._catalog
@@ -168,16 +168,16 @@ class Queries:
     async def ids(self, handles: NDArray[np.uint64]) -> Strings:
         """Ids of user handles, in their order; users erased meanwhile are left out."""
 
-        async def ask(shard: int, here: NDArray[np.int64], endpoint: str) -> Strings:
+        async def ask_owner(shard: int, here: NDArray[np.int64], endpoint: str) -> Strings:
             request = shard_pb2.ResolveHandlesRequest(handles=handles[here].tobytes())
             response = (await self._scatter(_call("ResolveHandles", request, QUERY_TIMEOUT_S), [endpoint]))[0]
             return Strings(np.frombuffer(response.user_id_data, dtype=np.uint8), np.frombuffer(response.user_id_ends, dtype=np.uint32))
 
-        found, rows = await self._of_owners((handles >> np.uint64(32)).astype(np.int64), ask)
+        found, rows = await self._of_owners((handles >> np.uint64(32)).astype(np.int64), ask_owner)
         return _in_order(found, rows)
 
     async def _of_owners(
-        self, partitions: NDArray[Any], ask: Callable[[int, NDArray[np.int64], str], Awaitable[Result]]
+        self, partitions: NDArray[Any], ask_owner: Callable[[int, NDArray[np.int64], str], Awaitable[Result]]
     ) -> tuple[list[Result], list[NDArray[np.int64]]]:
         """Ask each partition's owner for its part: (answers, which rows each is of). A shard that restarts is waited for."""
 
@@ -185,7 +185,7 @@ class Queries:
             map_ = await self.map()
             owners = np.frombuffer(map_["owners"], dtype=np.uint16)[partitions]
             rows = [np.flatnonzero(owners == shard) for shard in np.unique(owners).tolist()]
-            answers = await asyncio.gather(*(ask(int(owners[here[0]]), here, map_["endpoints"][int(owners[here[0]])]) for here in rows))
+            answers = await asyncio.gather(*(ask_owner(int(owners[here[0]]), here, map_["endpoints"][int(owners[here[0]])]) for here in rows))
             return list(answers), rows
 
         return await self._retrying(attempt)
@@ -206,11 +206,11 @@ class Queries:
         """Each user: in or not; and warnings."""
         await self.compiled(rule)
 
-        async def ask(shard: int, here: NDArray[np.int64], endpoint: str) -> Any:
+        async def ask_owner(shard: int, here: NDArray[np.int64], endpoint: str) -> Any:
             request = shard_pb2.TestUsersRequest(rule=rule, as_of_ms=as_of_ms, user_ids=[user_ids[i] for i in here.tolist()])
             return (await self._scatter(_call("TestUsers", request, QUERY_TIMEOUT_S), [endpoint]))[0]
 
-        responses, rows = await self._of_owners(partitions_of(Strings.of(user_ids), (await self.map())["partitions"]), ask)
+        responses, rows = await self._of_owners(partitions_of(Strings.of(user_ids), (await self.map())["partitions"]), ask_owner)
         result = np.zeros(len(user_ids), dtype=bool)
         for here, response in zip(rows, responses, strict=True):
             result[here] = list(response.contained)
@@ -355,7 +355,7 @@ class Coordinator:
     async def _find_targets(self, controller: Any) -> None:
         while True:
             with contextlib.suppress(Exception):  # while the controller restarts the last list stands
-                found = await asyncio.wait_for(awaited(controller.metrics_targets.remote()), 5.0)
+                found = await ask(controller.metrics_targets.remote())
                 self._targets = [self._metrics.endpoint, *found]
             await asyncio.sleep(TARGETS_EVERY_S)
 

@@ -30,18 +30,18 @@ from profilegrid.v1 import (
     segments_pb2_grpc,
 )
 
-from actors.calls import awaited
+from actors.calls import ask
 from actors.clock import now_ms
 from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
 from actors.servers import GrpcServer
 from actors.services import convert
 from actors.services.shard import answer_reads, answer_stream
-from grid.errors import FieldInvalid, GridError
+from grid.errors import FieldInvalid
 from grid.reading import AS_OF_EARLY
 
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 1_000, 100_000
-CONTROLLER_TIMEOUT_S, LONG_TIMEOUT_S = 5.0, 600.0
+LONG_TIMEOUT_S = 600.0
 
 
 def add_services(server: GrpcServer, controller: Any, target: str) -> None:
@@ -53,19 +53,6 @@ def add_services(server: GrpcServer, controller: Any, target: str) -> None:
     server.add(segments_pb2.DESCRIPTOR, "SegmentService", segments_pb2_grpc.add_SegmentServiceServicer_to_server, SegmentService(queries, forward))
     server.add(catalog_pb2.DESCRIPTOR, "CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(controller))
     server.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(controller))
-
-
-async def ask(reference: Any, timeout_s: float = CONTROLLER_TIMEOUT_S) -> Any:
-    """A Ray call's result; the engine's own errors come out as they were raised there."""
-    try:
-        return await asyncio.wait_for(awaited(reference), timeout_s)
-    except TimeoutError:
-        raise Unavailable("the controller does not answer", "CONTROLLER_DOWN", code="UNAVAILABLE") from None
-    except Exception as error:
-        cause = getattr(error, "cause", None)  # Ray wraps what the actor raised
-        if isinstance(cause, GridError):
-            raise cause from None
-        raise Unavailable(f"the controller is down: {type(error).__name__}", "CONTROLLER_DOWN", code="UNAVAILABLE") from None
 
 
 class Forwarder:

@@ -1,0 +1,205 @@
+"""Five times the load that a shard can take, for a minute: the shard pinned to one core, generators of ready-made frames to the other.
+
+    python -m loadtests.overload [--seconds 60]
+
+First the peak is measured (few calls in flight), then calls are made at five times that rate whether answered or not. Printed: goodput
+against the peak, how refusals looked, memory. Then what was refused is sent again until all is acknowledged, and the grid is asked what it
+counted: each event once. Ends with 1 when goodput is below 80 %, a refusal is not RESOURCE_EXHAUSTED with a delay, or a count is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+import uvloop
+from profilegrid.columns import event_columns
+from profilegrid.errors import Overloaded, ProfilegridError, from_rpc
+from profilegrid.options import CLIENT_OPTIONS
+from profilegrid.routes import Map, frame_of, partitions_of
+from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2
+from rich.console import Console
+
+from loadtests.bench import work
+from loadtests.bench.sides import Grid, anonymous_bytes
+
+ROWS, FRAMES, FACTOR = 8_000, 64, 5
+PEAK_S, IN_FLIGHT = 10.0, 6
+OVERLOADED_IN_FLIGHT_MAX = 1_500
+
+
+@dataclass
+class Outcome:
+    """What became of the calls of one phase."""
+
+    accepted: int = 0
+    refusals: Counter[str] = field(default_factory=Counter)
+    without_delay: int = 0
+    left: list[int] = field(default_factory=list)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+class Generator:
+    """Ready-made bytes; each call only puts its number behind them. A producer for each 64 calls, so that none is too old to be repeated."""
+
+    def __init__(self, channel: grpc.aio.Channel, map_: Map) -> None:
+        self._ingest = channel.unary_unary("/profilegrid.v1.EventService/Ingest", response_deserializer=events_pb2.IngestResponse.FromString)
+        self._frames = [self._frame(seed, map_).SerializeToString() for seed in range(FRAMES)]
+        self._producers: dict[int, bytes] = {}
+        self.sent = 0
+
+    @staticmethod
+    def _frame(seed: int, map_: Map) -> events_pb2.Frame:
+        columns = work.views(seed, ROWS)
+        batch = event_columns("view", columns["user_id"], columns["time"], None, {"category": columns["category"]})
+        partitions = partitions_of(batch.ids, map_.partitions)
+        order = np.argsort(partitions, kind="stable")
+        return frame_of(batch, order, partitions[order], map_)
+
+    def request(self, number: int) -> bytes:
+        """Call `number`: always the same rows under the same producer and batch number. Protobuf merges what stands one after another."""
+        producer = self._producers.setdefault(number // 64, secrets.token_bytes(16))
+        name = events_pb2.Frame(producer_id=producer, batch_number=number % 64 + 1).SerializeToString()
+        body = self._frames[number % FRAMES]
+        return events_pb2.IngestRequest(frame=events_pb2.Frame.FromString(name)).SerializeToString() + b"\x12" + _varint(len(body)) + body
+
+    async def call(self, number: int, outcome: Outcome) -> float:
+        """One call. Returns the delay that a refusal asked for, s."""
+        try:
+            response = await self._ingest(self.request(number), timeout=60)
+            outcome.accepted += response.accepted
+        except grpc.RpcError as error:
+            typed = from_rpc(error)
+            outcome.refusals[f"{typed.code} {typed.reason}"] += 1
+            outcome.left.append(number)
+            if isinstance(typed, Overloaded) and typed.delay_ms:
+                return typed.delay_ms / 1000
+            outcome.without_delay += 1
+        return 0.1
+
+    async def closed(self, seconds: float, outcome: Outcome) -> float:
+        """Events a second with a few calls in flight."""
+        started = time.monotonic()
+
+        async def lane() -> None:
+            while time.monotonic() - started < seconds:
+                self.sent += 1
+                await self.call(self.sent, outcome)
+
+        await asyncio.gather(*(lane() for _ in range(IN_FLIGHT)))
+        return outcome.accepted / (time.monotonic() - started)
+
+    async def open(self, rate: float, seconds: float, outcome: Outcome) -> float:
+        """Events a second accepted while `rate` are offered, answered or not."""
+        started, calls = time.monotonic(), 0
+        waiting: set[asyncio.Task[float]] = set()
+        while (now := time.monotonic() - started) < seconds:
+            while calls * ROWS < now * rate and len(waiting) < OVERLOADED_IN_FLIGHT_MAX:
+                calls += 1
+                self.sent += 1
+                task = asyncio.create_task(self.call(self.sent, outcome))
+                waiting.add(task)
+                task.add_done_callback(waiting.discard)
+            await asyncio.sleep(0.002)
+        goodput = outcome.accepted / (time.monotonic() - started)
+        await asyncio.gather(*waiting)
+        return goodput
+
+    async def drain(self, left: list[int]) -> int:
+        """Send again what was refused, as a client does, until all is acknowledged."""
+        waiting = list(left)
+        while waiting:
+            outcome = Outcome()
+            delays = []
+            for first in range(0, len(waiting), IN_FLIGHT):
+                delays += await asyncio.gather(*(self.call(number, outcome) for number in waiting[first : first + IN_FLIGHT]))
+            waiting = outcome.left
+            if waiting:
+                await asyncio.sleep(max(delays))
+        return len(left)
+
+
+async def measure(grid: Grid, seconds: float, console: Console) -> list[str]:
+    """Both phases. Returns what is wrong."""
+    (pid,) = grid.pids()
+    tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - pathlib would block no less
+    endpoint = grid.shards()[0]["endpoint"]
+    async with grpc.aio.insecure_channel(grid.target) as gateway:
+        map_ = Map.of(await admin_pb2_grpc.AdminServiceStub(gateway).GetMap(admin_pb2.GetMapRequest()))  # type: ignore[no-untyped-call]
+    for task in tasks:
+        os.sched_setaffinity(int(task), {0})
+    os.sched_setaffinity(0, {1})
+    async with grpc.aio.insecure_channel(endpoint, options=CLIENT_OPTIONS) as channel:
+        generator = Generator(channel, map_)
+        warm, peak_phase, over = Outcome(), Outcome(), Outcome()
+        await generator.closed(3.0, warm)
+        peak = await generator.closed(PEAK_S, peak_phase)
+        before = anonymous_bytes(pid)
+        console.print(f"peak {peak:,.0f} events/s on one core; now {FACTOR} times that for {seconds:g} s", highlight=False)
+        goodput = await generator.open(FACTOR * peak, seconds, over)
+        grown = anonymous_bytes(pid) - before
+        refused = len(over.left)
+        again = await generator.drain(warm.left + peak_phase.left + over.left)
+    offered = (over.accepted + refused * ROWS) / seconds
+    with grid.client(read_timeout=60.0) as client:
+        counted = int(np.sum(client.get_many([f"user-{n}" for n in range(work.USERS)], ["all_views"])["all_views"]))
+    console.print(
+        f"offered {offered:,.0f} events/s, goodput {goodput:,.0f} ({goodput / peak:.0%} of the peak), {refused:,} calls refused: {dict(over.refusals)}",
+        highlight=False,
+    )
+    console.print(
+        f"memory {grown / (1 << 20):+,.0f} MB; {again:,} calls sent again; {generator.sent * ROWS:,} events sent, {counted:,} counted", highlight=False
+    )
+    wrong = []
+    if goodput < 0.8 * peak:
+        wrong.append(f"goodput is {goodput / peak:.0%} of the peak")
+    if over.without_delay:
+        wrong.append(f"{over.without_delay} refusals without RESOURCE_EXHAUSTED and a delay: {dict(over.refusals)}")
+    if counted != generator.sent * ROWS:
+        wrong.append(f"{generator.sent * ROWS} events were sent, {counted} are counted")
+    if grown > 512 << 20:
+        wrong.append(f"memory grew by {grown >> 20} MB")
+    return wrong
+
+
+def main() -> int:
+    """Run and judge."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    console = Console()
+    catalog = {**work.INGEST, "features": {**work.INGEST["features"], "all_views": {"count": "view"}}}
+    with tempfile.TemporaryDirectory(prefix="pg-overload-") as name:
+        grid = Grid(Path(name) / "grid", catalog, "--shards", "1")
+        try:
+            wrong = uvloop.run(measure(grid, arguments.seconds, console))
+        except ProfilegridError as error:
+            wrong = [str(error)]
+        finally:
+            os.sched_setaffinity(0, set(range(os.cpu_count() or 1)))
+            grid.down()
+    for text in wrong:
+        console.print(f"[red]{text}[/]")
+    console.print("all as it should be" if not wrong else f"{len(wrong)} problems")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
