@@ -130,6 +130,8 @@ class LocalGrid:
         # Ray listens on all interfaces: without a token that is remote code execution for everyone who reaches this machine.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         # Workers run at nice 15 by default and would be starved by anything else on the machine.
+        # glibc makes an arena a thread by default, and a worker has 30: what each keeps for later adds up.
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")
         os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
         import ray
 

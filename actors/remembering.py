@@ -41,6 +41,7 @@ class Rememberer:
         self.upkeep = asyncio.Lock()
         self._kept_s = 0.0
         self._erase_from = 0.0
+        self._erasing = asyncio.Lock()
         self.segments_behind = 0
         self.is_erasing = False
         self.problem = ""
@@ -123,13 +124,14 @@ class Rememberer:
 
     async def erase(self) -> int:
         """Remove everything that was erased so far from log, history, dead letters and checkpoints. Returns how many deletions."""
-        if self._store.keep_log or self.is_erasing:
+        if self._store.keep_log:
             return 0
-        self.is_erasing = True
-        try:
-            return await self._erase()
-        finally:
-            self.is_erasing = False
+        async with self._erasing:  # a run that is under way ends first; then what it left
+            self.is_erasing = True
+            try:
+                return await self._erase()
+            finally:
+                self.is_erasing = False
 
     async def _erase(self) -> int:
         engine, store = self._engine, self._store

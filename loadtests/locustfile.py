@@ -25,7 +25,8 @@ from loadtests.driving import driver_of
 Result = TypeVar("Result")
 CATEGORIES = ("shoes", "hats", "camping", "books", "toys", "garden", "audio", "kitchen")
 CITIES = ("上海", "杭州", "北京", "深圳")
-SHARED_USERS = 50_000
+# Few items: what a user has seen of them is soon all, so that memory comes to rest.
+SHARED_USERS, ITEMS = 50_000, 100
 _numbers = itertools.count()
 
 
@@ -101,7 +102,7 @@ class Shopper(GridUser):
     def send_a_batch(self) -> None:
         count = 200
         users = [f"shopper-{random.randrange(SHARED_USERS)}" for _ in range(count)]
-        items, categories = [f"sku-{random.randrange(5000)}" for _ in range(count)], random.choices(CATEGORIES, k=count)
+        items, categories = [f"sku-{random.randrange(ITEMS)}" for _ in range(count)], random.choices(CATEGORIES, k=count)
         self.timed(
             "Ingest (200 events)",
             lambda: self.grid.track_many("view", user_id=users, item=items, category=categories, price=[5.0] * count),

@@ -100,9 +100,9 @@ class AppliedSlots:
     def keep(self, group: Group) -> None:
         """Call when a group of this life is applied."""
         slots = [judged.slots for judged in group.judged if judged.fresh.any()]
-        rows = sum(part.size for part in slots if part is not None)
+        rows = _weight(slots)
         with self._lock:
-            if rows and self._rows + rows <= APPLIED_ROWS_MAX:
+            if slots and self._rows + rows <= APPLIED_ROWS_MAX:
                 self._groups[group.sequence] = slots
                 self._rows += rows
 
@@ -112,8 +112,13 @@ class AppliedSlots:
             slots = self._groups.pop(sequence, None)
             if slots is None:
                 return [None] * frames
-            self._rows -= sum(part.size for part in slots if part is not None)
+            self._rows -= _weight(slots)
             return slots
+
+
+def _weight(slots: list[NDArray[np.uint32] | None]) -> int:
+    """What a group's slots take, in rows of 4 bytes; an array alone takes as much as a hundred."""
+    return sum(100 + part.size for part in slots if part is not None)
 
 
 class History:
