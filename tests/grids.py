@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -65,6 +66,14 @@ class RunningGrid:
         pid = int(self.shards()[shard]["pid"])
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    def kill_everything(self) -> None:
+        """kill -9 of every process of the grid, as when the machine's power goes (but for what the kernel has not written)."""
+        pids = self.processes("")
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.wait_until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids))
 
     def processes(self, name: str) -> list[int]:
         """Pids of this grid's processes whose command line begins with `name`."""

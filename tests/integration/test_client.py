@@ -227,7 +227,12 @@ def test_audiences_are_counted_listed_sampled_tested_and_handed_out(client: Driv
     assert len(set(drawn)) == 10
     assert set(drawn) <= set(listed)
     assert client.sample(rule, 10, seed=3) == drawn
-    assert len(BitMap64.deserialize(client.bitmap(rule))) == 400
+    blob = client.bitmap(rule)
+    assert len(BitMap64.deserialize(blob)) == 400
+    assert client.count(f"city = '{city}' AND age < 150", within=blob) == 50
+    assert client.count(f"city = '{city}'", within=(BitMap64.deserialize(blob) & BitMap64()).serialize()) == 0
+    with pytest.raises(InvalidRequest, match="within"):
+        client.count(rule, within=blob[:-1])
     explained = client.explain(rule)
     assert explained["matched"] == 400
     assert explained["clauses"][0]["matched"] == 500
