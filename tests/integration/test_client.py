@@ -231,7 +231,7 @@ def test_audiences_are_counted_listed_sampled_tested_and_handed_out(client: Driv
     assert len(BitMap64.deserialize(blob)) == 400
     assert client.count(f"city = '{city}' AND age < 150", within=blob) == 50
     assert client.count(f"city = '{city}'", within=(BitMap64.deserialize(blob) & BitMap64()).serialize()) == 0
-    with pytest.raises(InvalidRequest, match="within"):
+    with pytest.raises(profilegrid.InvalidRequest, match="within"):
         client.count(rule, within=blob[:-1])
     explained = client.explain(rule)
     assert explained["matched"] == 400
