@@ -25,8 +25,8 @@ from loadtests.driving import driver_of
 Result = TypeVar("Result")
 CATEGORIES = ("shoes", "hats", "camping", "books", "toys", "garden", "audio", "kitchen")
 CITIES = ("上海", "杭州", "北京", "深圳")
-# Few items: what a user has seen of them is soon all, so that memory comes to rest.
-SHARED_USERS, ITEMS = 50_000, 100
+# Few items: what a user has seen of them is soon all, so that memory comes to rest. The soak takes few users as well.
+SHARED_USERS, ITEMS = int(os.environ.get("LOCUST_SHARED_USERS", "50000")), 100
 _numbers = itertools.count()
 
 
