@@ -25,6 +25,11 @@ def as_array(values: Any) -> Any:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
+def _filled(array: Any, value: Any) -> Any:
+    """Nulls replaced; a call of Arrow's only where there are any: it takes 100 µs."""
+    return pc.fill_null(array, value) if array.null_count else array
+
+
 def strings_of(array: Any) -> Strings:
     """Packed texts of a string array without nulls."""
     array = array.cast(pa.large_string()) if not pa.types.is_large_string(array.type) else array
@@ -44,7 +49,7 @@ def ids_of_arrow(name: str, values: Any) -> Strings:
     if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_string_view(array.type)):
         raise TypeError(f"{name}: got {array.type}, expected text or integers")
     array = array.cast(pa.large_string())
-    return strings_of(pc.fill_null(array, ""))
+    return strings_of(_filled(array, ""))
 
 
 def column_of_arrow(name: str, values: Any) -> Column:
@@ -61,25 +66,25 @@ def column_of_arrow(name: str, values: Any) -> Column:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _list_column(name, array, presence)
     if pa.types.is_boolean(kind):
-        return Column(name, BOOL, presence, pc.fill_null(array, False).cast(pa.uint8()).to_numpy())
+        return Column(name, BOOL, presence, _filled(array, False).cast(pa.uint8()).to_numpy())
     if pa.types.is_integer(kind):
-        return Column(name, INT, presence, pc.fill_null(array.cast(pa.int64()), 0).to_numpy())
+        return Column(name, INT, presence, _filled(array.cast(pa.int64()), 0).to_numpy())
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return Column(name, FLOAT, presence, pc.fill_null(array.cast(pa.float64()), 0.0).to_numpy())
+        return Column(name, FLOAT, presence, _filled(array.cast(pa.float64()), 0.0).to_numpy())
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         times = array.cast(pa.timestamp("ms")) if pa.types.is_date(kind) else array.cast(pa.timestamp("ms", tz=kind.tz), safe=False)
-        return Column(name, TIMESTAMP, presence, pc.fill_null(times.cast(pa.int64()), 0).to_numpy())
+        return Column(name, TIMESTAMP, presence, _filled(times.cast(pa.int64()), 0).to_numpy())
     raise TypeError(f"{name}: got {kind}, expected text, numbers, bools, timestamps or lists of text")
 
 
 def _text_column(name: str, array: Any, presence: Any) -> Column:
     encoded = array if pa.types.is_dictionary(array.type) else pc.dictionary_encode(array)
-    codes = pc.fill_null(encoded.indices.cast(pa.int64()), 0).to_numpy().astype(np.uint32)
+    codes = _filled(encoded.indices.cast(pa.int64()), 0).to_numpy().astype(np.uint32)
     return Column(name, TEXT, presence, codes, strings_of(encoded.dictionary))
 
 
 def _list_column(name: str, array: Any, presence: Any) -> Column:
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy().astype(np.int64)
+    lengths = _filled(pc.list_value_length(array), 0).to_numpy().astype(np.int64)
     inner = _text_column(name, array.flatten(), None)
     return Column(name, TEXTS, presence, inner.values, inner.words, np.cumsum(lengths))
 

@@ -45,6 +45,13 @@ class Map:
         return int(self.owners.size)
 
     @cached_property
+    def rank(self) -> NDArray[np.uint16]:
+        """uint16[P]: each partition's place when they are sorted by owner. numpy sorts 16 bits by radix."""
+        rank = np.empty(self.partitions, dtype=np.uint16)
+        rank[np.lexsort((np.arange(self.partitions), self.owners))] = np.arange(self.partitions)
+        return rank
+
+    @cached_property
     def _owner_list(self) -> list[int]:
         return self.owners.tolist()
 
@@ -73,21 +80,27 @@ def split(batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16],
     Rows keep their order within a partition, whoever splits them: a verdict counts rows from the start of their block.
     """
     of_rows = partitions[rows]
-    rank = np.empty(map_.partitions, dtype=np.uint16)  # numpy sorts 16 bits by radix
-    rank[np.lexsort((np.arange(map_.partitions), map_.owners))] = np.arange(map_.partitions)
-    order = np.argsort(rank[of_rows], kind="stable")
+    order = np.argsort(map_.rank[of_rows], kind="stable")
     rows, of_rows = rows[order], of_rows[order]
     shards = map_.owners[of_rows]
     parcels = []
-    for shard in np.unique(shards).tolist():
-        here = shards == shard
-        parcels.append(Parcel(shard, rows[here], frame_of(batch, rows[here], of_rows[here], map_)))
+    for first, last in _runs(shards):
+        parcels.append(Parcel(int(shards[first]), rows[first:last], frame_of(batch, rows[first:last], of_rows[first:last], map_)))
     return parcels
+
+
+def _runs(values: NDArray[Any]) -> list[tuple[int, int]]:
+    """(first, last) of each run of equal neighbours."""
+    if not values.size:
+        return []
+    starts = [0, *(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist()]
+    return list(zip(starts, [*starts[1:], int(values.size)], strict=True))
 
 
 def frame_of(batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], map_: Map) -> pb.Frame:
     """The frame of rows that are sorted by partition."""
-    numbers, counts = np.unique(partitions, return_counts=True)
+    runs = np.array(_runs(partitions), dtype=np.int64).reshape(-1, 2)
+    numbers, counts = partitions[runs[:, 0]], runs[:, 1] - runs[:, 0]
     ids = batch.ids.take(rows)
     frame = pb.Frame(
         kind=batch.kind,  # type: ignore[arg-type]
