@@ -23,6 +23,7 @@ from actors.metrics import Meter
 from grid.engine import Engine
 from grid.errors import WriteFailed
 from grid.state.erasures import Erasure
+from grid.storage.history import release_memory
 from grid.storage.store import Store
 
 log = logging.getLogger("profilegrid")
@@ -91,6 +92,7 @@ class Rememberer:
                 self.segments_behind -= 1
             if waiting:
                 await asyncio.to_thread(self._store.drop_old_segments)
+                await asyncio.to_thread(release_memory)
 
     async def _convert_segment(self, segment: Path, last: int) -> None:
         drafts = await asyncio.to_thread(self._store.drafts, segment)

@@ -16,13 +16,13 @@ from typing import Any
 
 import msgpack
 import xxhash
-from rocksdict import DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, DBRecoveryMode, Options, Rdict, WriteBatch
 
 from grid.errors import CheckpointCorrupt, DataFolderForeign, WriteFailed
 from grid.failpoints import failpoint
 
 FORMAT = 1
-BATCH_BYTES_MAX, MEMTABLE_BYTES = 128 << 10, 16 << 20
+BATCH_BYTES_MAX, MEMTABLE_BYTES, CACHE_BYTES = 128 << 10, 16 << 20, 4 << 20
 # After a batch the thread sleeps this many times as long as it held the GIL: at most 5 % of the time is taken from the loop.
 PACE = 19
 _FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY, _LETTERS_KEY, _LOADS_KEY = b"f", b"s", b"h", b"e", b"r", b"l", b"u"
@@ -57,6 +57,9 @@ class Checkpoints:
         # Pages are written once and read at the next start: the default of 64 MB would only hold memory.
         options.set_write_buffer_size(MEMTABLE_BYTES)
         options.set_max_write_buffer_number(2)
+        tables = BlockBasedOptions()
+        tables.set_block_cache(Cache(CACHE_BYTES))
+        options.set_block_based_table_factory(tables)
         # The default recovery silently drops what follows a bit flip.
         options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
         try:

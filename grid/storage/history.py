@@ -26,6 +26,7 @@ from grid.failpoints import failpoint
 from grid.group import Group, Judged
 from grid.kernels.ids import gather_strings
 from grid.state.dictionary import Strings
+from grid.state.memory import trim_heap
 from grid.state.rows import Rows
 from grid.storage.checkpoints import Checkpoints
 from grid.storage.files import sync_folder
@@ -37,6 +38,12 @@ DAY_MS = 86_400_000
 # Neighbouring files of one partition and day are merged once there are so many, up to that size: each event is written about twice.
 MERGE_FILES, MERGED_BYTES_MAX = 32, 256 << 20
 APPLIED_ROWS_MAX = 16 << 20
+
+
+def release_memory() -> None:
+    """Give back what Arrow and malloc keep after work on a whole segment: as much as the segment several times over. In a thread."""
+    pa.default_memory_pool().release_unused()
+    trim_heap()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class AppliedSlots:
         slots = [judged.slots for judged in group.judged if judged.fresh.any()]
         rows = _weight(slots)
         with self._lock:
-            if slots and self._rows + rows <= APPLIED_ROWS_MAX:
+            if rows and self._rows + rows <= APPLIED_ROWS_MAX:
                 self._groups[group.sequence] = slots
                 self._rows += rows
 

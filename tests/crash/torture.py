@@ -9,8 +9,10 @@ shards recovered must equal a replay of their whole log from nothing, bit for bi
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -135,9 +137,6 @@ class Torture:
                 continue
 
     def _kill(self, name: str) -> None:
-        import os
-        import signal
-
         for pid in self.grid.processes(name):
             os.kill(pid, signal.SIGKILL)
 

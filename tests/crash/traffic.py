@@ -15,6 +15,7 @@ from collections import Counter
 from typing import Any
 
 import grpc
+import numpy as np
 import profilegrid
 from profilegrid.columns import events_batch
 from profilegrid.errors import ProfilegridError
@@ -181,8 +182,6 @@ class StreamProducer(Producer):
         for shard in {int(map_.owners[partition]) for partition in left}:
             mine = [i for i, partition in enumerate(partitions.tolist()) if partition in left and map_.owners[partition] == shard]
             order = sorted(mine, key=lambda i: int(partitions[i]))
-            import numpy as np
-
             frame = frame_of(batch, np.array(order), partitions[order], map_)
             frame.producer_id, frame.batch_number = producer, number
             if not map_.endpoints[shard]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import urllib.request
 from collections.abc import Iterator
 
 import grpc
@@ -122,8 +123,6 @@ def test_ten_thousand_streams_that_are_opened_and_left_leave_nothing_behind(unha
     asyncio.run(run())
 
     def watchers() -> float:
-        import urllib.request
-
         total = 0.0
         for shard in unharmed.shards():
             text = urllib.request.urlopen(f"http://{shard['metrics']}/metrics", timeout=5).read().decode()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from profilegrid.errors import from_rpc
 from profilegrid.v1 import profiles_pb2, profiles_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -79,8 +81,6 @@ def test_the_dashboard_asks_only_for_metrics_that_are_there(grid: RunningGrid) -
     dashboard = json.loads(DASHBOARD.read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     assert len(expressions) > 12
-    import re
-
     asked = {name for expression in expressions for name in re.findall(r"profilegrid_\w+", expression)}
     assert asked <= known
 
@@ -91,8 +91,6 @@ def test_an_error_tells_its_request_id_and_the_log_has_it(grid: RunningGrid) -> 
     with grpc.insecure_channel(endpoint) as channel, pytest.raises(grpc.RpcError) as caught:
         stub = profiles_pb2_grpc.ProfileServiceStub(channel)
         stub.BatchGetProfiles(profiles_pb2.BatchGetProfilesRequest(user_ids=["x"], fields=["no_such_field"]), metadata=[("x-request-id", "ask-17")])
-    from profilegrid.errors import from_rpc
-
     assert from_rpc(caught.value).facts["request_id"] == "ask-17"
     lines = [json.loads(line) for path in (grid.folder / "logs").glob("*.jsonl") for line in path.read_text().splitlines()]
     assert {line["process"] for line in lines} >= {"controller", "shard-0", "shard-1"}

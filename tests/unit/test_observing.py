@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import urllib.error
+import urllib.request
 from collections import deque
 from pathlib import Path
 
@@ -49,8 +52,6 @@ def test_a_log_line_is_json_with_its_facts_request_id_and_exception() -> None:
     try:
         raise ValueError("broken")
     except ValueError:
-        import sys
-
         record = logging.LogRecord("profilegrid", logging.ERROR, __file__, 1, "it %s", ("failed",), sys.exc_info())
     record.facts = {"seconds": 0.5, "path": Path("/x")}
     line = json.loads(JsonLines("shard-0").format(record))
@@ -64,9 +65,6 @@ def test_a_log_line_is_json_with_its_facts_request_id_and_exception() -> None:
 
 
 def test_metrics_are_served_and_other_paths_say_what_there_is() -> None:
-    import urllib.error
-    import urllib.request
-
     meter = Meter()
     meter.acknowledged(0.003)
     meter.called("EventService/Ingest", "OK", 0.01)
