@@ -40,7 +40,12 @@ def bench(
     rows: list[Row] = []
     with started(lambda text: note(f"… {text}")) as run:
         for measure in dict.fromkeys(ROWS[name] for name in only or ROWS):
-            rows += measure(run)
+            try:
+                rows += measure(run)
+            except Exception as error:  # the other rows are worth having
+                names = [name for name, found in ROWS.items() if found is measure]
+                note(f"{', '.join(names)} failed: {error}")
+                rows += [Row(name, "", reason=f"failed: {str(error).splitlines()[0]}") for name in names]
     if as_json:
         print_json([row.to_json() for row in rows])
     else:

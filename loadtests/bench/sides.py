@@ -58,15 +58,16 @@ class Grid:
     """`profilegrid up --detach` on a folder of its own."""
 
     def __init__(self, folder: Path, catalog: dict[str, Any], *options: str) -> None:
-        self.folder, self.port = folder, free_port()
-        self.target = f"127.0.0.1:{self.port}"
+        self.folder, self.port, self.target = folder, 0, ""
         self._options = options
         self._catalog = folder.with_suffix(".yaml")
         self._catalog.write_text(yaml.safe_dump(catalog, sort_keys=False))
         self.up()
 
     def up(self) -> float:
-        """Start it. Returns seconds to serving."""
+        """Start it, each time on another port: the one before may be somebody's by now. Returns seconds to serving."""
+        self.port = free_port()
+        self.target = f"127.0.0.1:{self.port}"
         started = time.perf_counter()
         self.run("up", "--detach", "--data", str(self.folder), "--port", str(self.port), "--catalog", str(self._catalog), *self._options)
         return time.perf_counter() - started
