@@ -16,12 +16,13 @@ import xxhash
 
 from profilegrid.columns import Strings
 from profilegrid.connections import Connections
-from profilegrid.errors import InvalidRequest, from_rpc
+from profilegrid.errors import InvalidRequest, Unavailable, from_rpc
 from profilegrid.routes import Map, partitions_of
 from profilegrid.v1 import admin_pb2, admin_pb2_grpc
 
 BATCH_ROWS = 65_536
 BATCHES_AHEAD = 2
+OPEN_TIMEOUT_S = 30.0
 Progress = Callable[[int, int], None]
 
 
@@ -35,11 +36,8 @@ async def load_users(connections: Connections, path: str | os.PathLike[str], as_
         raise InvalidRequest(f"{Path(path).name} has no column user_id", "LOAD_REFUSED", {"field": "user_id"}, "INVALID_ARGUMENT")
     total = file.metadata.num_rows
     start = admin_pb2.LoadStart(load_id=await asyncio.to_thread(_digest, Path(path)), as_of_ms=as_of_ms)
-    map_ = await connections.map()
-    lanes = {shard: _Lane(connections.channel(endpoint), start) for shard, endpoint in map_.endpoints.items()}
+    map_, lanes = await connections.retrying(lambda left: _opened(connections, start, left), OPEN_TIMEOUT_S)
     try:
-        for lane in lanes.values():
-            await lane.open()
         waiting = {shard for shard, lane in lanes.items() if not lane.is_done}
         parts = _parts(file, map_, waiting)
         while waiting and (part := await asyncio.to_thread(next, parts, None)) is not None:
@@ -55,6 +53,22 @@ async def load_users(connections: Connections, path: str | os.PathLike[str], as_
         for lane in lanes.values():
             lane.cancel()
     return {"users": sum(lane.users for lane in lanes.values()), "seconds": time.monotonic() - started}
+
+
+async def _opened(connections: Connections, start: admin_pb2.LoadStart, left: float) -> tuple[Map, dict[int, _Lane]]:
+    """A stream to every shard; all must be up. Nothing was sent yet, so that this may be repeated."""
+    map_ = await connections.map(left)
+    if not all(map_.endpoints.values()):
+        raise Unavailable("a shard is down", "SHARD_DOWN")
+    lanes = {shard: _Lane(connections.channel(endpoint), start) for shard, endpoint in map_.endpoints.items()}
+    try:
+        for lane in lanes.values():
+            await lane.open()
+    except BaseException:
+        for lane in lanes.values():
+            lane.cancel()
+        raise
+    return map_, lanes
 
 
 class _Lane:
