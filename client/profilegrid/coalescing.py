@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from profilegrid.columns import PRESENT, Batch, Column, Strings
-from profilegrid.errors import DeliveryUnknown, ProfilegridError
+from profilegrid.errors import DeliveryUnknown
 from profilegrid.results import Rejection, Report
 from profilegrid.v1 import events_pb2 as pb
 
@@ -40,7 +40,10 @@ class Coalescer:
         self._deliver, self._in_order = deliver, in_order
         self._lanes_max = 1 if in_order else EVENT_LANES
         self._waiting: list[_Waiting] = []
-        self._lanes: set[asyncio.Task[None]] = set()
+        # Invariant: a lane that is counted looks at `_waiting` once more before it ends. A set of tasks would still hold one that has ended
+        # while the caller it woke is back with its next batch, which nobody would then send.
+        self._lanes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def takes(self, batch: Batch) -> bool:
         """Whether a batch of events may travel with others: its outcome must be told row by row, and a report only counts duplicates."""
@@ -52,13 +55,20 @@ class Coalescer:
         signature = (batch.kind, *((c.name, c.type) for c in batch.columns)) if is_small else object()
         waiting = _Waiting(batch, signature, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        if len(self._lanes) < self._lanes_max:
+        if self._lanes < self._lanes_max:
+            self._lanes += 1
             lane = asyncio.get_running_loop().create_task(self._send_all())
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+            self._tasks.add(lane)
+            lane.add_done_callback(self._tasks.discard)
         return await waiting.report
 
     async def _send_all(self) -> None:
+        try:
+            await self._send_waiting()
+        finally:
+            self._lanes -= 1
+
+    async def _send_waiting(self) -> None:
         while self._waiting:
             taken, rows = [self._waiting[0]], self._waiting[0].batch.rows
             for waiting in self._waiting[1:]:
@@ -80,11 +90,11 @@ class Coalescer:
         except DeliveryUnknown as error:
             unknown = list(error.rows)
             message = error.message
-        except (ProfilegridError, asyncio.CancelledError) as error:
+        except BaseException as error:  # also a bug's: whoever waits must hear of it
             for waiting in taken:
                 if not waiting.report.done():
                     waiting.report.set_exception(error)
-            if isinstance(error, asyncio.CancelledError):
+            if not isinstance(error, Exception):
                 raise
             return
         first = 0

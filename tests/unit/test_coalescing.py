@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from typing import Any
 
+import pytest
 from profilegrid.coalescing import Coalescer, joined
 from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
 from profilegrid.errors import DeliveryUnknown, Unavailable
@@ -67,6 +68,30 @@ def test_rows_whose_outcome_is_unknown_are_told_to_their_callers_alone() -> None
 def test_an_error_of_the_message_is_every_callers() -> None:
     outcomes = delivered(Wire(Unavailable("down")), [batch(["a"], n=1.0), batch(["b"], n=1.0)])
     assert all(isinstance(outcome, Unavailable) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_caller_whose_next_batch_follows_its_answer_at_once_is_answered_again(in_order: bool) -> None:
+    """The lane that answered it has then nothing left to send, and ends in the same turn of the loop."""
+    wire = Wire()
+
+    async def one_after_another(coalescer: Coalescer, user: str) -> None:
+        for number in range(5):
+            assert (await coalescer.deliver(attributes_batch([user], [{"n": number}]) if in_order else batch([user], n=1.0))).accepted == 1
+
+    async def run() -> None:
+        coalescer = Coalescer(wire, in_order=in_order)
+        async with asyncio.timeout(5):
+            await one_after_another(coalescer, "a")
+            await asyncio.gather(*(one_after_another(coalescer, user) for user in "bcd"))
+
+    asyncio.run(run())
+    assert sum(len(ids) for ids in wire.sent) == 20
+
+
+def test_an_error_that_nobody_expected_reaches_the_callers() -> None:
+    outcomes = delivered(Wire(RuntimeError("a bug")), [batch(["a"], n=1.0), batch(["b"], n=1.0)])
+    assert all(isinstance(outcome, RuntimeError) for outcome in outcomes)
 
 
 def test_batches_of_other_columns_and_large_or_named_ones_do_not_travel_along() -> None:
