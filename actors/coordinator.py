@@ -221,9 +221,7 @@ def _in_order(parts: list[Strings], rows: list[NDArray[np.int64]]) -> Strings:
     """Parts that hold the texts of some rows each as one, in the order of the rows; empty texts are left out."""
     if not parts:
         return Strings.of([])
-    data = np.concatenate([part.data for part in parts])
-    bases = np.cumsum([0, *(part.data.size for part in parts[:-1])])
-    joined = Strings(data, np.concatenate([part.ends + np.uint32(base) for part, base in zip(parts, bases, strict=True)]))
+    joined = Strings.joined(parts)
     order = np.argsort(np.concatenate(rows))
     lengths = np.diff(joined.ends, prepend=np.uint32(0))
     kept = order[lengths[order] > 0]

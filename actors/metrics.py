@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -102,7 +102,7 @@ def gauge(name: str, words: str, value: float) -> Metric:
     return GaugeMetricFamily(PREFIX + name, words, value=value)
 
 
-def gauges(name: str, words: str, label: str, values: dict[str, float]) -> Metric:
+def gauges(name: str, words: str, label: str, values: Mapping[str, float]) -> Metric:
     """One value a label."""
     family = GaugeMetricFamily(PREFIX + name, words, labels=[label])
     for key, value in values.items():

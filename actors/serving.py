@@ -206,9 +206,7 @@ class ShardServer:
         yield gauge("stopped_partitions", "Partitions that damage keeps from serving.", len(engine.stopped))
         yield gauge("watchers", "Open WatchProfile streams.", len(self._watchers))
         yield gauges("column_bytes", "Memory of each feature, attribute and of the ids.", "column", engine.column_bytes())
-        yield gauges(
-            "backfill_percent", "Features that are being backfilled.", "feature", {n: float(s.percent) for n, s in engine.features.items() if not s.is_complete}
-        )
+        yield gauges("backfill_percent", "Features that are being backfilled.", "feature", self._backfilling)
 
     def _exhaustion(self) -> MemoryExhausted | None:
         """What keeps the shard from taking anything: history that does not keep up, or a disk that is nearly full."""
@@ -247,7 +245,7 @@ class ShardServer:
                 "turn_ms_max": turn, "problems": [*filter(None, [clock_problem()]), *(["users are being loaded"] if self.engine.is_loading else []), *(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems, *self._history_problems()],
                 "catalog_version": self.engine.catalog.version, "recovered_users": self.recovery.users,
                 "recovered_seconds": self.recovery.seconds, "lost": self.recovery.lost, "stopped": len(self.engine.stopped), "tick_age_s": time.monotonic() - self.last_tick,
-                "backfilling": {name: state.percent for name, state in self.engine.features.items() if not state.is_complete},
+                "backfilling": self._backfilling,
                 "history": self.store.history.status(),
                 "segments_behind": self.rememberer.segments_behind,
                 "profiles_read": self.profiles_read, "queries": self.queries, "groups": self.committer.groups,
@@ -257,6 +255,11 @@ class ShardServer:
                 "complete_since": {name: state.complete_since_ms for name, state in self.engine.features.items() if state.complete_since_ms},
             }  # fmt: skip
         return facts
+
+    @property
+    def _backfilling(self) -> dict[str, int]:
+        """Percent of every feature that is not complete."""
+        return {name: state.percent for name, state in self.engine.features.items() if not state.is_complete}
 
     def _history_problems(self) -> list[str]:
         waiting = [self.rememberer.problem] if self.rememberer.problem else []
@@ -375,7 +378,7 @@ class ShardServer:
     ) -> tuple[list[tuple[int, int, bytes, int]], list[str]]:
         """(partition, count, bitmap, position) of owned partitions first..last, and warnings; stops after a partition that reaches `limit`.
 
-        Some partitions a turn, about as many as have 160k users: each part is exact at the log position it states.
+        Some partitions a turn, as many as have 256k users: each part is exact at the log position it states.
         """
         self.committer.read_at = time.monotonic()
         self.queries += 1

@@ -1,12 +1,9 @@
-"""Named places where a test makes a process die, fail or wait. Off in production: without PROFILEGRID_FAILPOINTS a hit is one comparison.
+"""Named places where a test makes a process die or a write fail. Off in production: without PROFILEGRID_FAILPOINTS a hit is one comparison.
 
 PROFILEGRID_FAILPOINTS names a folder. A file in it, named as a point, arms it for one hit of one process (whoever renames it first):
 
     kill          SIGKILL of the process
     eio, enospc   OSError, as the disk would raise it
-    sleep MS      the thread waits
-
-A number before the action lets so many hits pass: `3 kill`.
 """
 
 from __future__ import annotations
@@ -25,7 +22,6 @@ POINTS = (
     "load.staged", "recovery.checkpoints", "recovery.replayed", "controller.before_save", "controller.saved",
 )  # fmt: skip
 _folder = Path(os.environ["PROFILEGRID_FAILPOINTS"]) if os.environ.get("PROFILEGRID_FAILPOINTS") else None
-_passed: dict[str, int] = {}
 _this_thread = threading.local()
 
 
@@ -44,20 +40,11 @@ def _act(folder: Path, name: str) -> None:
     assert name in POINTS, name
     armed = folder / name
     try:
-        text = armed.read_text()
-        *passes, action = text.split(" ", 1) if text[:1].isdigit() else [text]
-        _passed[name] = _passed.get(name, 0) + 1
-        if passes and _passed[name] <= int(passes[0]):
-            return
+        action = armed.read_text().strip()
         armed.rename(folder / f"{name}.hit-{os.getpid()}-{time.monotonic_ns()}")
     except FileNotFoundError:
         return
-    _passed.pop(name, None)
-    what, _, number = action.strip().partition(" ")
-    if what == "kill":
+    if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif what == "sleep":
-        time.sleep(int(number) / 1000)
-    else:
-        code = {"eio": errno.EIO, "enospc": errno.ENOSPC}[what]
-        raise OSError(code, os.strerror(code), name)
+    code = {"eio": errno.EIO, "enospc": errno.ENOSPC}[action]
+    raise OSError(code, os.strerror(code), name)

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from grid.catalog import Feature
 from grid.engine import Engine, FeatureState
 from grid.errors import LoadRefused
-from grid.kernels.ids import gather_strings
 from grid.state.attributes import AttributeColumns
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.features.keyed import KeyedColumns
 from grid.state.rows import TEXT_TYPES, PropertyColumn, Rows
 from grid.state.users import Slots
-from grid.storage.past import strings_of
+from grid.storage.past import strings_of, whole
 from grid.verdict import ID_BYTES_MAX
 
 USER_ID, ROW = "user_id", "@row"
@@ -79,13 +78,13 @@ class Load:
         unknown = names - {USER_ID} - set(engine.attributes) - set(engine.features)
         if unknown:
             raise LoadRefused(min(unknown), "a column of that name", "an attribute or feature of the catalog")
-        slots = self._users(_whole(table[USER_ID]), numbers)
+        slots = self._users(whole(table[USER_ID]), numbers)
         engine.users.touch(slots, np.full(slots.size, self._as_of_ms if names & set(engine.features) else 0, dtype=np.int64))
         for name in table.column_names:
             if name in engine.attributes:
-                self._attribute(engine.attributes[name], slots, _whole(table[name]), numbers)
+                self._attribute(engine.attributes[name], slots, whole(table[name]), numbers)
             elif name in engine.features:
-                self._feature(engine.features[name], slots, _whole(table[name]), numbers)
+                self._feature(engine.features[name], slots, whole(table[name]), numbers)
         self.rows += table.num_rows
 
     def _users(self, array: Any, numbers: RowNumbers) -> Slots:
@@ -139,12 +138,10 @@ class Load:
 
     def _known(self, dictionary: Dictionary, words: Strings, column: str) -> NDArray[np.int64]:
         codes = dictionary.find_all(words)
-        unknown = np.flatnonzero(codes < 0)
-        if unknown.size > dictionary.size_max - dictionary.size:
-            raise LoadRefused(column, f"{dictionary.size + unknown.size} different values", f"at most {dictionary.size_max}, as the catalog's limits allow")
-        if unknown.size:
-            fresh = Strings(*gather_strings(words.data, np.ascontiguousarray(words.ends, dtype=np.uint32), unknown))
-            codes[unknown] = dictionary.add(fresh) + np.arange(unknown.size)
+        wanted = dictionary.size + int(np.count_nonzero(codes < 0))
+        if wanted > dictionary.size_max:
+            raise LoadRefused(column, f"{wanted} different values", f"at most {dictionary.size_max}, as the catalog's limits allow")
+        dictionary.add_unknown(words, codes)
         return codes
 
     # --- features ---------------------------------------------------------------------------------------------------------
@@ -253,8 +250,3 @@ def _numbers(array: Any, type_: str, column: str, numbers: RowNumbers) -> NDArra
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise refusal(numbers[row], column, values[row], "a finite number")
     return values.astype(np.uint8) if type_ == "bool" else values
-
-
-def _whole(chunks: Any) -> Any:
-    array = chunks.combine_chunks()
-    return array.chunk(0) if isinstance(array, pa.ChunkedArray) else array

@@ -38,6 +38,16 @@ class _Step:
             self.column, self.words = column, words
             self.scan = Scan.of(column, self.clause)
 
+    def narrow(self, mask: NDArray[np.uint8], pages: NDArray[np.int64], as_of_ms: int) -> bool:
+        """Run the scan. False, and nothing done, where there is none, or none at that time: sums that cannot be aged so far."""
+        factors = None
+        if self.scan is None:
+            return False
+        if self.column.factors_at is not None and (factors := self.column.factors_at(pages, as_of_ms)) is None:
+            return False
+        self.scan.narrow(mask, pages, factors)
+        return True
+
 
 class Selection:
     """A rule over the partitions of an engine at one time, under one catalog."""
@@ -103,26 +113,15 @@ class Selection:
         for step in self._steps:
             if step.scan is None:
                 continue
-            is_scaled = step.column.factors_at is not None
-            factors = step.column.factors_at(pages, self._as_of_ms) if step.column.factors_at is not None else None
-            if is_scaled and factors is None:
+            if not step.narrow(mask, pages, self._as_of_ms):
                 clauses = [*step.clause.clauses, *clauses]
-            else:
-                step.scan.narrow(mask, pages, factors)
         return clauses
 
     def _order(self, page: NDArray[np.int64]) -> None:
         """The clause that leaves least of a page comes first; of like ones that with the narrower column."""
         for step in self._steps:
-            factors = step.column.factors_at(page, self._as_of_ms) if step.column.factors_at is not None else None
-            if step.scan is not None and (step.column.factors_at is None or factors is not None):
-                mask = np.ones(PAGE_ROWS, dtype=np.uint8)
-                step.scan.narrow(mask, page, factors)
+            mask = np.ones(PAGE_ROWS, dtype=np.uint8)
+            if step.narrow(mask, page, self._as_of_ms):
                 step.share = float(np.count_nonzero(mask)) / PAGE_ROWS
         self._steps.sort(key=lambda step: (round(step.share, 2), step.column.values.itemsize))
         self._is_ordered = True
-
-
-def select(engine: Engine, partition: int, rule: Expression, as_of_ms: int) -> tuple[NDArray[np.bool_], list[str]]:
-    """(bool[ordinals], warnings): users of a partition that exist and for whom the rule is true."""
-    return Selection(engine, rule, as_of_ms).of(partition)

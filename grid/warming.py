@@ -23,7 +23,7 @@ from grid.errors import GridError
 from grid.frame import Column, Frame
 from grid.kernels import cache_folder
 from grid.reading import read_profiles
-from grid.selecting import select
+from grid.selecting import Selection
 from grid.state.dictionary import Strings
 from grid.storage.store import Store
 
@@ -109,13 +109,13 @@ def warm(folder: Path) -> None:
             "has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')",
             catalog.rule_schema,
         )
-        select(engine, 0, rule, NOW_MS)
+        Selection(engine, rule, NOW_MS).of(0)
         scans = ("a_category IN ('x', 'y')", "a_int > 1", "a_float < 2", "a_bool", "count >= 0", "sum < 1", "decayed_count > 1", "last_time > now()")
         for scan in scans:
-            select(engine, 0, compile_rule(scan, catalog.rule_schema), NOW_MS)
+            Selection(engine, compile_rule(scan, catalog.rule_schema), NOW_MS).of(0)
         for wide in (1 << 20, 1 << 40):
             engine.attributes["a_int"].set(slots[:1], np.array([wide]), None, None)
-            select(engine, 0, compile_rule("a_int > 1", catalog.rule_schema), NOW_MS)
+            Selection(engine, compile_rule("a_int > 1", catalog.rule_schema), NOW_MS).of(0)
         delete = frames(600, 1000 + int(engine.positions.max()), NOW_MS)[1]
         delete.kind, delete.columns = "deletes", []
         group = engine.prepare([delete], NOW_MS)

@@ -6,22 +6,14 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import profilegrid
 
-COMMAND = [sys.executable, "-c", "from profilegrid.cli import main; main()"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from loadtests.bench.sides import COMMAND, free_port
 
 
 class RunningGrid:

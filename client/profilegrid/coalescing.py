@@ -119,7 +119,7 @@ def joined(batches: list[Batch]) -> Batch:
         codes = np.array([names.setdefault(name, len(names)) for name in batch.event_names], dtype=np.uint16)
         events.append(codes[batch.events] if batch.events.size else batch.events)
     columns = [_joined_column([batch.columns[i] for batch in batches], [batch.rows for batch in batches]) for i in range(len(batches[0].columns))]
-    ids, times = _joined_strings([batch.ids for batch in batches]), np.concatenate([batch.times for batch in batches])
+    ids, times = Strings.joined([batch.ids for batch in batches]), np.concatenate([batch.times for batch in batches])
     return Batch(batches[0].kind, ids, times, list(names), np.concatenate(events), columns)
 
 
@@ -136,10 +136,4 @@ def _joined_column(parts: list[Column], rows: list[int]) -> Column:
         return Column(parts[0].name, parts[0].type, presence, np.concatenate([part.values for part in parts]))
     bases = np.cumsum([0, *(len(part.words) for part in parts[:-1] if part.words is not None)])
     codes = np.concatenate([part.values + part.values.dtype.type(base) for part, base in zip(parts, bases, strict=True)])
-    return Column(parts[0].name, parts[0].type, presence, codes, _joined_strings([part.words for part in parts if part.words is not None]), list_ends)
-
-
-def _joined_strings(parts: list[Strings]) -> Strings:
-    bases = np.cumsum([0, *(int(part.ends[-1]) if len(part) else 0 for part in parts[:-1])])
-    data = np.concatenate([part.data[: int(part.ends[-1]) if len(part) else 0] for part in parts])
-    return Strings(data, np.concatenate([part.ends.astype(np.int64) + base for part, base in zip(parts, bases, strict=True)]).astype(np.uint32))
+    return Column(parts[0].name, parts[0].type, presence, codes, Strings.joined([part.words for part in parts if part.words is not None]), list_ends)

@@ -38,6 +38,13 @@ class Strings:
         ends = np.cumsum([len(e) for e in encoded], dtype=np.int64)
         return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends.astype(np.uint32))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Strings]) -> Strings:
+        """Texts of several, end to end; at least one part."""
+        bases = np.cumsum([0, *(int(part.ends[-1]) if len(part) else 0 for part in parts[:-1])])
+        data = np.concatenate([part.data[: int(part.ends[-1]) if len(part) else 0] for part in parts])
+        return cls(data, np.concatenate([part.ends.astype(np.int64) + base for part, base in zip(parts, bases, strict=True)]).astype(np.uint32))
+
     def take(self, rows: NDArray[np.int64]) -> Strings:
         """The texts at `rows`, copied together."""
         ends = self.ends.astype(np.int64)

@@ -12,7 +12,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-import xxhash
 
 from profilegrid.columns import Strings
 from profilegrid.connections import Connections
@@ -30,12 +29,14 @@ async def load_users(connections: Connections, path: str | os.PathLike[str], as_
     """Load a file. Returns {"users", "seconds"}. Repeated after a crash, it goes on: shards that have committed are left alone."""
     import pyarrow.parquet as pq
 
+    from profilegrid.ingesting.files import digest_of
+
     started = time.monotonic()
     file = pq.ParquetFile(path)
     if "user_id" not in file.schema_arrow.names:
         raise InvalidRequest(f"{Path(path).name} has no column user_id", "LOAD_REFUSED", {"field": "user_id"}, "INVALID_ARGUMENT")
     total = file.metadata.num_rows
-    start = admin_pb2.LoadStart(load_id=await asyncio.to_thread(_digest, Path(path)), as_of_ms=as_of_ms)
+    start = admin_pb2.LoadStart(load_id=(await asyncio.to_thread(digest_of, Path(path))).hex(), as_of_ms=as_of_ms)
     map_, lanes = await connections.retrying(lambda left: _opened(connections, start, left), OPEN_TIMEOUT_S)
     try:
         waiting = {shard for shard, lane in lanes.items() if not lane.is_done}
@@ -125,14 +126,6 @@ class _Lane:
             self._call.cancel()
 
 
-def _digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _parts(file: Any, map_: Map, shards: set[int]) -> Iterator[tuple[int, dict[int, bytes]]]:
     """(rows so far, Arrow IPC stream of each shard's users). Pulled in a thread."""
     import pyarrow as pa
@@ -154,12 +147,9 @@ def _parts(file: Any, map_: Map, shards: set[int]) -> Iterator[tuple[int, dict[i
 
 def _ids(array: Any) -> Strings:
     """The ids, packed; a NULL is empty: the shard names its row."""
-    import pyarrow as pa
+    from profilegrid.arrow import ids_of_arrow
 
-    if pa.types.is_floating(array.type):
-        raise InvalidRequest(f"user_id has type {array.type}, expected text or whole numbers", "LOAD_REFUSED", {"field": "user_id"}, "INVALID_ARGUMENT")
-    array = array.cast(pa.string()).fill_null("")
-    _, offsets, data = array.buffers()
-    bounds = np.frombuffer(offsets, dtype=np.int32)[array.offset : array.offset + len(array) + 1]
-    octets = np.frombuffer(data, dtype=np.uint8) if data is not None else np.empty(0, dtype=np.uint8)
-    return Strings(octets[bounds[0] : bounds[-1]], (bounds[1:] - bounds[0]).astype(np.uint32))
+    try:
+        return ids_of_arrow("user_id", array)
+    except TypeError as error:
+        raise InvalidRequest(str(error), "LOAD_REFUSED", {"field": "user_id"}, "INVALID_ARGUMENT") from None

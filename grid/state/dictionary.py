@@ -100,6 +100,13 @@ class Dictionary(Words):
             index_words(self._table, self._hashes, first, last)
         return first
 
+    def add_unknown(self, words: Strings, codes: NDArray[np.int64]) -> None:
+        """Enter the words whose code (as `find_all` gave it) is -1, and fill their codes in. The words are distinct."""
+        unknown = np.flatnonzero(codes < 0)
+        if unknown.size:
+            fresh = Strings(*gather_strings(words.data, np.ascontiguousarray(words.ends, dtype=np.uint32), unknown))
+            codes[unknown] = self.add(fresh) + np.arange(unknown.size)
+
     def add_at(self, words: Strings, first_code: int) -> None:
         """Enter words as the log numbered them; those already here (a checkpoint was newer) are left alone."""
         known = self.size - first_code

@@ -119,10 +119,7 @@ class _GatheredColumn:
     def _codes(self, words: Strings) -> NDArray[np.int32]:
         """int32[words]: their codes in the segment's dictionary, which takes those it lacks."""
         codes = self._words.find_all(words)
-        unknown = np.flatnonzero(codes < 0)
-        if unknown.size:
-            fresh = Strings(*gather_strings(words.data, np.ascontiguousarray(words.ends, dtype=np.uint32), unknown))
-            codes[unknown] = self._words.add(fresh) + np.arange(unknown.size)
+        self._words.add_unknown(words, codes)
         return codes.astype(np.int32)
 
     def close(self, rows: int) -> None:
@@ -176,7 +173,7 @@ def tidy(table: pa.Table, *, is_joined: bool) -> pa.Table:
     arrays, fields = [], []
     names: set[str] = set()
     for field in table.schema:
-        array = _whole(table[field.name])
+        array = whole(table[field.name])
         if array.null_count == len(array) and not field.name.startswith("@"):
             continue
         if pa.types.is_dictionary(field.type) and is_joined:
@@ -212,7 +209,7 @@ def _compacted(array: pa.DictionaryArray) -> pa.DictionaryArray:
 
 def frame_of_past(table: pa.Table) -> Frame:
     """Rows of a history file as a frame to be decoded under today's catalog. It has no ids: ordinals stand for the users."""
-    events = _whole(table["@event"])
+    events = whole(table["@event"])
     none = Strings(np.empty(0, dtype=np.uint8), np.zeros(table.num_rows, dtype=np.uint32))
     columns = [_column(*_property_of(field), table[field.name]) for field in table.schema if not field.name.startswith("@")]
     one = np.zeros(1, dtype=np.uint16)
@@ -223,18 +220,18 @@ def frame_of_past(table: pa.Table) -> Frame:
 
 
 def _column(name: str, kind: str, chunks: pa.ChunkedArray) -> Column:
-    array = _whole(chunks)
+    array = whole(chunks)
     presence = array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)
     if pa.types.is_dictionary(array.type):
         codes = array.indices.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint32)
         return Column(name, "text", presence, codes, strings_of(array.dictionary))
     if kind == "bool":
         return Column(name, "bool", presence, array.fill_null(False).to_numpy(zero_copy_only=False).astype(np.uint8))
-    whole = array.view(pa.int64()) if kind == "timestamp" else array
-    return Column(name, _WIRE[kind], presence, whole.fill_null(0).to_numpy(zero_copy_only=False))
+    plain = array.view(pa.int64()) if kind == "timestamp" else array
+    return Column(name, _WIRE[kind], presence, plain.fill_null(0).to_numpy(zero_copy_only=False))
 
 
-def _whole(chunks: pa.ChunkedArray) -> Any:
+def whole(chunks: pa.ChunkedArray) -> Any:
     """The one array of a column."""
     if chunks.num_chunks == 1:
         return chunks.chunk(0)

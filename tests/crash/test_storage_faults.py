@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -131,12 +130,11 @@ def test_a_missing_file_is_told_by_name_and_never_read_as_less(whole: Path, tmp_
 
 
 @pytest.fixture
-def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "failpoints"
     folder.mkdir()
     monkeypatch.setattr(failpoints, "_folder", folder)
-    yield folder
-    failpoints._passed.clear()
+    return folder
 
 
 @pytest.mark.parametrize("action", ["eio", "enospc"])
