@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import xxhash
@@ -21,6 +21,7 @@ from rocksdict import BlockBasedOptions, Cache, DBRecoveryMode, Options, Rdict, 
 from grid.errors import CheckpointCorrupt, DataFolderForeign, WriteFailed
 from grid.failpoints import failpoint
 
+Entry = TypeVar("Entry")
 FORMAT = 1
 BATCH_BYTES_MAX, MEMTABLE_BYTES, CACHE_BYTES = 128 << 10, 16 << 20, 4 << 20
 # After a batch the thread sleeps this many times as long as it held the GIL: at most 5 % of the time is taken from the loop.
@@ -66,7 +67,7 @@ class Checkpoints:
             self._db = Rdict(str(folder), options=options)
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
             raise DataFolderForeign(str(folder), f"cannot open the checkpoints: {error}") from error
-        found = self._db.get(_FORMAT_KEY)
+        found = self._get(_FORMAT_KEY, -1, "format")
         if found is None:
             self._db[_FORMAT_KEY] = str(FORMAT).encode()
         elif found != str(FORMAT).encode():
@@ -202,48 +203,51 @@ class Checkpoints:
         faults = {}
         for partition in range(partitions):
             try:
-                raw = self._db.get(_manifest_key(partition))
+                raw = self._get(_manifest_key(partition), partition, "its manifest")
                 if raw is not None:
                     self.manifests[partition] = _unpack_manifest(partition, raw)
             except CheckpointCorrupt as error:
                 faults[partition] = error
-            except Exception as error:
-                faults[partition] = CheckpointCorrupt(partition, f"manifest: {error}")
         generations = [generation for manifest in self.manifests.values() for generation, _ in manifest.pages.values()]
         self._generation = max(generations, default=0) + 1
         return faults
+
+    def _get(self, key: bytes, partition: int, what: str) -> bytes | None:
+        """A value, or None. Raises CheckpointCorrupt where RocksDB finds damage."""
+        try:
+            raw = self._db.get(key)
+        except Exception as error:  # rocksdict raises plain Exception with RocksDB's text, which names the file
+            raise CheckpointCorrupt(partition, f"{what}: {error}") from error
+        return None if raw is None else bytes(raw)
 
     def page(self, partition: int, column: str, number: int) -> bytes:
         """A page of the newest checkpoint, verified; empty when it has none. Raises CheckpointCorrupt."""
         version = self.manifests[partition].pages.get((column, number))
         if version is None:
             return b""
-        try:
-            blob = self._db.get(_page_key(partition, column, number, version[0]))
-        except Exception as error:
-            raise CheckpointCorrupt(partition, f"page {number} of {column}: {error}") from error
+        blob = self._get(_page_key(partition, column, number, version[0]), partition, f"page {number} of {column}")
         if blob is None or xxhash.xxh3_64_intdigest(blob) != version[1]:
             raise CheckpointCorrupt(partition, f"page {number} of {column} {'is missing' if blob is None else 'does not match its checksum'}")
         return bytes(blob)
 
     def shard_state(self) -> dict[str, Any]:
         """What `put_shard_state` kept last; empty on a new folder."""
-        raw = self._db.get(_SHARD_KEY)
+        raw = self._get(_SHARD_KEY, -1, "facts of the shard")
         return {} if raw is None else msgpack.unpackb(raw, strict_map_key=False)
 
     def history(self) -> dict[str, Any]:
         """What `put_history` kept last; empty on a new folder."""
-        raw = self._db.get(_HISTORY_KEY)
+        raw = self._get(_HISTORY_KEY, -1, "list of history files")
         return {} if raw is None else msgpack.unpackb(raw)
 
     def loads(self) -> dict[str, int]:
         """Bulk loads that are done: users by the load's id."""
-        raw = self._db.get(_LOADS_KEY)
+        raw = self._get(_LOADS_KEY, -1, "list of loads")
         return {} if raw is None else msgpack.unpackb(raw)
 
     def erased(self) -> bytes:
         """What `put_erased` kept last."""
-        return bytes(self._db.get(_ERASED_KEY) or b"")
+        return self._get(_ERASED_KEY, -1, "positions of erasures") or b""
 
     def words(self) -> Iterator[tuple[str, int, bytes, bytes]]:
         """(dictionary key, first code, data, ends) in code order within a dictionary."""
@@ -259,14 +263,22 @@ class Checkpoints:
         return {int.from_bytes(key[1:], "big"): value.decode() for key, value in self._scan(b"c")}
 
     def _scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        found = []
-        iterator = self._db.iter()
-        iterator.seek(prefix)
-        while iterator.valid() and bytes(iterator.key()).startswith(prefix):
-            found.append((bytes(iterator.key()), bytes(iterator.value())))
-            iterator.next()
-        iterator.status()
-        return found
+        return list(self._entries(prefix, lambda iterator: (bytes(iterator.key()), bytes(iterator.value()))))
+
+    def _keys(self, prefix: bytes) -> list[bytes]:
+        return list(self._entries(prefix, lambda iterator: bytes(iterator.key())))
+
+    def _entries(self, prefix: bytes, of: Callable[[Any], Entry]) -> Iterator[Entry]:
+        """What `of` takes from each entry under a prefix. Raises CheckpointCorrupt: an iterator stops silently, only `status` tells why."""
+        try:
+            iterator = self._db.iter()
+            iterator.seek(prefix)
+            while iterator.valid() and bytes(iterator.key()).startswith(prefix):
+                yield of(iterator)
+                iterator.next()
+            iterator.status()
+        except Exception as error:
+            raise CheckpointCorrupt(-1, f"entries {prefix.decode()}: {error}") from error
 
     def put_dead_letters(self, letters: list[tuple[bytes, bytes]], sequence: int) -> None:
         """Keep the refused rows of log record `sequence` under their (time, sequence, row) keys, and that they are kept."""
@@ -278,7 +290,7 @@ class Checkpoints:
 
     def dead_letters_through(self) -> int:
         """The last log record whose refused rows were kept."""
-        return int.from_bytes(self._db.get(_LETTERS_KEY) or b"", "big")
+        return int.from_bytes(self._get(_LETTERS_KEY, -1, "position of dead letters") or b"", "big")
 
     def trim_dead_letters(self, *, before_ms: int, count_max: int) -> int:
         """Drop refused rows from before a time, and the oldest beyond a count. Returns how many are left."""
@@ -291,16 +303,6 @@ class Checkpoints:
         if len(kept) < len(oldest_first):
             self._db.write(batch)
         return len(kept)
-
-    def _keys(self, prefix: bytes) -> list[bytes]:
-        found = []
-        iterator = self._db.iter()
-        iterator.seek(prefix)
-        while iterator.valid() and bytes(iterator.key()).startswith(prefix):
-            found.append(bytes(iterator.key()))
-            iterator.next()
-        iterator.status()
-        return found
 
     def dead_letters_of(self, reason: str) -> list[tuple[bytes, dict[str, Any]]]:
         """(key, letter) of every refused row of a reason (empty: all), oldest first."""
@@ -317,7 +319,7 @@ class Checkpoints:
 
     def replay_plan(self) -> dict[str, Any]:
         """The newest plan; without keys when it is done."""
-        raw = self._db.get(_REPLAY_KEY)
+        raw = self._get(_REPLAY_KEY, -1, "plan of a replay")
         return {} if raw is None else msgpack.unpackb(raw)
 
     def finish_replay(self, number: int, keys: list[bytes]) -> None:
