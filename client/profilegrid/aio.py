@@ -24,6 +24,7 @@ from profilegrid.columns import (
     event_columns,
     event_row,
     events_batch,
+    few_rows,
     ids_of,
     now_ms,
     time_ms,
@@ -153,7 +154,11 @@ class AsyncClient:
         `event` is one name or a column of names; `time` ms since 1970 or datetimes (default: now). None (Arrow null) is a missing
         property; NaN is refused. Raises DeliveryUnknown with row numbers.
         """
-        return await self.deliver(event_columns(event, user_id, time, event_id, properties))
+        rows = few_rows(event, user_id, time, properties) if event_id is None else None
+        if rows is None:
+            return await self.deliver(event_columns(event, user_id, time, event_id, properties))
+        self._connections.check_open()
+        return await self._coalescer.deliver_rows(rows)
 
     async def set(self, user_id: str | int, /, **attributes: Any) -> Report:
         """Set attributes of a user; None unsets."""

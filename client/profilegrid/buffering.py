@@ -28,7 +28,7 @@ class TrackBuffer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._report = Report()
-        self._failures: list[tuple[ProfilegridError, list[EventRow]]] = []
+        self._failures: list[tuple[Exception, list[EventRow]]] = []
 
     # --- filling --------------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class TrackBuffer:
                 self._on_report(report)
         except DeliveryUnknown as error:
             self._failures.append((error, [rows[number] for number in error.rows]))
-        except ProfilegridError as error:
+        except Exception as error:  # also a bug's: `flush` must tell of rows that were not sent
             self._failures.append((error, rows))
         finally:
             with self._lock:
@@ -112,6 +112,7 @@ class TrackBuffer:
             first = failures[0][0]
             if all(isinstance(error, DeliveryUnknown) for error, _ in failures):
                 raise DeliveryUnknown(f"{len(events)} tracked events were not acknowledged; they may or may not be counted", events=events)
-            first.facts.setdefault("events", str(len(events)))
+            if isinstance(first, ProfilegridError):
+                first.facts.setdefault("events", str(len(events)))
             raise first
         return report

@@ -1,18 +1,20 @@
 """Small batches that callers send at the same time travel together, as reads do: one frame, one number, one acknowledgement.
 
-Measured, 64 callers of one event each: 825 a second when each went alone (8 in flight, an fsync each), 8,700 together.
+Measured, 64 callers of one event each: 825 a second when each went alone (8 in flight, an fsync each), 8,700 together. Events that came
+as a few plain rows are made into columns once, when their message goes: joining small columns costs 20 µs each.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from profilegrid.columns import PRESENT, Batch, Column, Strings
+from profilegrid.columns import PRESENT, Batch, Column, EventRow, Strings, events_batch
 from profilegrid.errors import DeliveryUnknown
 from profilegrid.results import Rejection, Report
 from profilegrid.v1 import events_pb2 as pb
@@ -24,7 +26,8 @@ EVENT_LANES = 2
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    batch: Batch
+    part: Batch | list[EventRow]
+    rows: int
     signature: Any
     report: asyncio.Future[Report]
 
@@ -53,14 +56,22 @@ class Coalescer:
         """As `AsyncClient.deliver`, of events that it `takes`, or of any updates when in order."""
         is_small = 0 < batch.rows <= SMALL_ROWS
         signature = (batch.kind, *((c.name, c.type) for c in batch.columns)) if is_small else object()
-        waiting = _Waiting(batch, signature, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
+        return await self._joined(batch, batch.rows, signature)
+
+    async def deliver_rows(self, rows: list[EventRow]) -> Report:
+        """As `deliver`, of a few events."""
+        return await self._joined(rows, len(rows), list)
+
+    def _joined(self, part: Batch | list[EventRow], rows: int, signature: Any) -> asyncio.Future[Report]:
+        loop = asyncio.get_running_loop()
+        report: asyncio.Future[Report] = loop.create_future()
+        self._waiting.append(_Waiting(part, rows, signature, report))
         if self._lanes < self._lanes_max:
             self._lanes += 1
-            lane = asyncio.get_running_loop().create_task(self._send_all())
+            lane = loop.create_task(self._send_all())
             self._tasks.add(lane)
             lane.add_done_callback(self._tasks.discard)
-        return await waiting.report
+        return report
 
     async def _send_all(self) -> None:
         try:
@@ -70,11 +81,11 @@ class Coalescer:
 
     async def _send_waiting(self) -> None:
         while self._waiting:
-            taken, rows = [self._waiting[0]], self._waiting[0].batch.rows
+            taken, rows = [self._waiting[0]], self._waiting[0].rows
             for waiting in self._waiting[1:]:
-                if waiting.signature == taken[0].signature and rows + waiting.batch.rows <= JOINED_ROWS_MAX:
+                if waiting.signature == taken[0].signature and rows + waiting.rows <= JOINED_ROWS_MAX:
                     taken.append(waiting)
-                    rows += waiting.batch.rows
+                    rows += waiting.rows
                 elif self._in_order:
                     break
             gone = set(map(id, taken))
@@ -86,7 +97,7 @@ class Coalescer:
         unknown: list[int] = []
         report = Report()
         try:
-            report = await self._deliver(taken[0].batch if len(taken) == 1 else joined([waiting.batch for waiting in taken]))
+            report = await self._deliver(_batch_of([waiting.part for waiting in taken]))
         except DeliveryUnknown as error:
             unknown = list(error.rows)
             message = error.message
@@ -99,7 +110,7 @@ class Coalescer:
             return
         first = 0
         for waiting in taken:
-            rows = range(first, first + waiting.batch.rows)
+            rows = range(first, first + waiting.rows)
             first = rows.stop
             if waiting.report.done():  # its caller went away
                 continue
@@ -108,7 +119,14 @@ class Coalescer:
                 waiting.report.set_exception(DeliveryUnknown(message, mine))
                 continue
             refused = [Rejection(r.row - rows.start, r.reason, r.field, r.value, r.expected) for r in report.rejections if r.row in rows]
-            waiting.report.set_result(report if len(taken) == 1 else Report(waiting.batch.rows - len(refused), 0, refused))
+            waiting.report.set_result(report if len(taken) == 1 else Report(waiting.rows - len(refused), 0, refused))
+
+
+def _batch_of(parts: list[Batch | list[EventRow]]) -> Batch:
+    """One batch of parts that are alike."""
+    if isinstance(parts[0], list):
+        return events_batch(list(itertools.chain.from_iterable(cast(list[list[EventRow]], parts))))
+    return parts[0] if len(parts) == 1 else joined(cast(list[Batch], parts))
 
 
 def joined(batches: list[Batch]) -> Batch:

@@ -21,6 +21,7 @@ INT, FLOAT, BOOL, TIMESTAMP, TEXT, TEXTS = (
     pb.COLUMN_TYPE_INT, pb.COLUMN_TYPE_FLOAT, pb.COLUMN_TYPE_BOOL, pb.COLUMN_TYPE_TIMESTAMP, pb.COLUMN_TYPE_TEXT, pb.COLUMN_TYPE_TEXTS,
 )  # fmt: skip
 ABSENT, PRESENT, UNSET = 0, 1, 2
+FEW_ROWS = 64
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -158,10 +159,23 @@ def event_row(user_id: Any, event: str, properties: Mapping[str, Any] | None, mo
     """One tracked event, checked while the caller is still there to see the TypeError."""
     if properties:
         for name, value in properties.items():
-            if type(value) not in _PLAIN:
+            if type(value) is str:
+                if not value.isascii():
+                    check_text(name, value)
+            elif type(value) not in _PLAIN:
                 typed(name, value)
     user = user_id if type(user_id) is str else user_id_text(user_id)
+    if not user.isascii():
+        check_text("user_id", user)
     return user, event, moment if type(moment) is int else (now_ms() if moment is None else time_ms(moment)), properties, event_id
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise ValueError for text that is not Unicode (half of a surrogate pair), before it travels with the rows of others."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: got {text!r}, expected text that is UTF-8: {error.reason}") from None
 
 
 def events_batch(rows: Sequence[EventRow]) -> Batch:
@@ -176,6 +190,42 @@ def events_batch(rows: Sequence[EventRow]) -> Batch:
         np.array([codes[event] for event in events], dtype=np.uint16) if len(names) > 1 else np.zeros(len(rows), dtype=np.uint16),
         mapping_columns(properties, unset=ABSENT) if columns is None else columns, event_ids,
     )  # fmt: skip
+
+
+def few_rows(event: Any, user_id: Any, moment: Any, properties: Mapping[str, Any]) -> list[EventRow] | None:
+    """The rows of a few events given as plain lists, which are columns only once they travel together; None for all else.
+
+    Two columns of one event: 3 µs, where numpy's take 60.
+    """
+    if type(event) is not str or type(user_id) is not list or not 0 < len(user_id) <= FEW_ROWS or set(map(type, user_id)) != {str}:
+        return None
+    rows = len(user_id)
+    if type(moment) is list:
+        if len(moment) != rows or set(map(type, moment)) != {int}:
+            return None
+        times = moment
+    elif moment is None or type(moment) is int:
+        times = [now_ms() if moment is None else moment] * rows
+    else:
+        return None
+    for user in user_id:
+        if not user.isascii():
+            check_text("user_id", user)
+    for name, values in properties.items():
+        if type(values) is not list or len(values) != rows:
+            return None
+        kinds = set(map(type, values))
+        if len(kinds) != 1 or not _PLAIN.get(kind := kinds.pop()):
+            return None
+        if kind is str:
+            for value in values:
+                if not value.isascii():
+                    check_text(name, value)
+    if not properties:
+        return [(user, event, time, None, None) for user, time in zip(user_id, times, strict=True)]
+    names = tuple(properties)
+    given = zip(*properties.values(), strict=True)
+    return [(user, event, time, dict(zip(names, row, strict=True)), None) for user, time, row in zip(user_id, times, given, strict=True)]
 
 
 def attributes_batch(user_ids: Sequence[str], updates: Sequence[Mapping[str, Any]]) -> Batch:

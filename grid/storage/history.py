@@ -37,7 +37,7 @@ from grid.verdict import Judge, judge_past
 DAY_MS = 86_400_000
 # Neighbouring files of one partition and day are merged once there are so many, up to that size: each event is written about twice.
 MERGE_FILES, MERGED_BYTES_MAX = 32, 256 << 20
-APPLIED_ROWS_MAX = 16 << 20
+APPLIED_ROWS_MAX, APPLIED_ROWS_MIN = 16 << 20, 256
 
 
 def release_memory() -> None:
@@ -96,7 +96,8 @@ class Draft:
 class AppliedSlots:
     """Where the rows of applied groups went, until their segment is history: looking every id up again would cost 100 ns an event.
 
-    At most 16M rows are kept (64 MB); what is not here is looked up. The loop keeps, a thread pops.
+    At most 16M rows are kept (64 MB); what is not here is looked up. Small frames' are not kept: their bookkeeping weighs more than their
+    rows, and a segment of them lasts for hours. The loop keeps, a thread pops.
     """
 
     def __init__(self) -> None:
@@ -107,9 +108,9 @@ class AppliedSlots:
     def keep(self, group: Group) -> None:
         """Call when a group of this life is applied."""
         slots = [judged.slots for judged in group.judged if judged.fresh.any()]
-        rows = _weight(slots)
+        rows = _rows_of(slots)
         with self._lock:
-            if rows and self._rows + rows <= APPLIED_ROWS_MAX:
+            if rows and rows >= APPLIED_ROWS_MIN * len(slots) and self._rows + rows <= APPLIED_ROWS_MAX:
                 self._groups[group.sequence] = slots
                 self._rows += rows
 
@@ -119,13 +120,12 @@ class AppliedSlots:
             slots = self._groups.pop(sequence, None)
             if slots is None:
                 return [None] * frames
-            self._rows -= _weight(slots)
+            self._rows -= _rows_of(slots)
             return slots
 
 
-def _weight(slots: list[NDArray[np.uint32] | None]) -> int:
-    """What a group's slots take, in rows of 4 bytes; an array alone takes as much as a hundred."""
-    return sum(100 + part.size for part in slots if part is not None)
+def _rows_of(slots: list[NDArray[np.uint32] | None]) -> int:
+    return sum(part.size for part in slots if part is not None)
 
 
 class History:

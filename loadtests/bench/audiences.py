@@ -10,6 +10,7 @@ import profilegrid
 from profilegrid.errors import ProfilegridError
 
 from loadtests import population
+from loadtests.bench.clickhouse import ClickHouse
 from loadtests.bench.rows import ROUNDS, Row, beside, measures
 from loadtests.bench.sides import BIG_USERS, Bench, Missing, Redis
 from loadtests.bench.writing import send_views
@@ -86,44 +87,6 @@ def _first_read(target: str) -> None:
                 time.sleep(0.02)
 
 
-class ClickHouse:
-    """chdb: ClickHouse inside this process, over the file that our grid was loaded from."""
-
-    def __init__(self, bench: Bench) -> None:
-        try:
-            from chdb import session
-        except ImportError as error:
-            raise Missing("chdb is not installed (pip install chdb)") from error
-        self._session = session.Session(str(bench.folder / "chdb"))
-        self.ask("CREATE DATABASE IF NOT EXISTS b")
-        self.ask("CREATE TABLE b.users (id String, n UInt32, city LowCardinality(String), age UInt8, heat Float64) ENGINE = MergeTree ORDER BY n")
-        self.ask(f"INSERT INTO b.users SELECT user_id, toUInt32(substring(user_id, 6)), city, toUInt8(age), heat FROM file('{bench.citizens_file}', Parquet)")
-        self.ask("OPTIMIZE TABLE b.users FINAL")
-        self.ask("CREATE TABLE b.maps (k LowCardinality(String), v UInt32, m AggregateFunction(groupBitmap, UInt32)) ENGINE = MergeTree ORDER BY (k, v)")
-        self.ask("INSERT INTO b.maps SELECT 'city', toUInt32(substring(city, 6)), groupBitmapState(n) FROM b.users GROUP BY city")
-        self.ask("INSERT INTO b.maps SELECT 'age', age, groupBitmapState(n) FROM b.users GROUP BY age")
-        # Thresholds of a decayed value are not known beforehand: the bitmaps are of tenths, which rounds what ours answers exactly.
-        self.ask("INSERT INTO b.maps SELECT 'heat', toUInt32(least(heat * 10, 1000)) AS h, groupBitmapState(n) FROM b.users GROUP BY h")
-
-    def ask(self, query: str) -> str:
-        """The answer as text."""
-        return str(self._session.query(query, "TabSeparated"))
-
-    def scan(self, city: int, other: int, age: int, heat: float) -> int:
-        """The count by a scan of the columns."""
-        return int(self.ask(f"SELECT count() FROM b.users WHERE city IN ('city-{city}', 'city-{other}') AND age >= {age} AND heat > {heat}"))
-
-    def bitmaps(self, city: int, other: int, age: int, heat: float) -> int:
-        """The count from one bitmap a value."""
-        parts = [f"k = 'city' AND v IN ({city}, {other})", f"k = 'age' AND v >= {age}", f"k = 'heat' AND v > {int(heat * 10)}"]
-        a, b, c = (f"(SELECT groupBitmapMergeState(m) FROM b.maps WHERE {part})" for part in parts)
-        return int(self.ask(f"SELECT bitmapCardinality(bitmapAnd(bitmapAnd({a}, {b}), {c}))"))
-
-    def close(self) -> None:
-        """Release it."""
-        self._session.close()
-
-
 def _constants(seed: int, number: int) -> tuple[int, int, int, float]:
     """Never the same twice."""
     rng = np.random.default_rng((seed, number))
@@ -146,7 +109,7 @@ def count_and_export(bench: Bench) -> list[Row]:
     house: ClickHouse | None = None
     try:
         bench.say("loading ClickHouse")
-        house = ClickHouse(bench)
+        house = ClickHouse(bench.folder / "chdb", bench.citizens_file)
     except Missing as error:
         count.reason = bitmaps.reason = export.reason = str(error)
     with grid.client() as client:
