@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid.errors import FrameInvalid
+from grid.kernels.ids import check_texts
 from grid.state.dictionary import Strings
 
 FrameKind = Literal["events", "attributes", "deletes"]
@@ -58,6 +59,7 @@ class Frame:
     is_durable: bool = True
     producer_started_ms: int = 0
     _id_hashes: NDArray[np.uint64] | None = None
+    _row_partitions: NDArray[np.uint16] | None = None
 
     @property
     def id_hashes(self) -> NDArray[np.uint64]:
@@ -73,8 +75,10 @@ class Frame:
 
     @property
     def row_partitions(self) -> NDArray[np.uint16]:
-        """uint16[rows]: each row's partition."""
-        return np.repeat(self.partitions, self.block_rows)
+        """uint16[rows]: each row's partition, computed once."""
+        if self._row_partitions is None:
+            self._row_partitions = np.repeat(self.partitions, self.block_rows)
+        return self._row_partitions
 
     @property
     def block_starts(self) -> NDArray[np.int64]:
@@ -84,6 +88,8 @@ class Frame:
 
     def rows_of(self, first: int, last: int) -> slice:
         """The rows of partitions first..last-1."""
+        if first <= int(self.partitions[0]) and last > int(self.partitions[-1]):
+            return slice(0, self.rows)
         ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.block_rows, dtype=np.int64)])
         start, stop = np.searchsorted(self.partitions, [first, last])
         return slice(int(ends[start]), int(ends[stop]))
@@ -99,17 +105,16 @@ class Frame:
         expect(0 < self.rows <= ROWS_MAX, "rows", str(self.rows), f"1 to {ROWS_MAX}")
         expect(self.partitions.size == self.block_rows.size == self.epochs.size, "partitions", "directory columns of different lengths", "one entry a block")
         expect(bool((np.diff(self.partitions.astype(np.int64)) > 0).all()), "partitions", "unsorted or repeated", "ascending, each once")
-        expect(self.partitions.size > 0 and int(self.partitions[-1]) < partitions, "partitions", str(self.partitions[-1:]), f"below {partitions}")
-        expect(
-            int(self.block_rows.sum(dtype=np.int64)) == self.rows, "partition_rows", str(int(self.block_rows.sum(dtype=np.int64))), f"{self.rows} rows in all"
-        )
+        expect(self.partitions.size > 0, "partitions", "none", "one or more")
+        last, rows = int(self.partitions[-1]), int(self.block_rows.sum(dtype=np.int64))
+        expect(last < partitions, "partitions", str(last), f"below {partitions}")
+        expect(rows == self.rows, "partition_rows", str(rows), f"{self.rows} rows in all")
         _check_strings("user_id", self.ids, self.rows)
         if self.kind == "events":
             expect(self.times.size == self.rows, "times_ms", f"{self.times.size} values", f"{self.rows}")
             expect(self.events.size == self.rows, "events", f"{self.events.size} values", f"{self.rows}")
-            expect(
-                int(self.events.max()) < len(self.event_names), "events", str(self.events.max()), f"below {len(self.event_names)}, the number of event names"
-            )
+            highest = int(self.events.max())
+            expect(highest < len(self.event_names), "events", str(highest), f"below {len(self.event_names)}, the number of event names")
             if self.event_ids is not None:
                 _check_strings("event_id", self.event_ids, self.rows)
         for column in self.columns:
@@ -181,21 +186,13 @@ def expect(condition: bool, where: str, got: str, expected: str) -> None:
 
 def _check_strings(where: str, strings: Strings, count: int) -> None:
     expect(len(strings) == count, f"{where}_ends", f"{len(strings)} values", str(count))
-    ends = strings.ends.astype(np.int64)
-    ascends = bool((np.diff(ends, prepend=0) >= 0).all())
-    expect(
-        ascends and (count == 0 or int(ends[-1]) <= strings.data.size),
-        f"{where}_ends",
-        "offsets that fall or leave the data",
-        f"ascending, at most {strings.data.size}",
-    )
-    data = strings.data[: int(ends[-1])] if count else strings.data[:0]
-    starts = ends[:-1][ends[:-1] < data.size] if count else ends
+    fault = check_texts(strings.data, strings.ends)
+    expect(fault != 1, f"{where}_ends", "offsets that fall or leave the data", f"ascending, at most {strings.data.size}")
     try:
-        data.tobytes().decode()
+        strings.data[: int(strings.ends[-1]) if count else 0].tobytes().decode()
     except UnicodeDecodeError as error:
         raise FrameInvalid(where, f"bytes that are no UTF-8 at {error.start}", "UTF-8") from None
-    expect(not bool((data[starts] & 0xC0 == 0x80).any()), where, "a value that starts inside a character", "UTF-8")
+    expect(fault != 2, where, "a value that starts inside a character", "UTF-8")
 
 
 def _check_column(column: Column, rows: int, kind: FrameKind) -> None:

@@ -82,7 +82,8 @@ def check_ids(judge: Judge) -> None:
 def check_partitions(frame: Frame, hashes: NDArray[np.uint64], partitions: int) -> None:
     """Raise FrameInvalid unless every id lies in the partition it was sent for: a client with another hash would hide users."""
     wrong = np.flatnonzero((hashes % np.uint64(partitions)).astype(np.uint16) != frame.row_partitions)
-    wrong = wrong[frame.ids.lengths[wrong] <= 1024]
+    if wrong.size:
+        wrong = wrong[frame.ids.lengths[wrong] <= 1024]
     if wrong.size:
         row = int(wrong[0])
         raise FrameInvalid(

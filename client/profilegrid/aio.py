@@ -86,6 +86,7 @@ class AsyncClient:
             await self.flush()
         finally:
             self._reads.close()
+            self._deliveries.close()
             await self._connections.close()
 
     # --- connections ----------------------------------------------------------------------------------------------------

@@ -91,16 +91,24 @@ def _list_column(name: str, array: Any, presence: Any) -> Column:
 
 def array_of_field(column: FieldColumn) -> Any:
     """A field of many users, as it came over the wire, as an Arrow array: from its buffers, without an object a value."""
-    kind, known = column.type, column.known
-    mask = None if known is None else pa.array(~known)
-    if kind in LISTS:
-        return _lists(column, mask)
-    if kind == "text":
-        words = _packed_texts(column.words)
-        numbers = pa.array(column.values.astype(np.int32), mask=None if known is None else ~known)
-        return words.take(numbers) if len(words) else pa.nulls(len(numbers), pa.string())
-    array = pa.array(column.values, mask=None if known is None else ~known)
-    return array.cast(pa.timestamp("ms", tz="UTC")) if kind == "timestamp" else array
+    known = column.known
+    if column.type in LISTS:
+        return _lists(column, None if known is None else pa.array(~known))
+    if column.type in _PLAIN:
+        return _plain(column.type, column.values, known)
+    words = _packed_texts(column.words)
+    numbers = pa.array(column.values.astype(np.int32), mask=None if known is None else ~known)
+    return words.take(numbers) if len(words) else pa.nulls(len(numbers), pa.string())
+
+
+_PLAIN = {"float": pa.float64(), "int": pa.int64(), "timestamp": pa.timestamp("ms", tz="UTC"), "bool": pa.bool_()}
+
+
+def _plain(kind: str, values: Any, known: Any) -> Any:
+    """An array of fixed width over the values, without a copy: pa.array takes ten times as long."""
+    data = np.packbits(values, bitorder="little") if kind == "bool" else values
+    validity = None if known is None or known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return pa.Array.from_buffers(_PLAIN[kind], values.size, [validity, pa.py_buffer(data)])
 
 
 def _lists(column: FieldColumn, mask: Any) -> Any:
@@ -127,9 +135,24 @@ def _packed_texts(strings: Strings) -> Any:
 
 def table_of_parts(ids: Strings, parts: list[Part], names: list[str]) -> Any:
     """A pyarrow.Table: user_id, then the fields, in the order asked for."""
-    columns = {"user_id": _packed_texts(ids)}
-    if parts:
-        order = pa.array(np.argsort(np.concatenate([part.rows for part in parts])))
-        for name in names:
-            columns[name] = pa.concat_arrays([array_of_field(part.by_name[name]) for part in parts]).take(order)
-    return pa.table(columns)
+    arrays = [_packed_texts(ids)]
+    order = np.argsort(np.concatenate([part.rows for part in parts])) if len(parts) > 1 else None
+    taken = None if order is None else pa.array(order)
+    for name in names:
+        columns = [part.by_name[name] for part in parts]
+        if order is None:
+            arrays.append(array_of_field(columns[0]))
+        elif columns[0].type in _PLAIN:
+            arrays.append(_plain(columns[0].type, *_gathered(columns, parts, order)))
+        else:
+            arrays.append(pa.concat_arrays([array_of_field(column) for column in columns]).take(taken))
+    return pa.Table.from_arrays(arrays, names=["user_id", *names])
+
+
+def _gathered(columns: list[FieldColumn], parts: list[Part], order: Any) -> tuple[Any, Any]:
+    """(values, known or None) of all parts, in the order asked for."""
+    values = np.concatenate([column.values for column in columns])[order]
+    if all(column.known is None for column in columns):
+        return values, None
+    known = [np.ones(part.rows.size, dtype=bool) if column.known is None else column.known for column, part in zip(columns, parts, strict=True)]
+    return values, np.concatenate(known)[order]

@@ -12,9 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from profilegrid import tracing
 from profilegrid.columns import Batch, now_ms
 from profilegrid.connections import BACKOFF_S, BACKOFF_S_MAX, CALL_TIMEOUT_S, Connections
 from profilegrid.errors import DeliveryUnknown, Overloaded, ProfilegridError, Unavailable
+from profilegrid.lanes import WriteLane
 from profilegrid.results import Rejection, Report
 from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
 from profilegrid.v1 import events_pb2 as pb
@@ -22,8 +24,11 @@ from profilegrid.v1 import events_pb2_grpc
 
 IN_FLIGHT_MAX = 64
 SENDING_MAX = 8
+# Larger frames go by calls of their own, so that each has its own flow control and they pass one another.
+STREAMED_ROWS_MAX = 2_000
 # A producer is used for a day at most: the grid forgets one after 7 days of silence.
 PRODUCER_LIFE_MS = 86_400_000
+Answered = pb.IngestResponse | pb.IngestStreamResponse
 
 
 class Producer(NamedTuple):
@@ -46,6 +51,7 @@ class Deliveries:
         self._in_flight: set[int] = set()
         self._window_moved: asyncio.Event | None = None
         self._sending: asyncio.Semaphore | None = None
+        self._lanes: dict[str, WriteLane] = {}
 
     async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
         """As AsyncClient.deliver."""
@@ -57,12 +63,16 @@ class Deliveries:
         pieces = chunks(batch)
         producer = None if producer_id is None else Producer(producer_id, started_ms)
         numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._deliver_piece(batch, rows, partitions, producer, number)) for rows, number in zip(pieces, numbers, strict=True)]
+        if len(pieces) == 1:
+            outcomes = [await self._deliver_piece(batch, pieces[0], partitions, producer, numbers[0])]
+        else:
+            async with asyncio.TaskGroup() as group:
+                calls = (self._deliver_piece(batch, rows, partitions, producer, number) for rows, number in zip(pieces, numbers, strict=True))
+                tasks = [group.create_task(call) for call in calls]
+            outcomes = [task.result() for task in tasks]
         report = Report()
         unknown: list[int] = []
-        for task in tasks:
-            outcome = task.result()
+        for outcome in outcomes:
             if isinstance(outcome, DeliveryUnknown):
                 unknown += list(outcome.rows)
             elif isinstance(outcome, ProfilegridError):
@@ -138,14 +148,12 @@ class Deliveries:
             backoff = min(backoff * 2, BACKOFF_S_MAX)
         return report
 
-    def _sort_outcomes(
-        self, outcomes: Sequence[tuple[Parcel, pb.IngestResponse | ProfilegridError]], report: Report, backoff: float
-    ) -> tuple[NDArray[np.int64], float]:
+    def _sort_outcomes(self, outcomes: Sequence[tuple[Parcel, Answered | ProfilegridError]], report: Report, backoff: float) -> tuple[NDArray[np.int64], float]:
         """Count what was acknowledged; returns the rows to send again and after how long. Raises what no retry helps."""
         again, delay_s = [np.empty(0, dtype=np.int64)], backoff
         fatal: ProfilegridError | None = None
         for parcel, outcome in outcomes:
-            if isinstance(outcome, pb.IngestResponse):
+            if isinstance(outcome, Answered):
                 report.accepted += outcome.accepted
                 report.duplicates += outcome.duplicates
                 report.rejections += [Rejection(int(parcel.rows[r.row]), r.reason, r.field, r.value, r.expected) for r in outcome.rejected]
@@ -163,14 +171,28 @@ class Deliveries:
             raise fatal
         return np.concatenate(again), delay_s
 
-    async def _send(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
+    async def _send(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> tuple[Parcel, Answered | ProfilegridError]:
         frame = parcel.frame
         frame.producer_id, frame.producer_started_ms, frame.batch_number, frame.acks = producer.id, producer.started_ms, number, self._acks
         endpoint = map_.endpoints.get(parcel.shard, "")
         if not endpoint:
             return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
-        stub = events_pb2_grpc.EventServiceStub(self._connections.channel(endpoint))  # type: ignore[no-untyped-call]
         try:
+            if parcel.rows.size <= STREAMED_ROWS_MAX and producer is self._producer and not tracing.is_traced():
+                return parcel, await self._lane(endpoint).send(frame)
+            stub = events_pb2_grpc.EventServiceStub(self._connections.channel(endpoint))  # type: ignore[no-untyped-call]
             return parcel, await self._connections.call(stub.Ingest, pb.IngestRequest(frame=frame), CALL_TIMEOUT_S)
         except ProfilegridError as error:
             return parcel, error
+
+    def _lane(self, endpoint: str) -> WriteLane:
+        lane = self._lanes.get(endpoint)
+        if lane is None or lane.failed is not None:
+            stub = events_pb2_grpc.EventServiceStub(self._connections.channel(endpoint))  # type: ignore[no-untyped-call]
+            lane = self._lanes[endpoint] = WriteLane(stub.IngestStream, CALL_TIMEOUT_S)
+        return lane
+
+    def close(self) -> None:
+        """Give every stream up."""
+        for lane in self._lanes.values():
+            lane.close()

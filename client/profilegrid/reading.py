@@ -1,7 +1,6 @@
 """Reads of one shard over one stream. What is asked while a message is under way goes together with the next.
 
-Batches grow with load by themselves, and a shard works on one while the client takes the one before apart. A stream costs half of
-what unary calls do (loopback, 600 bytes: 0.27 ms a round trip against 0.58, and 160 µs of CPU a side against 300).
+Batches grow with load by themselves, and a shard works on one while the client takes the one before apart.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import grpc
 import numpy as np
 
 from profilegrid import tracing
 from profilegrid.columns import Strings, ids_of, now_ms, time_ms, user_id_text
 from profilegrid.connections import CALL_TIMEOUT_S, Connections
-from profilegrid.errors import Overloaded, ProfilegridError, Unavailable, from_rpc, from_status
+from profilegrid.errors import Overloaded, Unavailable, from_status
+from profilegrid.lanes import Lane, fail_all, typed
 from profilegrid.results import Part, Profile, Table
 from profilegrid.routes import Map, partitions_of
 from profilegrid.v1 import profiles_pb2, profiles_pb2_grpc
@@ -32,21 +31,16 @@ Key = tuple[tuple[str, ...], int | None]
 Settle = Callable[[Any], None]
 
 
-class ReadLane:
-    """The stream to one endpoint. Made when it is first needed; when it fails, everything under way fails with it, and retries elsewhere."""
+class ReadLane(Lane):
+    """The stream of reads to one endpoint."""
 
     def __init__(self, method: Any, timeout_s: float) -> None:
-        """`method` is the stub's StreamProfiles; `timeout_s` bounds the wait for an answer."""
-        self._timeout_s = timeout_s
-        # Kept: asking for the running loop is a system call (getpid), 2 µs a read.
-        self._loop = asyncio.get_running_loop()
-        self._call = method()
         self._singles: dict[Key, list[tuple[bytes, str, asyncio.Future[Profile]]]] = {}
         self._batches: deque[tuple[profiles_pb2.BatchGetProfilesRequest, asyncio.Future[Part]]] = deque()
         self._under_way: deque[tuple[float, list[asyncio.Future[Any]], Settle]] = deque()
         self._wake = asyncio.Event()
-        self.failed: ProfilegridError | None = None
-        self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._read()), asyncio.create_task(self._watch())]
+        super().__init__(method, timeout_s)
+        self._tasks.append(asyncio.create_task(self._write()))
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -86,7 +80,7 @@ class ReadLane:
                     continue
                 await self._call.write(profiles_pb2.StreamProfilesRequest(read=self._next()))
         except Exception as error:
-            self._fail(_typed(error))
+            self._fail(typed(error))
 
     def _next(self) -> profiles_pb2.BatchGetProfilesRequest:
         """The next message; what it answers is under way from now on."""
@@ -103,57 +97,25 @@ class ReadLane:
         self._under_way.append((started, [future for _, _, future in waiting], lambda columns: _settle_singles(waiting, columns)))
         return _request(Strings.of([raw for raw, _, _ in waiting]), key[0], now_ms() if key[1] is None else key[1])
 
-    async def _read(self) -> None:
-        try:
-            while True:
-                response = await self._call.read()
-                if response is grpc.aio.EOF:
-                    self._fail(Unavailable("the shard ended the stream of reads", "STREAM_ENDED"))
-                    return
-                _, futures, settle = self._under_way.popleft()
-                self._wake.set()
-                if response.error:
-                    _fail_all(futures, from_status(response.error))
-                else:
-                    settle(response.profiles.columns)
-        except Exception as error:
-            self._fail(_typed(error))
+    def _receive(self, response: profiles_pb2.StreamProfilesResponse) -> None:
+        _, futures, settle = self._under_way.popleft()
+        self._wake.set()
+        if response.error:
+            fail_all(futures, from_status(response.error))
+        else:
+            settle(response.profiles.columns)
 
-    async def _watch(self) -> None:
-        """A shard that hangs answers nothing: its stream is given up."""
-        while True:
-            await asyncio.sleep(self._timeout_s / 4)
-            if self._under_way and self._loop.time() - self._under_way[0][0] > self._timeout_s:
-                self._fail(Unavailable(f"no answer within {self._timeout_s:g} s", "DEADLINE_EXCEEDED"))
-                return
+    def _oldest(self) -> float | None:
+        return self._under_way[0][0] if self._under_way else None
 
-    def _fail(self, error: ProfilegridError) -> None:
-        self.failed = error
-        self._call.cancel()
-        for _, futures, _ in self._under_way:
-            _fail_all(futures, error)
-        _fail_all([future for waiting in self._singles.values() for _, _, future in waiting], error)
-        _fail_all([future for _, future in self._batches], error)
+    def _take_waiting(self) -> Iterable[asyncio.Future[Any]]:
+        waiting = [future for _, futures, _ in self._under_way for future in futures]
+        waiting += [future for singles in self._singles.values() for _, _, future in singles]
+        waiting += [future for _, future in self._batches]
         self._under_way.clear()
         self._singles.clear()
         self._batches.clear()
-        self.end()
-
-    def end(self) -> None:
-        """Stop the tasks; nothing is answered any more."""
-        current = asyncio.current_task()
-        for task in self._tasks:
-            if task is not current:
-                task.cancel()
-
-    def close(self) -> None:
-        """Give the stream up."""
-        self._fail(Unavailable("the client was closed", "CLIENT_CLOSED"))
-
-
-def _typed(error: Exception) -> ProfilegridError:
-    """What ended the stream; a read is safe to repeat, so whatever it was is retriable unless the server says otherwise."""
-    return from_rpc(error) if isinstance(error, grpc.RpcError) else Unavailable(f"the stream of reads ended: {error!r}", "STREAM_ENDED")
+        return waiting
 
 
 def _request(ids: Strings, fields: tuple[str, ...], as_of: int) -> profiles_pb2.BatchGetProfilesRequest:
@@ -172,13 +134,6 @@ def _settle_singles(waiting: list[tuple[bytes, str, asyncio.Future[Profile]]], c
 def _settle_many(future: asyncio.Future[Part], columns: profiles_pb2.ProfileColumns, users: int) -> None:
     if not future.done():
         future.set_result(Part(np.arange(users), columns))
-
-
-def _fail_all(futures: list[asyncio.Future[Any]], error: ProfilegridError) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
-            future.exception()  # a caller that went away is not told that nobody looked
 
 
 class Reads:

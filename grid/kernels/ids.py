@@ -23,6 +23,24 @@ def _equal(a, a_start, b, b_start, n):
 
 
 @kernel
+def check_texts(data, ends):
+    """0: `ends` ascend within the data, and each text starts with a character; 1: they do not; 2: one starts inside a character."""
+    start = np.int64(0)
+    for i in range(ends.size):
+        end = np.int64(ends[i])
+        if end < start or end > data.size:
+            return 1
+        start = end
+    start = np.int64(0)
+    for i in range(ends.size):
+        end = np.int64(ends[i])
+        if start < end and data[start] & 0xC0 == 0x80:
+            return 2
+        start = end
+    return 0
+
+
+@kernel
 def find_ids(data, ends, hashes, partitions, seed, table, base, mask, page_table, heap, id_refs, out):
     """Slots of known ids, -1 for unknown ones.
 

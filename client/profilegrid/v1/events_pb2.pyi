@@ -229,7 +229,7 @@ class IngestResponse(_message.Message):
     def __init__(self, accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[RejectedRow, _Mapping]]] = ...) -> None: ...
 
 class IngestStreamResponse(_message.Message):
-    __slots__ = ("batch_number", "accepted", "duplicates", "rejected", "error_code", "error_reason", "error_message")
+    __slots__ = ("batch_number", "accepted", "duplicates", "rejected", "error_code", "error_reason", "error_message", "error")
     BATCH_NUMBER_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +237,7 @@ class IngestStreamResponse(_message.Message):
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     ERROR_REASON_FIELD_NUMBER: _ClassVar[int]
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     batch_number: int
     accepted: int
     duplicates: int
@@ -244,4 +245,5 @@ class IngestStreamResponse(_message.Message):
     error_code: int
     error_reason: str
     error_message: str
-    def __init__(self, batch_number: _Optional[int] = ..., accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[RejectedRow, _Mapping]]] = ..., error_code: _Optional[int] = ..., error_reason: _Optional[str] = ..., error_message: _Optional[str] = ...) -> None: ...
+    error: bytes
+    def __init__(self, batch_number: _Optional[int] = ..., accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[RejectedRow, _Mapping]]] = ..., error_code: _Optional[int] = ..., error_reason: _Optional[str] = ..., error_message: _Optional[str] = ..., error: _Optional[bytes] = ...) -> None: ...
