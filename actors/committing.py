@@ -131,13 +131,17 @@ class Committer:
 
     async def commit(self, frame: Frame, nbytes: int) -> Reply:
         """Returns when the frame is durable and applied. Raises Overloaded at once when the inbox is full, GridError when refused."""
+        return await self.offer(frame, nbytes)
+
+    def offer(self, frame: Frame, nbytes: int) -> asyncio.Future[Reply]:
+        """As `commit`: done then. Raises Overloaded."""
         if self._inbox_bytes + nbytes > INBOX_BYTES_MAX:
             raise Overloaded("the shard's inbox", self._inbox_bytes, INBOX_BYTES_MAX, RETRY_MS)
         work = Work(frame, nbytes, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._inbox.append(work)
         self._inbox_bytes += nbytes
         self._arrived.set()
-        return await work.reply
+        return work.reply
 
     @property
     def inbox_bytes(self) -> int:

@@ -249,9 +249,9 @@ class Controller:
         """The partition map as clients route by it."""
         await self.start()
         state = self._state
-        endpoints = {shard: self._health.get(shard, {}).get("endpoint", "") for shard in range(state.shards)}
+        endpoints, lanes = ({shard: self._health.get(shard, {}).get(name, "") for shard in range(state.shards)} for name in ("endpoint", "lane"))
         return {
-            "map_version": state.map_version, "partitions": state.partitions, "catalog_version": state.catalog_version, "endpoints": endpoints,
+            "map_version": state.map_version, "partitions": state.partitions, "catalog_version": state.catalog_version, "endpoints": endpoints, "lanes": lanes,
             "owners": np.array(state.owners, dtype=np.uint16).tobytes(), "epochs": np.array(state.epochs, dtype=np.uint64).tobytes(),
             "grid_id": xxhash.xxh3_64_hexdigest(state.seed.to_bytes(8, "little")),
         }  # fmt: skip

@@ -68,5 +68,7 @@ def log_to(folder: Path, process: str) -> None:
     shown = logging.StreamHandler(sys.stderr)
     is_pretty = os.environ.get("PROFILEGRID_LOG", "pretty" if sys.stderr.isatty() else "json") == "pretty"
     shown.setFormatter(Pretty(process) if is_pretty else JsonLines(process))
-    logger.addHandler(kept)
-    logger.addHandler(shown)
+    # asyncio tells of exceptions in callbacks, which nobody else would hear of.
+    for each in (logger, logging.getLogger("asyncio")):
+        each.addHandler(kept)
+        each.addHandler(shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tempfile
@@ -34,6 +35,9 @@ def load_kernels() -> None:
         log.info("kernels loaded", extra={"facts": {"seconds": round(time.monotonic() - started, 3)}})
     except Exception:
         log.exception("kernels could not be loaded ahead; each is when it is needed")
+    finally:
+        # What lives now lives on: numba's and Ray's 220,000 objects would be looked at by each full collection, 100 ms in the loop.
+        gc.freeze()
 
 
 class Shard:
@@ -46,7 +50,8 @@ class Shard:
         self._server = ShardServer(config)
         self._metrics: Any = None
         self._grpc: Any = None
-        self._port = 0
+        self._lanes: Any = None
+        self._port = self._lane_port = 0
 
     async def start(self, epochs: dict[int, int], seed: int) -> dict[str, Any]:
         """Recover, then serve. Runs in the data loop, where gRPC lives. Called once a life."""
@@ -54,6 +59,7 @@ class Shard:
             return self.facts()
         from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
 
+        from actors.lanes import LaneServer
         from actors.servers import GrpcServer
         from actors.services.loading import LoadService
         from actors.services.shard import EventService, ProfileService, ShardService
@@ -68,6 +74,8 @@ class Shard:
             self._grpc.add(shard_pb2.DESCRIPTOR, "ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, ShardService(self._server))
             self._grpc.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, LoadService(self._server))
             self._port = await self._grpc.start(self._server.config.host, 0)
+            self._lanes = LaneServer(self._server, self._server.meter)
+            self._lane_port = await self._lanes.start(self._server.config.host)
             self._metrics = MetricsServer(self._server.meter.registry, self._server.config.host, 0)
         except Exception:
             self._server.state = "new"
@@ -107,15 +115,17 @@ class Shard:
 
     async def stop(self) -> None:
         """Drain, checkpoint, release the folder. The actor is killed after it."""
+        if self._lanes is not None:
+            await self._lanes.stop()
         if self._grpc is not None:
             await self._grpc.stop()
         if self._server.state == "serving":
             await self._server.stop()
 
     def facts(self) -> dict[str, Any]:
-        """State, pid and endpoint."""
-        endpoint = f"{self._server.config.host}:{self._port}" if self._port and self._server.state == "serving" else ""
-        return {**self._server.status(), "endpoint": endpoint, "metrics": self._metrics.endpoint if self._metrics else ""}
+        """State, pid and endpoints."""
+        endpoint, lane = (f"{self._server.config.host}:{port}" if port and self._server.state == "serving" else "" for port in (self._port, self._lane_port))
+        return {**self._server.status(), "endpoint": endpoint, "lane": lane, "metrics": self._metrics.endpoint if self._metrics else ""}
 
     @ray.method(concurrency_group="control")
     async def health(self) -> dict[str, Any]:

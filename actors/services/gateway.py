@@ -270,7 +270,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         known = self._last_map
         return admin_pb2.GetMapResponse(
             map_version=known["map_version"], partitions=known["partitions"], catalog_version=known["catalog_version"],
-            shards=[admin_pb2.ShardAddress(id=shard, endpoint=endpoint) for shard, endpoint in known["endpoints"].items()],
+            shards=[admin_pb2.ShardAddress(id=shard, endpoint=endpoint, lane=known["lanes"][shard]) for shard, endpoint in known["endpoints"].items()],
             owners=known["owners"], epochs=known["epochs"], grid_id=known["grid_id"],
         )  # fmt: skip
 

@@ -114,24 +114,14 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
         self._shard = shard
 
     async def GetProfile(self, request: profiles_pb2.GetProfileRequest, context: Context) -> profiles_pb2.GetProfileResponse:
-        return profiles_pb2.GetProfileResponse(profile=self._rows([request.user_id], list(request.fields), convert.as_of(request))[0])
+        return profiles_pb2.GetProfileResponse(profile=_rows(self._shard, [request.user_id], list(request.fields), convert.as_of(request))[0])
 
     async def BatchGetProfiles(self, request: profiles_pb2.BatchGetProfilesRequest, context: Context) -> profiles_pb2.BatchGetProfilesResponse:
-        if request.format != profiles_pb2.PROFILE_FORMAT_COLUMNS and not request.user_id_ends:
-            return profiles_pb2.BatchGetProfilesResponse(profiles=self._rows(list(request.user_ids), list(request.fields), convert.as_of(request)))
-        ids = asked_ids(request)
-        profiles = self._shard.read(ids, list(request.fields), convert.as_of(request))
-        return profiles_pb2.BatchGetProfilesResponse(columns=convert.profile_columns(profiles, self._shard.engine.catalog))
+        return answer_read(self._shard, request)
 
     async def StreamProfiles(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[profiles_pb2.StreamProfilesResponse]:
         async for response in answer_reads(requests, self.BatchGetProfiles):
             yield response
-
-    def _rows(self, user_ids: list[str], fields: list[str], as_of_ms: int | None) -> list[profiles_pb2.Profile]:
-        profiles = self._shard.read(Strings.of(user_ids), fields, as_of_ms)
-        catalog = self._shard.engine.catalog
-        columns = convert.profile_columns(profiles, catalog)
-        return [convert.wire_profile(profile, catalog) for profile in convert.row_profiles(user_ids, columns)]
 
     async def UpdateProfile(self, request: profiles_pb2.UpdateProfileRequest, context: Context) -> profiles_pb2.UpdateProfileResponse:
         self._shard.check_serving()
@@ -153,6 +143,20 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
             yield profiles_pb2.WatchProfileResponse(profile=convert.wire_profile(profile, catalog))
 
 
+def answer_read(shard: ShardServer, request: profiles_pb2.BatchGetProfilesRequest) -> profiles_pb2.BatchGetProfilesResponse:
+    """Profiles in the form that is asked for."""
+    if request.format != profiles_pb2.PROFILE_FORMAT_COLUMNS and not request.user_id_ends:
+        return profiles_pb2.BatchGetProfilesResponse(profiles=_rows(shard, list(request.user_ids), list(request.fields), convert.as_of(request)))
+    profiles = shard.read(asked_ids(request), list(request.fields), convert.as_of(request))
+    return profiles_pb2.BatchGetProfilesResponse(columns=convert.profile_columns(profiles, shard.engine.catalog))
+
+
+def _rows(shard: ShardServer, user_ids: list[str], fields: list[str], as_of_ms: int | None) -> list[profiles_pb2.Profile]:
+    catalog = shard.engine.catalog
+    columns = convert.profile_columns(shard.read(Strings.of(user_ids), fields, as_of_ms), catalog)
+    return [convert.wire_profile(profile, catalog) for profile in convert.row_profiles(user_ids, columns)]
+
+
 def asked_ids(request: profiles_pb2.BatchGetProfilesRequest) -> Strings:
     """The ids of a request, in either form."""
     if not request.user_id_ends:
@@ -164,6 +168,21 @@ def asked_ids(request: profiles_pb2.BatchGetProfilesRequest) -> Strings:
     return ids
 
 
+async def answer_evaluate(shard: ShardServer, request: shard_pb2.EvaluateRequest) -> shard_pb2.EvaluateResponse:
+    """The shard's part of a query."""
+    if request.mode == shard_pb2.EVALUATE_MODE_EXPLAIN:
+        users, matched, clauses, warnings = await shard.explain(request.rule, request.as_of_ms)
+        reports = [segments_pb2.ClauseReport(matched=m, unknown=u) for m, u in clauses]
+        counted = [shard_pb2.PartitionResult(count=matched)]
+        return shard_pb2.EvaluateResponse(users=users, clauses=reports, partitions=counted, warnings=warnings)
+    found, warnings = await shard.evaluate(
+        request.rule, request.as_of_ms, request.first_partition, request.last_partition, request.limit,
+        with_bitmaps=request.mode == shard_pb2.EVALUATE_MODE_BITMAPS,
+    )  # fmt: skip
+    parts = [shard_pb2.PartitionResult(partition=p, count=n, bitmap=bitmap, position=position) for p, n, bitmap, position in found]
+    return shard_pb2.EvaluateResponse(partitions=parts, warnings=warnings)
+
+
 class ShardService(shard_pb2_grpc.ShardServiceServicer):
     """The shard's part of a query."""
 
@@ -171,17 +190,7 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         self._shard = shard
 
     async def Evaluate(self, request: shard_pb2.EvaluateRequest, context: Context) -> shard_pb2.EvaluateResponse:
-        if request.mode == shard_pb2.EVALUATE_MODE_EXPLAIN:
-            users, matched, clauses, warnings = await self._shard.explain(request.rule, request.as_of_ms)
-            reports = [segments_pb2.ClauseReport(matched=m, unknown=u) for m, u in clauses]
-            counted = [shard_pb2.PartitionResult(count=matched)]
-            return shard_pb2.EvaluateResponse(users=users, clauses=reports, partitions=counted, warnings=warnings)
-        found, warnings = await self._shard.evaluate(
-            request.rule, request.as_of_ms, request.first_partition, request.last_partition, request.limit,
-            with_bitmaps=request.mode == shard_pb2.EVALUATE_MODE_BITMAPS,
-        )  # fmt: skip
-        parts = [shard_pb2.PartitionResult(partition=p, count=n, bitmap=bitmap, position=position) for p, n, bitmap, position in found]
-        return shard_pb2.EvaluateResponse(partitions=parts, warnings=warnings)
+        return await answer_evaluate(self._shard, request)
 
     async def ResolveHandles(self, request: shard_pb2.ResolveHandlesRequest, context: Context) -> shard_pb2.ResolveHandlesResponse:
         ids = self._shard.ids_of_handles(np.frombuffer(request.handles, dtype=np.uint64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -85,8 +85,6 @@ class AsyncClient:
         try:
             await self.flush()
         finally:
-            self._reads.close()
-            self._deliveries.close()
             await self._connections.close()
 
     # --- connections ----------------------------------------------------------------------------------------------------
@@ -199,9 +197,9 @@ class AsyncClient:
 
     # --- reads ----------------------------------------------------------------------------------------------------------
 
-    async def get(self, user_id: str | int, fields: Iterable[str] = (), *, as_of: Any = None) -> Profile:
+    def get(self, user_id: str | int, fields: Iterable[str] = (), *, as_of: Any = None) -> Coroutine[Any, Any, Profile]:
         """A user's profile: all fields or some. What is asked while a message is under way to a shard goes together with the next."""
-        return await self._reads.get(user_id, fields, as_of=as_of)
+        return self._reads.get(user_id, fields, as_of=as_of)
 
     async def get_many(self, user_ids: Any, fields: Iterable[str] = (), *, as_of: Any = None) -> Table:
         """Profiles of many users as columns, in the order asked for."""

@@ -16,7 +16,7 @@ from profilegrid import tracing
 from profilegrid.columns import Batch, now_ms
 from profilegrid.connections import BACKOFF_S, BACKOFF_S_MAX, CALL_TIMEOUT_S, Connections
 from profilegrid.errors import DeliveryUnknown, Overloaded, ProfilegridError, Unavailable
-from profilegrid.lanes import WriteLane
+from profilegrid.lanes import INGEST
 from profilegrid.results import Rejection, Report
 from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
 from profilegrid.v1 import events_pb2 as pb
@@ -24,11 +24,10 @@ from profilegrid.v1 import events_pb2_grpc
 
 IN_FLIGHT_MAX = 64
 SENDING_MAX = 8
-# Larger frames go by calls of their own, so that each has its own flow control and they pass one another.
-STREAMED_ROWS_MAX = 2_000
+# Larger frames go by gRPC calls of their own, so that each has its own flow control and they pass one another.
+LANE_ROWS_MAX = 2_000
 # A producer is used for a day at most: the grid forgets one after 7 days of silence.
 PRODUCER_LIFE_MS = 86_400_000
-Answered = pb.IngestResponse | pb.IngestStreamResponse
 
 
 class Producer(NamedTuple):
@@ -51,7 +50,6 @@ class Deliveries:
         self._in_flight: set[int] = set()
         self._window_moved: asyncio.Event | None = None
         self._sending: asyncio.Semaphore | None = None
-        self._lanes: dict[str, WriteLane] = {}
 
     async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
         """As AsyncClient.deliver."""
@@ -148,12 +146,14 @@ class Deliveries:
             backoff = min(backoff * 2, BACKOFF_S_MAX)
         return report
 
-    def _sort_outcomes(self, outcomes: Sequence[tuple[Parcel, Answered | ProfilegridError]], report: Report, backoff: float) -> tuple[NDArray[np.int64], float]:
+    def _sort_outcomes(
+        self, outcomes: Sequence[tuple[Parcel, pb.IngestResponse | ProfilegridError]], report: Report, backoff: float
+    ) -> tuple[NDArray[np.int64], float]:
         """Count what was acknowledged; returns the rows to send again and after how long. Raises what no retry helps."""
         again, delay_s = [np.empty(0, dtype=np.int64)], backoff
         fatal: ProfilegridError | None = None
         for parcel, outcome in outcomes:
-            if isinstance(outcome, Answered):
+            if isinstance(outcome, pb.IngestResponse):
                 report.accepted += outcome.accepted
                 report.duplicates += outcome.duplicates
                 report.rejections += [Rejection(int(parcel.rows[r.row]), r.reason, r.field, r.value, r.expected) for r in outcome.rejected]
@@ -171,28 +171,18 @@ class Deliveries:
             raise fatal
         return np.concatenate(again), delay_s
 
-    async def _send(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> tuple[Parcel, Answered | ProfilegridError]:
+    async def _send(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
         frame = parcel.frame
         frame.producer_id, frame.producer_started_ms, frame.batch_number, frame.acks = producer.id, producer.started_ms, number, self._acks
         endpoint = map_.endpoints.get(parcel.shard, "")
         if not endpoint:
             return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
         try:
-            if parcel.rows.size <= STREAMED_ROWS_MAX and producer is self._producer and not tracing.is_traced():
-                return parcel, await self._lane(endpoint).send(frame)
+            lane = map_.lanes.get(parcel.shard, "")
+            if lane and parcel.rows.size <= LANE_ROWS_MAX and not tracing.is_traced():
+                answer = self._connections.lane(lane).ask(INGEST, frame.SerializeToString())
+                return parcel, pb.IngestResponse.FromString(await answer)
             stub = events_pb2_grpc.EventServiceStub(self._connections.channel(endpoint))  # type: ignore[no-untyped-call]
             return parcel, await self._connections.call(stub.Ingest, pb.IngestRequest(frame=frame), CALL_TIMEOUT_S)
         except ProfilegridError as error:
             return parcel, error
-
-    def _lane(self, endpoint: str) -> WriteLane:
-        lane = self._lanes.get(endpoint)
-        if lane is None or lane.failed is not None:
-            stub = events_pb2_grpc.EventServiceStub(self._connections.channel(endpoint))  # type: ignore[no-untyped-call]
-            lane = self._lanes[endpoint] = WriteLane(stub.IngestStream, CALL_TIMEOUT_S)
-        return lane
-
-    def close(self) -> None:
-        """Give every stream up."""
-        for lane in self._lanes.values():
-            lane.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ class Map:
     owners: NDArray[np.uint16]
     epochs: NDArray[np.uint64]
     endpoints: dict[int, str]
+    lanes: dict[int, str] = field(default_factory=dict)
     grid_id: str = ""
 
     @classmethod
@@ -36,7 +37,7 @@ class Map:
         return cls(
             response.map_version, response.catalog_version, np.frombuffer(response.owners, dtype=np.uint16),
             np.frombuffer(response.epochs, dtype=np.uint64), {shard.id: shard.endpoint for shard in response.shards},
-            response.grid_id,
+            {shard.id: shard.lane for shard in response.shards}, response.grid_id,
         )  # fmt: skip
 
     @cached_property

@@ -11,12 +11,14 @@ class GetMapRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ShardAddress(_message.Message):
-    __slots__ = ("id", "endpoint")
+    __slots__ = ("id", "endpoint", "lane")
     ID_FIELD_NUMBER: _ClassVar[int]
     ENDPOINT_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     id: int
     endpoint: str
-    def __init__(self, id: _Optional[int] = ..., endpoint: _Optional[str] = ...) -> None: ...
+    lane: str
+    def __init__(self, id: _Optional[int] = ..., endpoint: _Optional[str] = ..., lane: _Optional[str] = ...) -> None: ...
 
 class GetMapResponse(_message.Message):
     __slots__ = ("map_version", "partitions", "catalog_version", "shards", "owners", "epochs", "grid_id")

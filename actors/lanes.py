@@ -1,0 +1,223 @@
+"""The shard's end of lanes (client/profilegrid/lanes.py tells the protocol): reads are answered where they are parsed, frames when
+committed, queries in turns.
+
+Bounded: a connection that does not greet is closed, one that does not take its answers or has 64 messages under way is not read from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from functools import partial
+from typing import cast
+
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
+from profilegrid.errors import ProfilegridError
+from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, READ, LaneBroken, Splitter, message
+from profilegrid.options import MESSAGE_BYTES_MAX
+from profilegrid.v1 import events_pb2, profiles_pb2, shard_pb2
+
+from actors.metrics import Meter
+from actors.services import convert
+from actors.services.errors import status_of
+from actors.services.shard import answer_evaluate, answer_read
+from actors.serving import ShardServer
+from grid.engine import Reply
+from grid.errors import FrameInvalid, GridError
+
+log = logging.getLogger("profilegrid")
+GREETING_S, GRACE_S = 10.0, 5.0
+UNDER_WAY_MAX = 64
+# Messages that came together are worked on for so long, then others have a turn.
+TURN_S = 0.002
+
+
+class LaneServer:
+    """Listens for lanes of one shard, in its loop."""
+
+    def __init__(self, shard: ShardServer, meter: Meter) -> None:
+        self._shard, self._meter = shard, meter
+        self._connections: set[LaneConnection] = set()
+        self._server: asyncio.Server
+
+    async def start(self, host: str) -> int:
+        """Bind any port and serve. Returns the port."""
+        made = partial(LaneConnection, self._shard, self._meter, self._connections)
+        self._server = await asyncio.get_running_loop().create_server(made, host, 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Take no more messages, give the answers that are due, close."""
+        self._server.close()
+        for connection in self._connections:
+            connection.hold("the shard stops")
+        started = time.monotonic()
+        while any(connection.under_way for connection in self._connections) and time.monotonic() - started < GRACE_S:
+            await asyncio.sleep(0.01)
+        for connection in list(self._connections):
+            connection.close()
+
+
+class LaneConnection(asyncio.Protocol):
+    """One client's lane."""
+
+    def __init__(self, shard: ShardServer, meter: Meter, connections: set[LaneConnection]) -> None:
+        self._shard, self._meter, self._connections = shard, meter, connections
+        self._loop = asyncio.get_running_loop()
+        self._splitter = Splitter(MESSAGE_BYTES_MAX)
+        self._messages: deque[tuple[int, int, bytes]] = deque()
+        self._hello = b""
+        self._held: set[str] = set()
+        self._transport: asyncio.Transport
+        self._greeting: asyncio.TimerHandle
+        self.under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- the connection ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the greeting, not for ever."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._connections.add(self)
+        self._greeting = self._loop.call_later(GREETING_S, self._transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Frames under way are committed all the same; a retry is told so."""
+        self._greeting.cancel()
+        self._connections.discard(self)
+        self._messages.clear()
+
+    def pause_writing(self) -> None:
+        """The client does not take its answers: it is not read from."""
+        self.hold("answers wait")
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._release("answers wait")
+
+    def hold(self, why: str) -> None:
+        """Read no more for now; what is read already waits."""
+        self._held.add(why)
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _release(self, why: str) -> None:
+        self._held.discard(why)
+        if not self._held and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._work()
+
+    def close(self) -> None:
+        """Send what is written, then end."""
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Messages, or parts of them; the greeting first."""
+        if len(self._hello) < len(HELLO):
+            missing = len(HELLO) - len(self._hello)
+            self._hello, data = self._hello + data[:missing], data[missing:]
+            if not HELLO.startswith(self._hello):
+                self._transport.abort()
+                return
+            if len(self._hello) < len(HELLO):
+                return
+            self._greeting.cancel()
+        try:
+            self._messages.extend(self._splitter.feed(data))
+        except LaneBroken as error:
+            log.warning("a lane is closed", extra={"facts": {"why": str(error)}})
+            self._transport.abort()
+            return
+        if not self._held:
+            self._work()
+
+    # --- the messages -----------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        started = time.perf_counter()
+        while self._messages and not self._held:
+            kind, tag, payload = self._messages.popleft()
+            if kind == READ:
+                self._read(tag, payload)
+            elif kind == INGEST:
+                self._ingest(tag, payload)
+            elif kind == EVALUATE:
+                self._begin()
+                task = self._loop.create_task(self._evaluate(tag, payload))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                log.warning("a lane is closed", extra={"facts": {"why": f"a message of kind {kind}"}})
+                self._transport.abort()
+                return
+            if self._messages and time.perf_counter() - started > TURN_S:
+                self.hold("others have a turn")
+                self._loop.call_soon(self._release, "others have a turn")
+
+    def _read(self, tag: int, payload: bytes) -> None:
+        started = time.perf_counter()
+        try:
+            request = profiles_pb2.BatchGetProfilesRequest.FromString(payload)
+            answer = answer_read(self._shard, request).SerializeToString()
+        except Exception as error:
+            self._refuse("Read", tag, error, started)
+            return
+        self._answer("Read", READ, tag, answer, started)
+
+    def _ingest(self, tag: int, payload: bytes) -> None:
+        started = time.perf_counter()
+        try:
+            self._shard.check_serving()
+            reply = self._shard.committer.offer(convert.frame(events_pb2.Frame.FromString(payload)), len(payload))
+        except Exception as error:
+            self._refuse("Ingest", tag, error, started)
+            return
+        self._begin()
+        reply.add_done_callback(partial(self._committed, tag, started))
+
+    def _committed(self, tag: int, started: float, reply: asyncio.Future[Reply]) -> None:
+        self._end()
+        if reply.cancelled():
+            return
+        error = reply.exception()
+        if error is None:
+            self._answer("Ingest", INGEST, tag, convert.ingest_response(reply.result()).SerializeToString(), started)
+        else:
+            self._refuse("Ingest", tag, error, started)
+
+    async def _evaluate(self, tag: int, payload: bytes) -> None:
+        started = time.perf_counter()
+        try:
+            answer = (await answer_evaluate(self._shard, shard_pb2.EvaluateRequest.FromString(payload))).SerializeToString()
+        except Exception as error:
+            self._refuse("Evaluate", tag, error, started)
+        else:
+            self._answer("Evaluate", EVALUATE, tag, answer, started)
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        self.under_way += 1
+        if self.under_way >= UNDER_WAY_MAX:
+            self.hold("much is under way")
+
+    def _end(self) -> None:
+        self.under_way -= 1
+        if "much is under way" in self._held:
+            self._release("much is under way")
+
+    def _answer(self, what: str, kind: int, tag: int, payload: bytes, started: float, code: str = "OK") -> None:
+        self._meter.called(f"Lane/{what}", code, time.perf_counter() - started)
+        if not self._transport.is_closing():
+            self._transport.write(message(kind, tag, payload))
+
+    def _refuse(self, what: str, tag: int, error: BaseException, started: float) -> None:
+        if isinstance(error, DecodeError):
+            error = FrameInvalid("message", "bytes that are no protobuf", f"the message of a lane's {what}")
+        if not isinstance(error, (GridError, ProfilegridError)):
+            log.error("call failed", exc_info=error, extra={"facts": {"method": f"Lane/{what}"}})
+        status = status_of(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        self._answer(what, FAILED, tag, status.SerializeToString(), started, code_pb2.Code.Name(status.code))
