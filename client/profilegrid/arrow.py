@@ -114,16 +114,24 @@ def _plain(kind: str, values: Any, known: Any) -> Any:
 def _lists(column: FieldColumn, mask: Any) -> Any:
     """Sets as sorted lists of text, keyed features as maps, ranked ones as lists of {key, value} in their order."""
     ends = column.ends
-    offsets = pa.array(np.concatenate([np.zeros(1, dtype=np.int32), ends.astype(np.int32)]))
     words = _packed_texts(column.words)
     if column.type == "set":
+        offsets = _offsets(ends)
         owners = np.repeat(np.arange(ends.size), np.diff(ends, prepend=np.uint32(0)))
         rank = np.empty(len(words), dtype=np.int64)
         rank[pc.sort_indices(words).to_numpy()] = np.arange(len(words))
         values = column.values
         return pa.ListArray.from_arrays(offsets, words.take(pa.array(values[np.lexsort((rank[values], owners))])), mask=mask)
-    keys, numbers = words.take(pa.array(column.keys)), pa.array(column.values)
-    if column.type.startswith("keyed"):
+    return _entries(column.type, ends, words.take(pa.array(column.keys)), column.values, mask)
+
+
+def _offsets(ends: Any) -> Any:
+    return pa.array(np.concatenate([np.zeros(1, dtype=np.int32), ends.astype(np.int32)]))
+
+
+def _entries(kind: str, ends: Any, keys: Any, values: Any, mask: Any) -> Any:
+    offsets, numbers = _offsets(ends), pa.array(values)
+    if kind.startswith("keyed"):
         return pa.MapArray.from_arrays(offsets, keys, numbers, mask=mask)
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([keys, numbers], ["key", "value"]), mask=mask)
 
@@ -144,6 +152,8 @@ def table_of_parts(ids: Strings, parts: list[Part], names: list[str]) -> Any:
             arrays.append(array_of_field(columns[0]))
         elif columns[0].type in _PLAIN:
             arrays.append(_plain(columns[0].type, *_gathered(columns, parts, order)))
+        elif columns[0].type in LISTS and columns[0].type != "set":
+            arrays.append(_gathered_entries(columns, parts, order))
         else:
             arrays.append(pa.concat_arrays([array_of_field(column) for column in columns]).take(taken))
     return pa.Table.from_arrays(arrays, names=["user_id", *names])
@@ -151,8 +161,27 @@ def table_of_parts(ids: Strings, parts: list[Part], names: list[str]) -> Any:
 
 def _gathered(columns: list[FieldColumn], parts: list[Part], order: Any) -> tuple[Any, Any]:
     """(values, known or None) of all parts, in the order asked for."""
-    values = np.concatenate([column.values for column in columns])[order]
+    return np.concatenate([column.values for column in columns])[order], _known(columns, parts, order)
+
+
+def _known(columns: list[FieldColumn], parts: list[Part], order: Any) -> Any:
     if all(column.known is None for column in columns):
-        return values, None
+        return None
     known = [np.ones(part.rows.size, dtype=bool) if column.known is None else column.known for column, part in zip(columns, parts, strict=True)]
-    return values, np.concatenate(known)[order]
+    return np.concatenate(known)[order]
+
+
+def _gathered_entries(columns: list[FieldColumn], parts: list[Part], order: Any) -> Any:
+    """Keyed or ranked entries of all parts, in the order asked for: the texts are taken once."""
+    lengths = [np.diff(column.ends.astype(np.int64), prepend=0) for column in columns]
+    entries = np.cumsum([0, *(column.values.size for column in columns)])
+    words = np.cumsum([0, *(len(column.words) for column in columns)])
+    starts = np.concatenate([column.ends - n + first for column, n, first in zip(columns, lengths, entries, strict=False)])[order]
+    counts = np.concatenate(lengths)[order]
+    ends = np.cumsum(counts)
+    index = np.arange(int(ends[-1])) + np.repeat(starts - (ends - counts), counts)
+    keys = np.concatenate([column.keys.astype(np.int64) + first for column, first in zip(columns, words, strict=False)])[index]
+    values = np.concatenate([column.values for column in columns])[index]
+    texts = pa.concat_arrays([_packed_texts(column.words) for column in columns])
+    known = _known(columns, parts, order)
+    return _entries(columns[0].type, ends, texts.take(pa.array(keys)), values, None if known is None else pa.array(~known))
