@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import urllib.request
 from collections.abc import Iterator
 
 import grpc
+import numpy as np
 import pytest
-from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from profilegrid.columns import events_batch
+from profilegrid.errors import ProfilegridError
+from profilegrid.lanes import EVALUATE, HELLO, INGEST, READ, Lane, message
+from profilegrid.routes import partitions_of, split
+from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, segments_pb2, segments_pb2_grpc, shard_pb2
 
 from tests.grids import RunningGrid
 
 UNBOUNDED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 GROWTH_MAX = 120 << 20
+EXAMPLES = 100 * int(os.environ.get("FUZZ_EXAMPLES", "1"))
 
 
 @pytest.fixture
@@ -93,6 +102,86 @@ def test_connections_that_never_finish_a_request_keep_nobody_waiting(unharmed: R
     asyncio.run(silent())
     for connection in held:
         connection.close()
+
+
+def lanes(grid: RunningGrid) -> list[tuple[str, int]]:
+    with grid.client() as client:
+        found = client._run(client._core.map()).lanes.values()
+    return [(host, int(port)) for host, _, port in (lane.rpartition(":") for lane in found)]
+
+
+def test_lanes_that_say_nothing_half_a_message_or_nonsense_keep_nobody_waiting(unharmed: RunningGrid, user: str) -> None:
+    whole = message(READ, 1, profiles_pb2.BatchGetProfilesRequest(user_ids=[f"{user}-1"]).SerializeToString())
+    sayings = [
+        b"", HELLO[:4], b"GET / HTTP/1.1\r\n\r\n", HELLO + whole[:7], HELLO + whole[:-1], HELLO + (16 << 20).to_bytes(4, "little") + b"\1" + bytes(100_000),
+        HELLO + b"\xff" * 64, HELLO + message(77, 1, b"x"), HELLO + message(INGEST, 1, bytes(range(256))), HELLO + message(EVALUATE, 1, b"\xff"),
+    ]  # fmt: skip
+    held = []
+    for address in lanes(unharmed):
+        for number in range(400):
+            connection = socket.create_connection(address, timeout=5)
+            connection.sendall(sayings[number % len(sayings)])
+            held.append(connection)
+    with unharmed.client(read_timeout=5.0) as client:
+        for number in range(20):
+            assert client.get(f"{user}-{number}")["count"] == 1
+    for connection in held:
+        connection.close()
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from([READ, INGEST, EVALUATE]), cut=st.integers(0, 200), noise=st.binary(max_size=20), seed=st.integers(0, 2**32 - 1))
+def test_mutated_messages_of_a_lane_are_answered_with_typed_errors(unharmed_lanes: LaneFuzz, kind: int, cut: int, noise: bytes, seed: int) -> None:
+    good = unharmed_lanes.good[kind]
+    at = seed % (len(good) + 1)
+    code = unharmed_lanes.code_of(kind, good[: min(at, cut)] + noise + good[at:])
+    assert code in ("", "INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION", "ABORTED", "UNAVAILABLE", "RESOURCE_EXHAUSTED")
+
+
+class LaneFuzz:
+    """A lane, and a good message of each kind."""
+
+    def __init__(self, grid: RunningGrid, user: str) -> None:
+        self._runner = asyncio.Runner()
+        with grid.client() as client:
+            self._map = client._run(client._core.map())
+        batch = events_batch([(f"{user}-1", "e", 1_700_000_000_000, {"n": 1.0}, None)])
+        (parcel,) = split(batch, np.arange(1), partitions_of(batch.ids, self._map.partitions), self._map)
+        parcel.frame.producer_id, parcel.frame.batch_number = b"f" * 16, 1
+        self.good = {
+            READ: profiles_pb2.BatchGetProfilesRequest(
+                user_ids=[f"{user}-1"], fields=["count"], format=profiles_pb2.PROFILE_FORMAT_COLUMNS
+            ).SerializeToString(),
+            INGEST: parcel.frame.SerializeToString(),
+            EVALUATE: shard_pb2.EvaluateRequest(
+                rule="count > 1", as_of_ms=1_700_000_000_000, mode=shard_pb2.EVALUATE_MODE_COUNT, last_partition=63
+            ).SerializeToString(),
+        }
+        self._endpoint = self._map.lanes[parcel.shard]
+
+    def code_of(self, kind: int, payload: bytes) -> str:
+        """The status code that a message is answered with; empty for none."""
+
+        async def ask() -> str:
+            lane = Lane(self._endpoint, 10.0)
+            try:
+                await lane.ask(kind, payload)
+            except ProfilegridError as error:
+                return error.code or error.reason
+            finally:
+                lane.close()
+            return ""
+
+        return self._runner.run(ask())
+
+
+@pytest.fixture
+def unharmed_lanes(grid: RunningGrid, user: str) -> Iterator[LaneFuzz]:
+    before = [shard["pid"] for shard in grid.shards()]
+    fuzz = LaneFuzz(grid, f"lane-{user}")
+    yield fuzz
+    fuzz._runner.close()
+    assert [shard["pid"] for shard in grid.shards()] == before
 
 
 def test_ten_thousand_streams_that_are_opened_and_left_leave_nothing_behind(unharmed: RunningGrid, user: str) -> None:

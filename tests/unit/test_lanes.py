@@ -1,0 +1,285 @@
+"""Lanes: messages survive any cut of their bytes, answers reach who asked, and neither end waits or grows for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from profilegrid.errors import InvalidRequest, ServerFailed, Unavailable
+from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, READ, Lane, LaneBroken, Splitter, message
+from profilegrid.v1 import events_pb2, profiles_pb2
+
+from actors.lanes import UNDER_WAY_MAX, LaneConnection, LaneServer
+from actors.metrics import Meter
+from grid.engine import Reply
+from grid.errors import FieldInvalid, Overloaded
+
+MESSAGES = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=300)), max_size=12)
+
+
+@given(MESSAGES, st.lists(st.integers(0, 4000), max_size=8))
+def test_messages_come_out_as_they_went_in_wherever_the_stream_is_cut(messages: list[tuple[int, int, bytes]], cuts: list[int]) -> None:
+    stream = b"".join(message(*each) for each in messages)
+    bounds = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    splitter, found = Splitter(1000), []
+    for first, last in itertools.pairwise(bounds):
+        found += splitter.feed(stream[first:last])
+    assert found == messages
+
+
+@pytest.mark.parametrize("length", [0, 4, 1001, 2**32 - 1])
+def test_a_length_that_cannot_be_is_refused_before_anything_is_kept(length: int) -> None:
+    with pytest.raises(LaneBroken, match=str(length)):
+        Splitter(1000).feed(length.to_bytes(4, "little") + bytes(5))
+
+
+# --- the client's end -------------------------------------------------------------------------------------------------
+
+
+def with_server(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], use: Callable[[Lane], Awaitable[None]]) -> None:
+    async def run() -> None:
+        server = await asyncio.start_server(handle, "127.0.0.1", 0)
+        lane = Lane(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 0.4)
+        try:
+            async with asyncio.timeout(10):
+                await use(lane)
+        finally:
+            lane.close()
+            server.close()
+
+    asyncio.run(run())
+
+
+async def next_message(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
+    head = await reader.readexactly(9)
+    return head[4], int.from_bytes(head[5:9], "little"), await reader.readexactly(int.from_bytes(head[:4], "little") - 5)
+
+
+def test_answers_out_of_order_reach_who_asked_and_a_refusal_is_typed() -> None:
+    async def answer_backwards(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.readexactly(len(HELLO)) == HELLO
+        asked = [await next_message(reader) for _ in range(3)]
+        from actors.services.errors import status_of
+
+        writer.write(message(FAILED, asked[2][1], status_of(FieldInvalid("f", "v", "w")).SerializeToString()))
+        for kind, tag, payload in reversed(asked[:2]):
+            writer.write(message(kind, tag, payload.upper()))
+
+    async def use(lane: Lane) -> None:
+        one, two, three = lane.ask(READ, b"one"), lane.ask(INGEST, b"two"), lane.ask(READ, b"three")  # before it is connected
+        assert (await one, await two) == (b"ONE", b"TWO")
+        with pytest.raises(InvalidRequest):
+            await three
+
+    with_server(answer_backwards, use)
+
+
+@pytest.mark.parametrize("bytes_sent", [b"", b"\xff" * 40])
+def test_a_connection_that_ends_or_breaks_fails_all_that_wait_and_all_that_come(bytes_sent: bytes) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(HELLO) + 9)
+        writer.write(bytes_sent)
+        writer.close()
+
+    async def use(lane: Lane) -> None:
+        outcomes = await asyncio.gather(lane.ask(READ, b"x"), lane.ask(INGEST, b"y"), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+        with pytest.raises(Unavailable):
+            await lane.ask(READ, b"z")
+
+    with_server(hang_up, use)
+
+
+def test_a_shard_that_hangs_is_given_up() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def use(lane: Lane) -> None:
+        with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
+            await lane.ask(READ, b"x")
+
+    with_server(say_nothing, use)
+
+
+def test_a_port_where_nobody_listens_is_unavailable() -> None:
+    async def run() -> None:
+        with pytest.raises(Unavailable, match="CONNECT_FAILED"):
+            await Lane("127.0.0.1:1", 5.0).ask(READ, b"x")
+
+    asyncio.run(run())
+
+
+# --- the shard's end --------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written, self.is_reading, self.is_closed = b"", True, False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def abort(self) -> None:
+        self.is_closed = True
+
+    close = abort
+
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+    def answers(self) -> list[tuple[int, int, bytes]]:
+        return Splitter(1 << 20).feed(self.written)
+
+
+class Shard:
+    """Takes frames, and settles them when it is told."""
+
+    def __init__(self) -> None:
+        self.replies: list[asyncio.Future[Reply]] = []
+        self.committer = self
+        self.refusal: Exception | None = None
+
+    def check_serving(self) -> None: ...
+
+    def offer(self, frame: Any, nbytes: int) -> asyncio.Future[Reply]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.replies.append(asyncio.get_running_loop().create_future())
+        return self.replies[-1]
+
+
+FRAME = events_pb2.Frame(kind=events_pb2.FRAME_KIND_EVENTS, batch_number=1).SerializeToString()
+
+
+def served(check: Callable[[LaneConnection, Wire, Shard], Awaitable[None]], hello: bytes = HELLO) -> None:
+    async def run() -> None:
+        shard, wire = Shard(), Wire()
+        connection = LaneConnection(shard, Meter(), set())  # type: ignore[arg-type]
+        connection.connection_made(wire)  # type: ignore[arg-type]
+        connection.data_received(hello)
+        await check(connection, wire, shard)
+        connection.connection_lost(None)
+
+    asyncio.run(run())
+
+
+async def settle(reply: asyncio.Future[Reply]) -> None:
+    reply.set_result(SimpleNamespace(accepted=1, duplicates=0, rejections=[]))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+
+
+def test_a_frame_is_answered_when_it_is_committed() -> None:
+    async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
+        connection.data_received(message(INGEST, 7, FRAME))
+        await asyncio.sleep(0)
+        assert wire.answers() == []
+        await settle(shard.replies[0])
+        ((kind, tag, payload),) = wire.answers()
+        assert (kind, tag, events_pb2.IngestResponse.FromString(payload).accepted) == (INGEST, 7, 1)
+
+    served(check)
+
+
+def test_who_has_too_much_under_way_is_not_read_from_until_something_is_answered() -> None:
+    async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
+        connection.data_received(b"".join(message(INGEST, tag, FRAME) for tag in range(UNDER_WAY_MAX + 3)))
+        assert (len(shard.replies), wire.is_reading) == (UNDER_WAY_MAX, False)
+        await settle(shard.replies[0])
+        assert (len(shard.replies), wire.is_reading) == (UNDER_WAY_MAX + 1, False)
+        for reply in list(shard.replies)[1:]:
+            await settle(reply)
+        assert wire.is_reading
+        assert len(shard.replies) == UNDER_WAY_MAX + 3
+
+    served(check)
+
+
+def test_who_does_not_take_answers_is_not_read_from() -> None:
+    async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
+        connection.pause_writing()
+        connection.data_received(message(INGEST, 1, FRAME))
+        assert (shard.replies, wire.is_reading) == ([], False)
+        connection.resume_writing()
+        assert (len(shard.replies), wire.is_reading) == (1, True)
+
+    served(check)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "reason"), [(INGEST, b"\xff\xff", b"FRAME_INVALID"), (READ, b"\xff\xff", b"FRAME_INVALID"), (EVALUATE, b"\xff\xff", b"FRAME_INVALID")]
+)
+def test_bytes_that_are_no_protobuf_are_refused_by_name_and_the_lane_goes_on(kind: int, payload: bytes, reason: bytes) -> None:
+    async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
+        connection.data_received(message(kind, 3, payload) + message(INGEST, 4, FRAME))
+        await asyncio.sleep(0.01)
+        await settle(shard.replies[0])
+        (refused, answered) = sorted(wire.answers(), key=lambda each: each[1])
+        assert refused[:2] == (FAILED, 3)
+        assert reason in refused[2]
+        assert answered[:2] == (INGEST, 4)
+
+    served(check)
+
+
+def test_a_refusal_of_the_inbox_keeps_its_delay() -> None:
+    async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
+        shard.refusal = Overloaded("the shard's inbox", 9, 8, 250)
+        connection.data_received(message(INGEST, 5, FRAME))
+        ((kind, _, payload),) = wire.answers()
+        from profilegrid.errors import Overloaded as Told
+        from profilegrid.errors import from_status
+
+        told = from_status(payload)
+        assert kind == FAILED
+        assert isinstance(told, Told)
+        assert told.delay_ms == 250
+
+    served(check)
+
+
+@pytest.mark.parametrize("hello", [b"GET / HTTP", b"PGLANE2\n", b"\0"])
+def test_who_greets_otherwise_is_sent_away(hello: bytes) -> None:
+    async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
+        assert wire.is_closed
+
+    served(check, hello)
+
+
+@pytest.mark.parametrize("sent", [message(99, 1, b""), b"\xff" * 9])
+def test_a_kind_or_a_length_that_is_not_known_ends_the_lane(sent: bytes) -> None:
+    async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
+        connection.data_received(sent)
+        assert wire.is_closed
+
+    served(check)
+
+
+def test_a_bug_is_told_as_internal_and_the_lane_goes_on() -> None:
+    """The shard of these tests cannot read: the error is one that nobody expected."""
+
+    async def run() -> None:
+        server = LaneServer(Shard(), Meter())  # type: ignore[arg-type]
+        lane = Lane(f"127.0.0.1:{await server.start('127.0.0.1')}", 5.0)
+        request = profiles_pb2.BatchGetProfilesRequest(user_ids=["a"]).SerializeToString()
+        for _ in range(2):
+            with pytest.raises(ServerFailed, match="INTERNAL"):
+                await lane.ask(READ, request)
+        await server.stop()
+        with pytest.raises(Unavailable):
+            await lane.ask(READ, request)
+
+    asyncio.run(run())
