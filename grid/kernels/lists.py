@@ -2,6 +2,9 @@
 
 A block is `word 0 = size class | count << 8`, then (keyed lists) keys uint32, then the values. `heads` uint32[slots] is the block's
 offset / 2, 0 for none. Up to 64 keys lie packed; above that the keys are an open-addressing table with load <= 3/4.
+
+Keyed blocks of at most 64 keys below 2^16, as nearly all are, are narrow: `word 0 = size class | NARROW | count << 8 | first three keys`
+of 16 bits each, then the other keys, four a word, then the values. Three keys with a float64 each are 32 bytes instead of 48.
 """
 
 import numpy as np
@@ -12,6 +15,8 @@ U = np.uint64
 PACKED_MAX = 64
 EMPTY = np.uint32(0xFFFFFFFF)
 CLASSES = 64
+NARROW, NARROW_KEYS = U(0x80), np.uint32(1 << 16)
+_CLASS_BITS = U(0x7F)
 # Sizes of blocks in words: even, each at most half as large again as the one before.
 CLASS_WORDS = np.array([2, 4] + [words << k for k in range(31) for words in (6, 8)], dtype=np.int64)
 
@@ -44,7 +49,7 @@ def allocate(arena, control, free, words):
 @inlined
 def release(arena, control, free, at):
     """Give a block back; its words are zeroed, so that nothing erased stays readable."""
-    c = np.int64(arena[at] & U(0xFF))
+    c = np.int64(arena[at] & _CLASS_BITS)
     size = CLASS_WORDS[c]
     arena[at : at + size] = U(0)
     arena[at] = U(free[c])
@@ -58,9 +63,23 @@ def block_count(arena, at):
 
 
 @inlined
+def _is_narrow(arena, at):
+    return arena[at] & NARROW != 0
+
+
+@inlined
+def key_count(arena, at):
+    """Keys in a keyed block."""
+    return np.int64(arena[at] >> U(8) & U(0xFF)) if _is_narrow(arena, at) else block_count(arena, at)
+
+
+@inlined
 def key_capacity(arena, at, width):
     """Keys that a block has room for; above PACKED_MAX a power of two."""
-    words = CLASS_WORDS[np.int64(arena[at] & U(0xFF))]
+    words = CLASS_WORDS[np.int64(arena[at] & _CLASS_BITS)]
+    if _is_narrow(arena, at):
+        # The most keys c with 1 + c // 4 + c * width <= words.
+        return min((4 * (words - 1) + 3) // (1 + 4 * width), PACKED_MAX)
     capacity = 2 * (words - 1) // (1 + 2 * width)
     if capacity > PACKED_MAX:
         size = 1
@@ -71,13 +90,26 @@ def key_capacity(arena, at, width):
 
 
 @inlined
-def _value_at(at, capacity, index, width):
-    return at + 1 + (capacity + 1) // 2 + index * width
+def _value_at(arena, at, capacity, index, width):
+    key_words = capacity // 4 if _is_narrow(arena, at) else (capacity + 1) // 2
+    return at + 1 + key_words + index * width
 
 
 @inlined
-def _find(keys, at, capacity, count, key):
-    """Index of the key, or -1 - (index where it would go), or -1 - capacity when the block is full."""
+def _key(arena, keys, at, index):
+    if _is_narrow(arena, at):
+        return np.uint32(arena[at + (index + 1 >> 2)] >> U(16 * (index + 1 & 3)) & U(0xFFFF))
+    return keys[(at + 1) * 2 + index]
+
+
+@inlined
+def _find(arena, keys, at, capacity, count, key):
+    """Index of the key, or -1 - (index where it would go), or -1 - capacity when the block is full or cannot hold the key."""
+    if _is_narrow(arena, at):
+        for index in range(count):
+            if _key(arena, keys, at, index) == key:
+                return index
+        return -1 - (count if key < NARROW_KEYS else capacity)
     base = (at + 1) * 2
     if capacity <= PACKED_MAX:
         for index in range(count):
@@ -105,18 +137,25 @@ def _clear_keys(keys, at, capacity):
 @inlined
 def _put(arena, keys, at, capacity, key, width):
     """Enter a key that is not there into a block that has room. Returns the word of its value."""
-    count = block_count(arena, at)
-    index = -1 - _find(keys, at, capacity, count, key)
-    keys[(at + 1) * 2 + index] = key
-    arena[at] = (arena[at] & U(0xFF)) | (U(count + 1) << U(8))
-    return _value_at(at, capacity, index, width)
+    count = key_count(arena, at)
+    index = -1 - _find(arena, keys, at, capacity, count, key)
+    if _is_narrow(arena, at):
+        arena[at + (index + 1 >> 2)] |= U(key) << U(16 * (index + 1 & 3))  # free places are zero
+        arena[at] += U(1 << 8)
+    else:
+        keys[(at + 1) * 2 + index] = key
+        arena[at] = (arena[at] & U(0xFF)) | (U(count + 1) << U(8))
+    return _value_at(arena, at, capacity, index, width)
 
 
 @inlined
-def _grown(arena, keys, control, free, old, width):
-    """A larger copy of block `old` (0: none yet), which is released."""
-    count = block_count(arena, old) if old != 0 else 0
-    if count + 1 <= PACKED_MAX:
+def _grown(arena, keys, control, free, old, width, key):
+    """A copy of block `old` (0: none yet) with room for one more key, `key`; the old one is released."""
+    count = key_count(arena, old) if old != 0 else 0
+    is_narrow = count + 1 <= PACKED_MAX and key < NARROW_KEYS and (old == 0 or _is_narrow(arena, old))
+    if is_narrow:
+        words = 1 + (count + 1) // 4 + width * (count + 1)
+    elif count + 1 <= PACKED_MAX:
         words = 1 + (count + 2) // 2 + width * (count + 1)
     else:
         size = 128
@@ -124,15 +163,18 @@ def _grown(arena, keys, control, free, old, width):
             size *= 2
         words = 1 + size // 2 + width * size
     at = allocate(arena, control, free, words)
+    if is_narrow:
+        arena[at] |= NARROW
     capacity = key_capacity(arena, at, width)
-    _clear_keys(keys, at, capacity)
+    if not is_narrow:
+        _clear_keys(keys, at, capacity)
     if old != 0:
         old_capacity = key_capacity(arena, old, width)
         for index in range(count if old_capacity <= PACKED_MAX else old_capacity):
-            key = keys[(old + 1) * 2 + index]
-            if old_capacity <= PACKED_MAX or key != EMPTY:
-                to = _put(arena, keys, at, capacity, key, width)
-                source = _value_at(old, old_capacity, index, width)
+            moved = _key(arena, keys, old, index)
+            if old_capacity <= PACKED_MAX or moved != EMPTY:
+                to = _put(arena, keys, at, capacity, moved, width)
+                source = _value_at(arena, old, old_capacity, index, width)
                 for w in range(width):
                     arena[to + w] = arena[source + w]
         release(arena, control, free, old)
@@ -164,13 +206,12 @@ def _cell(arena, keys, heads, control, free, slot, key, width):
     at = np.int64(heads[slot]) * 2
     if at != 0:
         capacity = key_capacity(arena, at, width)
-        count = block_count(arena, at)
-        index = _find(keys, at, capacity, count, key)
+        index = _find(arena, keys, at, capacity, key_count(arena, at), key)
         if index >= 0:
-            return _value_at(at, capacity, index, width)
+            return _value_at(arena, at, capacity, index, width)
         if -1 - index < capacity:
             return _put(arena, keys, at, capacity, key, width)
-    at = _grown(arena, keys, control, free, at, width)
+    at = _grown(arena, keys, control, free, at, width, key)
     heads[slot] = at // 2
     return _put(arena, keys, at, key_capacity(arena, at, width), key, width)
 
@@ -193,9 +234,9 @@ def keyed_scale(arena, keys, floats, heads, first_slot, factor):
         at = np.int64(heads[slot]) * 2
         if at != 0:
             capacity = key_capacity(arena, at, 1)
-            for index in range(block_count(arena, at) if capacity <= PACKED_MAX else capacity):
+            for index in range(key_count(arena, at) if capacity <= PACKED_MAX else capacity):
                 if capacity <= PACKED_MAX or keys[(at + 1) * 2 + index] != EMPTY:
-                    floats[_value_at(at, capacity, index, 1)] *= factor
+                    floats[_value_at(arena, at, capacity, index, 1)] *= factor
 
 
 @inlined
@@ -255,9 +296,9 @@ def keyed_find(arena, keys, heads, slots, key, width):
         at = np.int64(heads[slots[i]]) * 2
         if at != 0:
             capacity = key_capacity(arena, at, width)
-            index = _find(keys, at, capacity, block_count(arena, at), key)
+            index = _find(arena, keys, at, capacity, key_count(arena, at), key)
             if index >= 0:
-                out[i] = _value_at(at, capacity, index, width)
+                out[i] = _value_at(arena, at, capacity, index, width)
     return out
 
 
@@ -268,17 +309,17 @@ def keyed_has(arena, keys, heads, slots, wanted, width):
     for i in range(slots.size):
         at = np.int64(heads[slots[i]]) * 2
         if at != 0:
-            out[i] = _find(keys, at, key_capacity(arena, at, width), block_count(arena, at), wanted[i]) >= 0
+            out[i] = _find(arena, keys, at, key_capacity(arena, at, width), key_count(arena, at), wanted[i]) >= 0
     return out
 
 
 @kernel
 def list_counts(arena, heads, slots):
-    """int64[n]: entries of each slot's list, -1 where there is none."""
+    """int64[n]: keys of each slot's keyed list, -1 where there is none."""
     out = np.empty(slots.size, dtype=np.int64)
     for i in range(slots.size):
         at = np.int64(heads[slots[i]]) * 2
-        out[i] = block_count(arena, at) if at != 0 else -1
+        out[i] = key_count(arena, at) if at != 0 else -1
     return out
 
 
@@ -297,14 +338,21 @@ def keyed_items(arena, keys, heads, slots, width):
         if at != 0:
             capacity = key_capacity(arena, at, width)
             for index in range(counts[i] if capacity <= PACKED_MAX else capacity):
-                key = keys[(at + 1) * 2 + index]
+                key = _key(arena, keys, at, index)
                 if capacity <= PACKED_MAX or key != EMPTY:
                     out_keys[m] = key
-                    value = _value_at(at, capacity, index, width)
+                    value = _value_at(arena, at, capacity, index, width)
                     for w in range(width):
                         out_values[m * width + w] = arena[value + w]
                     m += 1
     return counts, out_keys, out_values
+
+
+@inlined
+def _empty_list(arena, control, free):
+    at = allocate(arena, control, free, 2)
+    arena[at] |= NARROW
+    return at
 
 
 @kernel
@@ -313,11 +361,8 @@ def keyed_load(arena, keys, heads, control, free, slots, counts, in_keys, in_val
     m = 0
     for i in range(slots.size):
         if counts[i] >= 0:
-            at = np.int64(0)
             if counts[i] == 0:
-                at = allocate(arena, control, free, 2)
-                heads[slots[i]] = at // 2
-                _clear_keys(keys, at, key_capacity(arena, at, width))
+                heads[slots[i]] = _empty_list(arena, control, free) // 2
             for _ in range(counts[i]):
                 cell = _cell(arena, keys, heads, control, free, slots[i], in_keys[m], width)
                 for w in range(width):
@@ -345,10 +390,10 @@ def set_contains(arena, keys, heads, slots, wanted, is_all):
         if at == 0:
             continue
         capacity = key_capacity(arena, at, 0)
-        count = block_count(arena, at)
+        count = key_count(arena, at)
         out[i] = is_all
         for k in range(wanted.size):
-            found = _find(keys, at, capacity, count, wanted[k]) >= 0
+            found = _find(arena, keys, at, capacity, count, wanted[k]) >= 0
             if found != is_all:
                 out[i] = found
                 break
@@ -363,7 +408,7 @@ def set_put(arena, keys, heads, control, free, dirty, slots, starts, ends, codes
         old = np.int64(heads[slot]) * 2
         if old != 0:
             release(arena, control, free, old)
-        heads[slot] = allocate(arena, control, free, 2) // 2
+        heads[slot] = _empty_list(arena, control, free) // 2
         for k in range(starts[i], ends[i]):
             _cell(arena, keys, heads, control, free, slot, codes[k], 0)
         dirty[slot >> 12] = 1
@@ -389,9 +434,11 @@ def bytes_put(arena, octets, heads, control, free, dirty, slots, data, starts, e
 @kernel
 def bytes_get(arena, octets, heads, slots):
     """(lengths int64[n] with -1 for none, bytes): the text of slots."""
-    lengths = list_counts(arena, heads, slots)
+    lengths = np.empty(slots.size, dtype=np.int64)
     total = 0
     for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        lengths[i] = block_count(arena, at) if at != 0 else -1
         total += max(lengths[i], 0)
     out = np.empty(total, dtype=np.uint8)
     m = 0
