@@ -36,6 +36,7 @@ from grid.state.dictionary import Strings
 from grid.state.memory import MemoryBudget, resident_bytes, trim_heap
 from grid.state.users import Slots
 from grid.storage.files import replace_file, sync_folder
+from grid.storage.history import release_memory
 from grid.storage.log import SEGMENT_BYTES
 from grid.storage.store import Recovery, Store
 
@@ -108,6 +109,7 @@ class ShardServer:
         for partition, epoch in epochs.items():
             self.engine.epochs[partition] = epoch
         self.recovery = await asyncio.to_thread(self._recover)
+        await asyncio.to_thread(release_memory)
         self.committer = Committer(self.engine, self.store, self._notify, self.meter)
         self.committer.start()
         self.rememberer = Rememberer(self.engine, self.store, self.committer, self.checkpoint, self.meter)

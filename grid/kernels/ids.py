@@ -1,7 +1,8 @@
 """Ids to ordinals and slots: one open-addressing table per partition, all in one arena, so that a mixed group is one call.
 
 An entry is `hash >> 32 << 32 | ordinal + 1`; 0 is free, low half all ones is a tombstone. Position and fingerprint both come
-from the upper half of the seeded hash, so that a table grows without reading the ids.
+from the upper half of the seeded hash, so that a table grows without reading the ids. The position is that half times the table's size,
+over 2^32 (Lemire, "Fast random integer generation in an interval", 2019): any size will do, and a table that grows is read and written in order.
 """
 
 import numpy as np
@@ -20,6 +21,16 @@ def _equal(a, a_start, b, b_start, n):
         if a[a_start + k] != b[b_start + k]:
             return False
     return True
+
+
+@inlined
+def _place(h, size):
+    return np.int64(h * U(size) >> U(32))
+
+
+@inlined
+def _next(j, size):
+    return j + 1 if j + 1 < size else np.int64(0)
 
 
 @kernel
@@ -41,11 +52,11 @@ def check_texts(data, ends):
 
 
 @kernel
-def find_ids(data, ends, hashes, partitions, seed, table, base, mask, page_table, heap, id_refs, out):
+def find_ids(data, ends, hashes, partitions, seed, table, base, sizes, page_table, heap, id_refs, out):
     """Slots of known ids, -1 for unknown ones.
 
     data uint8, ends uint32[n]: the ids; hashes uint64[n] their xxh3_64; partitions uint16[n]
-    table uint64 arena, base int64[P], mask int64[P] (-1: the partition has no table here)
+    table uint64 arena, base, sizes int64[P] (0: the partition has no table here)
     page_table int32[P, pages]; heap uint8; id_refs uint64[slots] = offset << 16 | length; out int64[n], written
     """
     start = 0
@@ -54,9 +65,9 @@ def find_ids(data, ends, hashes, partitions, seed, table, base, mask, page_table
         n = end - start
         p = partitions[i]
         out[i] = -1
-        if mask[p] >= 0:
+        if sizes[p] > 0:
             h = seeded(hashes[i], seed) >> U(32)
-            j = np.int64(h) & mask[p]
+            j = _place(h, sizes[p])
             while True:
                 entry = table[base[p] + j]
                 if entry == 0:
@@ -68,15 +79,17 @@ def find_ids(data, ends, hashes, partitions, seed, table, base, mask, page_table
                     if np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n):
                         out[i] = slot
                         break
-                j = (j + 1) & mask[p]
+                j = _next(j, sizes[p])
         start = end
 
 
 @kernel
-def resolve_ids(data, starts, ends, hashes, partitions, seed, table, base, mask, page_table, users, page_owner, free_pages, control, heap, id_refs, dirty, out):
+def resolve_ids(
+    data, starts, ends, hashes, partitions, seed, table, base, sizes, page_table, users, page_owner, free_pages, control, heap, id_refs, dirty, out
+):
     """Slots of ids; unseen ids get the next ordinal of their partition.
 
-    As `find_ids`, but starts, ends int64[n] are given. The caller guarantees room: load <= 3/4 after all were new, heap space, pages.
+    As `find_ids`, but starts, ends int64[n] are given. The caller guarantees room: load <= 4/5 after all were new, heap space, pages.
     users int64[P]: next ordinal; page_owner int64[pages]: partition << 32 | page number; free_pages int64 stack
     control int64[3]: heap bytes used, next fresh page, free pages; dirty uint8[pages]: set where an id was added
     """
@@ -85,7 +98,7 @@ def resolve_ids(data, starts, ends, hashes, partitions, seed, table, base, mask,
         n = ends[i] - start
         p = np.int64(partitions[i])
         h = seeded(hashes[i], seed) >> U(32)
-        j = np.int64(h) & mask[p]
+        j = _place(h, sizes[p])
         while True:
             entry = table[base[p] + j]
             if entry == 0:
@@ -117,11 +130,11 @@ def resolve_ids(data, starts, ends, hashes, partitions, seed, table, base, mask,
                 if np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n):
                     out[i] = slot
                     break
-            j = (j + 1) & mask[p]
+            j = _next(j, sizes[p])
 
 
 @kernel
-def place_ids(data, lengths, hashes, seed, table, base, mask, first_ordinal, first_slot, control, heap, id_refs):
+def place_ids(data, lengths, hashes, seed, table, base, size, first_ordinal, first_slot, control, heap, id_refs):
     """Enter a page of known ids at their ordinals, first_ordinal and up. Length 0: an erased user, whose ordinal stays taken."""
     start = 0
     for i in range(lengths.size):
@@ -135,17 +148,17 @@ def place_ids(data, lengths, hashes, seed, table, base, mask, first_ordinal, fir
         start += n
         id_refs[first_slot + i] = (U(at) << U(16)) | U(n)
         h = seeded(hashes[i], seed) >> U(32)
-        j = np.int64(h) & mask
+        j = _place(h, size)
         while table[base + j] != 0:
-            j = (j + 1) & mask
+            j = _next(j, size)
         table[base + j] = (h << U(32)) | U(first_ordinal + i + 1)
 
 
 @kernel
-def forget_id(h, ordinal, seed, table, base, mask):
+def forget_id(h, ordinal, seed, table, base, size):
     """Replace the entry of (hash, ordinal) in one partition's table by a tombstone; nothing when it is not there."""
     h = seeded(h, seed) >> U(32)
-    j = np.int64(h) & mask
+    j = _place(h, size)
     while True:
         entry = table[base + j]
         if entry == 0:
@@ -153,18 +166,18 @@ def forget_id(h, ordinal, seed, table, base, mask):
         if entry == (h << U(32)) | U(ordinal + 1):
             table[base + j] = (h << U(32)) | _TOMBSTONE
             return
-        j = (j + 1) & mask
+        j = _next(j, size)
 
 
 @kernel
-def rehash(table, old_base, old_size, new_base, new_mask):
+def rehash(table, old_base, old_size, new_base, new_size):
     """Move a partition's entries into a larger, zeroed table. O(old_size)."""
     for k in range(old_size):
         entry = table[old_base + k]
         if entry != 0 and entry & _LOW != _TOMBSTONE:
-            j = np.int64(entry >> U(32)) & new_mask
+            j = _place(entry >> U(32), new_size)
             while table[new_base + j] != 0:
-                j = (j + 1) & new_mask
+                j = _next(j, new_size)
             table[new_base + j] = entry
 
 

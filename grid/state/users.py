@@ -26,10 +26,10 @@ class Users:
         self.seed = seed
         self._space, self._seed = space, np.uint64(seed)
         self._table = reserve(np.uint64, 1 << 33)
-        self._table_used = 0
+        self._table_used = self._table_free = 0
         self._free_tables: dict[int, list[int]] = {}
         self._base = np.zeros(partitions, dtype=np.int64)
-        self._mask = np.full(partitions, -1, dtype=np.int64)
+        self._sizes = np.zeros(partitions, dtype=np.int64)
         self.page_table = reserve(np.int32, partitions * space.partition_pages_max).reshape(partitions, -1)
         # Invariant: next ordinal of each partition; ordinals below it are users, erased or not.
         self.next_ordinal = np.zeros(partitions, dtype=np.int64)
@@ -48,7 +48,7 @@ class Users:
     def find(self, data: NDArray[np.uint8], ends: NDArray[np.uint32], hashes: NDArray[np.uint64], partitions: NDArray[np.uint16]) -> Slots:
         """int64[n]: slots of ids, -1 for unknown ones."""
         out = np.empty(ends.size, dtype=np.int64)
-        find_ids(data, ends, hashes, partitions, self._seed, self._table, self._base, self._mask, self.page_table, self._heap, self._id_refs, out)
+        find_ids(data, ends, hashes, partitions, self._seed, self._table, self._base, self._sizes, self.page_table, self._heap, self._id_refs, out)
         return out
 
     def resolve(
@@ -60,7 +60,7 @@ class Users:
             self._make_room(int(partition), int(incoming[partition]))
         out = np.empty(ends.size, dtype=np.int64)
         resolve_ids(
-            data, starts, ends, hashes, partitions, self._seed, self._table, self._base, self._mask, self.page_table,
+            data, starts, ends, hashes, partitions, self._seed, self._table, self._base, self._sizes, self.page_table,
             self.next_ordinal, self._page_owner, self._free_pages, self._control, self._heap, self._id_refs, self.dirty, out,
         )  # fmt: skip
         return out
@@ -70,25 +70,27 @@ class Users:
         newest_per_page(self.page_newest_ms, slots, times_ms)
 
     def _make_room(self, partition: int, rows: int) -> None:
-        """A table with load <= 3/4 even if all rows are new users."""
+        """A table with load <= 4/5 even if all rows are new users; it grows by an eighth, so that little of it is air."""
         wanted = int(self.next_ordinal[partition]) + rows
-        size = int(self._mask[partition]) + 1
-        if wanted * 4 <= size * 3:
+        size = int(self._sizes[partition])
+        if wanted * 5 <= size * 4:
             return
         new_size = max(TABLE_MIN, size)
-        while wanted * 4 > new_size * 3:
-            new_size *= 2
+        while wanted * 5 > new_size * 4:
+            new_size += new_size // 64 * 8
         base = self._take_table(new_size)
         if size:
             old = int(self._base[partition])
-            rehash(self._table, old, size, base, new_size - 1)
+            rehash(self._table, old, size, base, new_size)
             give_back(self._table, old, old + size)
             self._free_tables.setdefault(size, []).append(old)
-        self._base[partition], self._mask[partition] = base, new_size - 1
+            self._table_free += size
+        self._base[partition], self._sizes[partition] = base, new_size
 
     def _take_table(self, size: int) -> int:
         free = self._free_tables.get(size)
         if free:
+            self._table_free -= size
             return free.pop()
         base = self._table_used
         self._table_used += size
@@ -136,7 +138,7 @@ class Users:
     @property
     def nbytes(self) -> int:
         """Memory of tables, references and bytes of ids."""
-        return self._table_used * 8 + int(self._control[0]) + self.pages_used * PAGE_ROWS * 8
+        return (self._table_used - self._table_free) * 8 + int(self._control[0]) + self.pages_used * PAGE_ROWS * 8
 
     def count(self, partition: int) -> int:
         """Users that exist in a partition."""
@@ -157,7 +159,7 @@ class Users:
         handles = self.handles_of(slots)
         for slot, h, handle in zip(slots.tolist(), hashes, handles.tolist(), strict=True):  # per deletion, which are few
             partition, ordinal = handle >> 32, handle & 0xFFFFFFFF
-            forget_id(h, ordinal, self._seed, self._table, int(self._base[partition]), int(self._mask[partition]))
+            forget_id(h, ordinal, self._seed, self._table, int(self._base[partition]), int(self._sizes[partition]))
             ref = int(self._id_refs[slot])
             self._heap[ref >> 16 : (ref >> 16) + (ref & 0xFFFF)] = 0
             self._id_refs[slot] = 0
@@ -183,7 +185,7 @@ class Users:
             hashes = hash_strings(data, np.cumsum(lengths, dtype=np.uint32))
             page = self._take_page(partition, number)
             place_ids(
-                data, lengths, hashes, self._seed, self._table, int(self._base[partition]), int(self._mask[partition]),
+                data, lengths, hashes, self._seed, self._table, int(self._base[partition]), int(self._sizes[partition]),
                 number * PAGE_ROWS, page * PAGE_ROWS, self._control, self._heap, self._id_refs,
             )  # fmt: skip
             self.erased[partition] += int((lengths == 0).sum())
