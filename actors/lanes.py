@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections import deque
 from functools import partial
@@ -20,6 +21,7 @@ from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, READ, LaneBroken,
 from profilegrid.options import MESSAGE_BYTES_MAX
 from profilegrid.v1 import events_pb2, profiles_pb2, shard_pb2
 
+from actors.logs import request_id
 from actors.metrics import Meter
 from actors.services import convert
 from actors.services.errors import status_of
@@ -217,7 +219,11 @@ class LaneConnection(asyncio.Protocol):
     def _refuse(self, what: str, tag: int, error: BaseException, started: float) -> None:
         if isinstance(error, DecodeError):
             error = FrameInvalid("message", "bytes that are no protobuf", f"the message of a lane's {what}")
-        if not isinstance(error, (GridError, ProfilegridError)):
-            log.error("call failed", exc_info=error, extra={"facts": {"method": f"Lane/{what}"}})
-        status = status_of(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        made = request_id.set(secrets.token_hex(8))  # a lane's messages have none of their own; what failed can be found in the log
+        try:
+            if not isinstance(error, (GridError, ProfilegridError)):
+                log.error("call failed", exc_info=error, extra={"facts": {"method": f"Lane/{what}"}})
+            status = status_of(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        finally:
+            request_id.reset(made)
         self._answer(what, FAILED, tag, status.SerializeToString(), started, code_pb2.Code.Name(status.code))

@@ -24,7 +24,8 @@ class TrackBuffer:
         self._send, self._on_report = send, on_report
         self._rows: list[EventRow] = []
         self._held = 0
-        self._lock = threading.Condition()
+        self._mutex = threading.Lock()
+        self._room = threading.Condition(self._mutex)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._report = Report()
@@ -45,9 +46,9 @@ class TrackBuffer:
 
     def add_threadsafe(self, row: EventRow, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         """Add a row from another thread; blocks while the buffer is full."""
-        with self._lock:
+        with self._mutex:  # not the condition: that takes it in Python, half a microsecond an event
             while self._held >= self._rows_bound:
-                if not self._lock.wait(timeout_s):
+                if not self._room.wait(timeout_s):
                     raise DeliveryUnknown(f"the buffer stayed full for {timeout_s:g} s; the event was not added", events=[row])
             self._rows.append(row)
             self._held += 1
@@ -58,7 +59,7 @@ class TrackBuffer:
             loop.call_soon_threadsafe(self.arm)
 
     def _append(self, row: EventRow) -> None:
-        with self._lock:
+        with self._mutex:
             self._rows.append(row)
             self._held += 1
 
@@ -74,7 +75,7 @@ class TrackBuffer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        with self._lock:
+        with self._mutex:
             rows, self._rows = self._rows, []
         if rows:
             task = asyncio.get_running_loop().create_task(self._deliver(rows))
@@ -92,9 +93,9 @@ class TrackBuffer:
         except Exception as error:  # also a bug's: `flush` must tell of rows that were not sent
             self._failures.append((error, rows))
         finally:
-            with self._lock:
+            with self._mutex:
                 self._held -= len(rows)
-                self._lock.notify_all()
+                self._room.notify_all()
 
     async def drain(self) -> None:
         """Wait until everything added so far has an outcome."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,18 @@ class Strings:
     @classmethod
     def of(cls, texts: Iterable[str | bytes]) -> Strings:
         """Pack str (as UTF-8) or bytes."""
-        encoded = [text.encode() if isinstance(text, str) else text for text in texts]
-        ends = np.cumsum([len(e) for e in encoded], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), ends.astype(np.uint32))
+        listed = texts if isinstance(texts, list | tuple) else list(texts)
+        if all(type(text) is str for text in listed):
+            whole = "".join(cast(Sequence[str], listed))
+            if whole.isascii():  # as many bytes as characters: encoded at once, in a third of the time
+                return cls._packed(whole.encode(), listed)
+        encoded = [text.encode() if isinstance(text, str) else text for text in listed]
+        return cls._packed(b"".join(encoded), encoded)
+
+    @classmethod
+    def _packed(cls, data: bytes, parts: Sequence[str | bytes]) -> Strings:
+        lengths = np.fromiter(map(len, parts), dtype=np.int64, count=len(parts))
+        return cls(np.frombuffer(data, dtype=np.uint8), np.cumsum(lengths).astype(np.uint32))
 
     @classmethod
     def joined(cls, parts: Sequence[Strings]) -> Strings:
