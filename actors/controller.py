@@ -11,8 +11,9 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,9 @@ class Controller:
         meter = Meter()
         meter.registry.register(Gauges(self._gauges))
         self._metrics = MetricsServer(meter.registry, self._config.host, 0)
-        self._watch = asyncio.create_task(self._look_after_forever())
+        # Each by itself: a shard that recovers for long, or does not answer, keeps no other waiting to be started.
+        looks: list[Callable[[], Awaitable[None]]] = [*(partial(self._look_after, shard) for shard in range(self._state.shards)), self._look_after_coordinator]
+        self._watches = [asyncio.create_task(self._look_forever(look)) for look in looks]
 
     def _gauges(self) -> Iterator[Metric]:
         """What the controller knows, for Prometheus."""
@@ -150,14 +153,14 @@ class Controller:
         replace_file(self._folder / "state.bin", self._state.pack())
         failpoint("controller.saved")
 
-    async def _look_after_forever(self) -> None:
-        """Heartbeats: whoever is new gets started, whoever is gone is started by Ray and then by us."""
+    async def _look_forever(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Heartbeats of one actor: when it is new it gets started, when it is gone it is started by Ray and then by us."""
         while not self._is_stopping:
-            looks = [*(self._look_after(shard) for shard in range(self._state.shards)), self._look_after_coordinator()]
-            for result in await asyncio.gather(*looks, return_exceptions=True):
-                if isinstance(result, Exception):
-                    self._problem = _cause(result)
-                    log.error("looking after the actors: %s", self._problem)
+            try:
+                await look()
+            except Exception as error:
+                self._problem = _cause(error)
+                log.error("looking after the actors: %s", self._problem)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _look_after(self, shard: int) -> None:
@@ -312,6 +315,7 @@ class Controller:
             self._state.catalog_version = version + 1
             self._state.map_version += 1
             self._save()
+            await self._look_at_unknown()
             up = [shard for shard, health in self._health.items() if health["state"] == "serving"]
             results = await asyncio.gather(*(self._install(shard) for shard in up), return_exceptions=True)
             for shard, result in zip(up, results, strict=True):
@@ -320,6 +324,17 @@ class Controller:
                 elif shard in self._health:
                     self._health[shard]["catalog_version"] = version + 1
             return version + 1, change
+
+    async def _look_at_unknown(self) -> None:
+        """Whether shards serve that no heartbeat has told of yet: a controller that has just restarted would take them for down."""
+
+        async def look(shard: int) -> None:
+            health = await asyncio.wait_for(awaited(self._shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S)
+            if health["state"] == "serving" and shard not in self._starting:
+                self._health[shard] = health
+
+        unknown = [shard for shard in range(self._state.shards) if shard not in self._health and shard not in self._starting]
+        await asyncio.gather(*(look(shard) for shard in unknown), return_exceptions=True)
 
     async def _of_every_shard(self, method: str, *arguments: Any) -> list[Any]:
         """One call a shard; all must be up."""

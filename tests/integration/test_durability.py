@@ -100,6 +100,20 @@ def _applied(grid: RunningGrid, tmp_path: Path, features: dict[str, Any], *optio
     return grid.cli("catalog", "apply", str(path), "--json", *options)
 
 
+def test_a_catalog_applied_to_a_controller_that_has_just_come_back_is_known_to_every_shard(grid: RunningGrid, user: str) -> None:
+    """It has heard of no shard yet when it is asked; they serve all the same."""
+    ids = [f"{user}-{number}" for number in range(20)]
+    whole = {**EVERY_KIND, "dedupe": "1d"}
+    with grid.client(read_timeout=60.0) as client:
+        for number in range(3):
+            (pid,) = grid.processes("ray::Controller")
+            os.kill(pid, signal.SIGKILL)
+            name = f"after_kill_{number}"
+            client.apply_catalog({**whole, "features": {**whole["features"], name: {"count": "e"}}}, force=True)
+            assert name in client.get_many(ids, [name])
+        client.apply_catalog(whole, force=True)
+
+
 def test_a_feature_added_while_events_stream_in_counts_each_of_them_once(grid: RunningGrid, user: str, tmp_path: Path) -> None:
     """Backfill beside live ingest: the new features equal old ones of the same definition; erased users stay out."""
     ids = [f"{user}-{number}" for number in range(100)]
