@@ -82,14 +82,13 @@ class ReadQueue:
         self._under_way -= 1
         if self._singles and not self._is_planned:
             self._plan()
-        error = answer.exception()
-        if error is not None:
+        try:
+            part = Part(np.arange(len(waiting)), _columns(answer.result()))
+            for (_, _, future), profile in zip(waiting, part.profiles([user_id for _, user_id, _ in waiting]), strict=True):
+                if not future.done():
+                    future.set_result(profile)
+        except Exception as error:  # also an answer that cannot be read: whoever waits must hear of it
             fail_all([future for _, _, future in waiting], error)
-            return
-        part = Part(np.arange(len(waiting)), _columns(answer.result()))
-        for (_, _, future), profile in zip(waiting, part.profiles([user_id for _, user_id, _ in waiting]), strict=True):
-            if not future.done():
-                future.set_result(profile)
 
 
 def _columns(payload: bytes) -> profiles_pb2.ProfileColumns:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profilegrid.errors import InvalidRequest, ServerFailed, Unavailable
 from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, READ, Lane, LaneBroken, Splitter, message
+from profilegrid.reading import ReadQueue
 from profilegrid.v1 import events_pb2, profiles_pb2
 
 from actors.lanes import UNDER_WAY_MAX, LaneConnection, LaneServer
@@ -94,6 +95,21 @@ def test_a_connection_that_ends_or_breaks_fails_all_that_wait_and_all_that_come(
             await lane.ask(READ, b"z")
 
     with_server(hang_up, use)
+
+
+def test_an_answer_that_cannot_be_read_is_told_to_everybody_who_waits() -> None:
+    async def answer_nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(HELLO))
+        while True:
+            kind, tag, _ = await next_message(reader)
+            writer.write(message(kind, tag, b"\xff\xff"))
+
+    async def use(lane: Lane) -> None:
+        queue = ReadQueue(lane)
+        outcomes = await asyncio.gather(*(queue.ask_one(((), None), user.encode(), user) for user in "abc"), return_exceptions=True)
+        assert all(isinstance(outcome, Exception) for outcome in outcomes)
+
+    with_server(answer_nonsense, use)
 
 
 def test_a_shard_that_hangs_is_given_up() -> None:
