@@ -355,6 +355,25 @@ def _empty_list(arena, control, free):
     return at
 
 
+@inlined
+def _packed(arena, keys, control, free, block_keys, width):
+    """A block of just these keys, at most 64, each once: half the time of adding them one by one."""
+    count = block_keys.size
+    is_narrow = True
+    for index in range(count):
+        is_narrow = is_narrow and block_keys[index] < NARROW_KEYS
+    at = allocate(arena, control, free, 1 + (count // 4 if is_narrow else (count + 1) // 2) + width * count)
+    arena[at] |= U(count) << U(8)
+    if is_narrow:
+        arena[at] |= NARROW
+        for index in range(count):
+            arena[at + (index + 1 >> 2)] |= U(block_keys[index]) << U(16 * (index + 1 & 3))
+    else:
+        for index in range(count):
+            keys[(at + 1) * 2 + index] = block_keys[index]
+    return at
+
+
 @kernel
 def keyed_load(arena, keys, heads, control, free, slots, counts, in_keys, in_values, width):
     """Inverse of `keyed_items`, into slots that have no lists. counts -1: none; 0: an empty list."""
@@ -363,11 +382,19 @@ def keyed_load(arena, keys, heads, control, free, slots, counts, in_keys, in_val
         if counts[i] >= 0:
             if counts[i] == 0:
                 heads[slots[i]] = _empty_list(arena, control, free) // 2
-            for _ in range(counts[i]):
-                cell = _cell(arena, keys, heads, control, free, slots[i], in_keys[m], width)
-                for w in range(width):
-                    arena[cell + w] = in_values[m * width + w]
-                m += 1
+            elif counts[i] <= PACKED_MAX:
+                at = _packed(arena, keys, control, free, in_keys[m : m + counts[i]], width)
+                heads[slots[i]] = at // 2
+                value = _value_at(arena, at, key_capacity(arena, at, width), 0, width)
+                for w in range(counts[i] * width):
+                    arena[value + w] = in_values[m * width + w]
+                m += counts[i]
+            else:
+                for _ in range(counts[i]):
+                    cell = _cell(arena, keys, heads, control, free, slots[i], in_keys[m], width)
+                    for w in range(width):
+                        arena[cell + w] = in_values[m * width + w]
+                    m += 1
 
 
 @kernel
