@@ -24,6 +24,7 @@ from grid.engine import Engine
 from grid.errors import WriteFailed
 from grid.state.erasures import Erasure
 from grid.storage.history import release_memory
+from grid.storage.past import PastEvents
 from grid.storage.store import Store
 
 log = logging.getLogger("profilegrid")
@@ -95,11 +96,13 @@ class Rememberer:
                 await asyncio.to_thread(release_memory)
 
     async def _convert_segment(self, segment: Path, last: int) -> None:
-        drafts = await asyncio.to_thread(self._store.drafts, segment)
-        for draft in drafts:
-            self._store.find_users(draft)
-            await asyncio.sleep(0)
-        await asyncio.to_thread(self._store.history.write, drafts, last)
+        parts, past = self._store.drafts(segment), PastEvents()
+        while drafts := await asyncio.to_thread(next, parts, None):
+            for draft in drafts:
+                self._store.find_users(draft)
+                await asyncio.sleep(0)
+            await asyncio.to_thread(self._store.history.gather, past, drafts)
+        await asyncio.to_thread(self._store.history.write, past, last)
 
     async def _tidy_up(self) -> None:
         """Merge small files; drop what is older than the catalog keeps, or more than this shard's part of half the disk."""

@@ -174,17 +174,21 @@ class History:
                         rows = judge_past(Judge(judged.frame, keeps_reasons=False), catalogs[group.catalog_version])
                         yield Draft(judged, rows, np.flatnonzero(judged.accepted), group.received_ms, at)
 
-    def write(self, drafts: list[Draft], through: int) -> None:
-        """Make files of a segment's drafts; all records up to `through` are then in history. Raises OSError: nothing is changed then."""
-        past = PastEvents()
+    @staticmethod
+    def gather(past: PastEvents, drafts: list[Draft]) -> None:
+        """Add drafts to what will be files."""
         for draft in drafts:
             kept = np.flatnonzero(draft.ordinals >= 0)
             users: dict[str, NDArray[Any]] = {
                 "partition": draft.partitions[kept], "ordinal": draft.ordinals[kept].astype(np.uint32), "position": draft.positions[kept],
             }  # fmt: skip
             past.add(draft.judged.frame, draft.rows, draft.pick[kept], users)
-        received_ms = max((draft.received_ms for draft in drafts), default=0)
-        made = [self._write_file(partition, tidy(table, is_joined=False), received_ms) for partition, table in past.tables()]
+            past.received_ms = max(past.received_ms, draft.received_ms)
+        past.settle()
+
+    def write(self, past: PastEvents, through: int) -> None:
+        """Make files of a segment's events; all records up to `through` are then in history. Raises OSError: nothing is changed then."""
+        made = [self._write_file(partition, tidy(table, is_joined=False), past.received_ms) for partition, table in past.tables()]
         failpoint("history.file_written")
         self._commit(made, [], through=through)
 

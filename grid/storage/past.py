@@ -33,7 +33,7 @@ class PastEvents:
     """
 
     def __init__(self) -> None:
-        self.rows = 0
+        self.rows = self.received_ms = 0
         self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("partition", "ordinal", "time", "position", "event")}
         self._event_names: dict[str, int] = {}
         self._event_ids: list[tuple[int, Strings]] = []
@@ -54,6 +54,14 @@ class PastEvents:
             if present.any():
                 self._columns.setdefault(key, _GatheredColumn(key[1])).add(self.rows, column, pick, present)
         self.rows += pick.size
+
+    def settle(self) -> None:
+        """Join what was added so far: a segment of small frames is tens of thousands of arrays otherwise."""
+        for name, parts in self._parts.items():
+            if len(parts) > 1:
+                self._parts[name] = [np.concatenate(parts)]
+        for column in self._columns.values():
+            column.settle()
 
     def tables(self) -> Iterator[tuple[int, pa.Table]]:
         """(partition, its rows)."""
@@ -122,15 +130,25 @@ class _GatheredColumn:
         self._words.add_unknown(words, codes)
         return codes.astype(np.int32)
 
+    def settle(self) -> None:
+        """One part of all."""
+        if len(self._parts) > 1:
+            start, (last, values, _) = self._parts[0][0], self._parts[-1]
+            self._parts = [(start, *self._joined(start, last + values.size))]
+
+    def _joined(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """(values, present) of rows start..stop-1; rows without a part are absent."""
+        values = np.zeros(stop - start, dtype=np.int32 if self._is_text else self._parts[0][1].dtype)
+        present = np.zeros(stop - start, dtype=bool)
+        for first, part, mask in self._parts:
+            values[first - start : first - start + part.size] = part
+            present[first - start : first - start + part.size] = mask
+        return values, present
+
     def close(self, rows: int) -> None:
         """Nothing is added any more: one array."""
-        values = np.zeros(rows, dtype=np.int32 if self._is_text else self._parts[0][1].dtype)
-        present = np.zeros(rows, dtype=bool)
-        for first, part, mask in self._parts:
-            values[first : first + part.size] = part
-            present[first : first + part.size] = mask
+        self._values, self._present = self._joined(0, rows)
         self._parts.clear()
-        self._values, self._present = values, present
         self._place = np.full(self._words.size, -1, dtype=np.int32)
 
     def array(self, rows: NDArray[np.int32]) -> pa.Array:

@@ -8,10 +8,11 @@ folder/rocks/  checkpoints, dictionaries, catalogs, dead letters, the list of hi
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ from grid.storage.copying import PartitionCopy
 from grid.storage.files import own
 from grid.storage.history import AppliedSlots, Draft, History
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
+from grid.storage.past import PastEvents
 
 DEAD_LETTERS_MAX, DEAD_LETTERS_MS = 1_000_000, 7 * 86_400_000
+DRAFTS_MAX = 500
 Progress = Callable[[str, int, int], None]
 
 
@@ -217,15 +220,19 @@ class Store:
         """Bring every closed segment into history, here and now: for embedding and tests. Returns how many segments."""
         segments = self.unwritten_history()
         for segment, last in segments:
-            drafts = self.drafts(segment)
-            for draft in drafts:
-                self.find_users(draft)
-            self.history.write(drafts, last)
+            past = PastEvents()
+            for drafts in self.drafts(segment):
+                for draft in drafts:
+                    self.find_users(draft)
+                self.history.gather(past, drafts)
+            self.history.write(past, last)
         return len(segments)
 
-    def drafts(self, segment: Path) -> list[Draft]:
-        """What a closed segment holds for history. In a thread."""
-        return list(self.history.drafts(segment, self.engine.catalogs, self.applied))
+    def drafts(self, segment: Path) -> Iterator[list[Draft]]:
+        """What a closed segment holds for history, some frames at a time: all of a segment of small ones would be 100 MB of objects. In threads."""
+        drafts = self.history.drafts(segment, self.engine.catalogs, self.applied)
+        while some := list(itertools.islice(drafts, DRAFTS_MAX)):
+            yield some
 
     def find_users(self, draft: Draft) -> None:
         """Fill in a draft's ordinals. Where the engine runs; all of a closed segment is applied, as the next begins with the group after it."""
