@@ -20,6 +20,12 @@ from tests.harness import NOW_MS, Shard, past_rows
 USERS = [f"user-{number}" for number in range(40)]
 
 
+@pytest.fixture(autouse=True, params=[500, 2])
+def drafts_at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment's frames all at once, and in pieces."""
+    monkeypatch.setattr("grid.storage.store.DRAFTS_MAX", request.param)
+
+
 def made(shard: Shard) -> list[dict[str, Any]]:
     """Everything logged so far brought into history, as rows."""
     shard.store.log.roll()
