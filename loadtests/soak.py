@@ -48,7 +48,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pg-soak-") as name:
         folder = Path(name)
         catalog = yaml.safe_load((HERE.parent / "examples" / "shoppers" / "catalog.yaml").read_text())
-        grid = Grid(folder / "grid", catalog, "--checkpoint-every", "30")
+        # Small segments and frequent checkpoints: history is made every minute or two, as it is in hours of a service's life.
+        grid = Grid(folder / "grid", catalog, "--checkpoint-every", "30", "--segment-mb", "16")
         command = [
             sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--host", grid.target, "--headless", "--users", str(arguments.users),
             "--spawn-rate", "50", "--run-time", f"{arguments.minutes * 60 + 5}s", "--csv", str(folder / "soak"), "--csv-full-history", "--only-summary",
