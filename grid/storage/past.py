@@ -26,6 +26,10 @@ _NUMBERS: dict[str, Any] = {"int": pa.int64(), "float": pa.float64(), "bool": pa
 _WIRE: dict[str, ColumnType] = {"int": "int", "float": "float", "bool": "bool", "timestamp": "timestamp", "category": "text", "key": "text", "text": "text"}
 
 
+# First row, values, which rows have one.
+Part = tuple[int, NDArray[Any], NDArray[np.bool_]]
+
+
 class PastEvents:
     """Accepted events of many frames, gathered as columns and given out as one table a partition, sorted.
 
@@ -38,6 +42,8 @@ class PastEvents:
         self._event_names: dict[str, int] = {}
         self._event_ids: list[tuple[int, Strings]] = []
         self._columns: dict[tuple[str, str], _GatheredColumn] = {}
+        # So many of the parts are joined already.
+        self._settled = 0
 
     def add(self, frame: Frame, rows: Rows, pick: NDArray[np.int64], users: dict[str, NDArray[Any]]) -> None:
         """Picked rows of a decoded frame. `users` has [pick] columns: partition uint16, ordinal uint32, position uint64."""
@@ -56,10 +62,11 @@ class PastEvents:
         self.rows += pick.size
 
     def settle(self) -> None:
-        """Join what was added so far: a segment of small frames is tens of thousands of arrays otherwise."""
-        for name, parts in self._parts.items():
-            if len(parts) > 1:
-                self._parts[name] = [np.concatenate(parts)]
+        """Join what was added since the last time: a segment of small frames is tens of thousands of arrays otherwise."""
+        for parts in self._parts.values():
+            if added := parts[self._settled :]:
+                parts[self._settled :] = [np.concatenate(added)]
+        self._settled = len(self._parts["event"])
         for column in self._columns.values():
             column.settle()
 
@@ -111,7 +118,8 @@ class _GatheredColumn:
 
     def __init__(self, kind: str) -> None:
         self._kind, self._is_text = kind, kind in TEXT_TYPES
-        self._parts: list[tuple[int, NDArray[Any], NDArray[np.bool_]]] = []
+        self._parts: list[Part] = []
+        self._settled = 0
         self._words = Dictionary(1 << 40)
         self._values: NDArray[Any] = np.empty(0)
         self._present: NDArray[np.bool_] = np.empty(0, dtype=bool)
@@ -131,23 +139,24 @@ class _GatheredColumn:
         return codes.astype(np.int32)
 
     def settle(self) -> None:
-        """One part of all."""
-        if len(self._parts) > 1:
-            start, (last, values, _) = self._parts[0][0], self._parts[-1]
-            self._parts = [(start, *self._joined(start, last + values.size))]
+        """One part of those that were added since the last time."""
+        if added := self._parts[self._settled :]:
+            start, (last, values, _) = added[0][0], added[-1]
+            self._parts[self._settled :] = [(start, *self._joined(added, start, last + values.size))]
+        self._settled = len(self._parts)
 
-    def _joined(self, start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _joined(self, parts: list[Part], start: int, stop: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """(values, present) of rows start..stop-1; rows without a part are absent."""
-        values = np.zeros(stop - start, dtype=np.int32 if self._is_text else self._parts[0][1].dtype)
+        values = np.zeros(stop - start, dtype=np.int32 if self._is_text else parts[0][1].dtype)
         present = np.zeros(stop - start, dtype=bool)
-        for first, part, mask in self._parts:
+        for first, part, mask in parts:
             values[first - start : first - start + part.size] = part
             present[first - start : first - start + part.size] = mask
         return values, present
 
     def close(self, rows: int) -> None:
         """Nothing is added any more: one array."""
-        self._values, self._present = self._joined(0, rows)
+        self._values, self._present = self._joined(self._parts, 0, rows)
         self._parts.clear()
         self._place = np.full(self._words.size, -1, dtype=np.int32)
 
