@@ -22,7 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 from profilegrid.columns import Strings
 from profilegrid.errors import Overloaded, Unavailable, from_rpc
-from profilegrid.lanes import EVALUATE, Lane
+from profilegrid.lanes import EVALUATE, Lanes
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import partitions_of
 from profilegrid.v1 import shard_pb2, shard_pb2_grpc
@@ -70,7 +70,7 @@ class Queries:
     def __init__(self, controller: Any) -> None:
         self._controller = controller
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._lanes: dict[str, Lane] = {}
+        self._lanes = Lanes()
         self._catalog = Catalog()
         self._map: dict[str, Any] | None = None
 
@@ -113,12 +113,6 @@ class Queries:
 
         return list(await asyncio.gather(*(one(endpoint) for endpoint in endpoints)))
 
-    def _lane(self, endpoint: str) -> Lane:
-        lane = self._lanes.get(endpoint)
-        if lane is None or lane.failed is not None:
-            lane = self._lanes[endpoint] = Lane(endpoint, QUERY_TIMEOUT_S)
-        return lane
-
     def _channel(self, endpoint: str) -> grpc.aio.Channel:
         if endpoint not in self._channels:
             self._channels[endpoint] = grpc.aio.insecure_channel(endpoint, options=CLIENT_OPTIONS)
@@ -135,7 +129,7 @@ class Queries:
             if not all(map_["lanes"].values()):
                 raise ShardRecovering()
             asked = request.SerializeToString()
-            answers = await asyncio.gather(*(self._lane(lane).ask(EVALUATE, asked) for lane in map_["lanes"].values()))
+            answers = await asyncio.gather(*(self._lanes.to(lane, QUERY_TIMEOUT_S).ask(EVALUATE, asked) for lane in map_["lanes"].values()))
             responses = [shard_pb2.EvaluateResponse.FromString(answer) for answer in answers]
             if not limit and mode != shard_pb2.EVALUATE_MODE_EXPLAIN:
                 _check_whole(responses, map_["partitions"] - first)

@@ -13,7 +13,7 @@ import grpc
 from profilegrid import tracing
 from profilegrid.errors import ClientClosed, Overloaded, Unavailable, from_rpc
 from profilegrid.forking import forks
-from profilegrid.lanes import Lane
+from profilegrid.lanes import Lane, Lanes
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import Map
 from profilegrid.v1 import admin_pb2, admin_pb2_grpc
@@ -32,7 +32,7 @@ class Connections:
         self.is_closed = False
         self._forks = forks()
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._lanes: dict[tuple[str, float], Lane] = {}
+        self._lanes = Lanes()
         self._map_lock: asyncio.Lock | None = None
 
     def check_open(self) -> None:
@@ -45,8 +45,7 @@ class Connections:
     async def close(self) -> None:
         """Close every channel."""
         self.is_closed = True
-        for lane in self._lanes.values():
-            lane.close()
+        self._lanes.close()
         for channel in self._channels.values():
             await channel.close()
 
@@ -63,12 +62,9 @@ class Connections:
         return channel
 
     def lane(self, endpoint: str, timeout_s: float = CALL_TIMEOUT_S) -> Lane:
-        """The lane to a shard whose answers take no longer than `timeout_s`; made anew when it failed."""
-        lane = self._lanes.get((endpoint, timeout_s))
-        if lane is None or lane.failed is not None:
-            self.check_open()
-            lane = self._lanes[endpoint, timeout_s] = Lane(endpoint, timeout_s)
-        return lane
+        """The lane to a shard whose answers take no longer than `timeout_s`."""
+        self.check_open()
+        return self._lanes.to(endpoint, timeout_s)
 
     @property
     def gateway(self) -> grpc.aio.Channel:

@@ -158,6 +158,25 @@ class Lane(asyncio.Protocol):
         fail_all(waiting, self.failed)
 
 
+class Lanes:
+    """The lanes of one event loop."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[str, float], Lane] = {}
+
+    def to(self, endpoint: str, timeout_s: float) -> Lane:
+        """The lane to a shard whose answers take no longer than `timeout_s`; made anew when it failed."""
+        lane = self._lanes.get((endpoint, timeout_s))
+        if lane is None or lane.failed is not None:
+            lane = self._lanes[endpoint, timeout_s] = Lane(endpoint, timeout_s)
+        return lane
+
+    def close(self) -> None:
+        """Give every connection up."""
+        for lane in self._lanes.values():
+            lane.close()
+
+
 def fail_all(futures: Iterable[asyncio.Future[Any]], error: BaseException) -> None:
     """Tell everybody who waits."""
     for future in futures:
