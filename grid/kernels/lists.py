@@ -74,6 +74,12 @@ def key_count(arena, at):
 
 
 @inlined
+def _key_words(count, is_narrow):
+    """Words that so many packed keys take beside the header."""
+    return count // 4 if is_narrow else (count + 1) // 2
+
+
+@inlined
 def key_capacity(arena, at, width):
     """Keys that a block has room for; above PACKED_MAX a power of two."""
     words = CLASS_WORDS[np.int64(arena[at] & _CLASS_BITS)]
@@ -91,8 +97,7 @@ def key_capacity(arena, at, width):
 
 @inlined
 def _value_at(arena, at, capacity, index, width):
-    key_words = capacity // 4 if _is_narrow(arena, at) else (capacity + 1) // 2
-    return at + 1 + key_words + index * width
+    return at + 1 + _key_words(capacity, _is_narrow(arena, at)) + index * width
 
 
 @inlined
@@ -153,10 +158,8 @@ def _grown(arena, keys, control, free, old, width, key):
     """A copy of block `old` (0: none yet) with room for one more key, `key`; the old one is released."""
     count = key_count(arena, old) if old != 0 else 0
     is_narrow = count + 1 <= PACKED_MAX and key < NARROW_KEYS and (old == 0 or _is_narrow(arena, old))
-    if is_narrow:
-        words = 1 + (count + 1) // 4 + width * (count + 1)
-    elif count + 1 <= PACKED_MAX:
-        words = 1 + (count + 2) // 2 + width * (count + 1)
+    if count + 1 <= PACKED_MAX:
+        words = 1 + _key_words(count + 1, is_narrow) + width * (count + 1)
     else:
         size = 128
         while size - size // 4 < count + 1:
@@ -362,7 +365,7 @@ def _packed(arena, keys, control, free, block_keys, width):
     is_narrow = True
     for index in range(count):
         is_narrow = is_narrow and block_keys[index] < NARROW_KEYS
-    at = allocate(arena, control, free, 1 + (count // 4 if is_narrow else (count + 1) // 2) + width * count)
+    at = allocate(arena, control, free, 1 + _key_words(count, is_narrow) + width * count)
     arena[at] |= U(count) << U(8)
     if is_narrow:
         arena[at] |= NARROW
