@@ -91,9 +91,7 @@ async def _answered(request: events_pb2.IngestStreamRequest, ingest: Any) -> eve
         response = await ingest(unary, None)
     except (GridError, ProfilegridError) as error:
         status, reason = status_of(error), error.reason or "INTERNAL"
-        return events_pb2.IngestStreamResponse(
-            batch_number=number, error_code=status.code, error_reason=reason, error_message=status.message, error=status.SerializeToString()
-        )
+        return events_pb2.IngestStreamResponse(batch_number=number, error_code=status.code, error_reason=reason, error_message=status.message)
     return events_pb2.IngestStreamResponse(batch_number=number, accepted=response.accepted, duplicates=response.duplicates, rejected=response.rejected)
 
 

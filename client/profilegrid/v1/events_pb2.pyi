@@ -229,7 +229,7 @@ class IngestResponse(_message.Message):
     def __init__(self, accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[RejectedRow, _Mapping]]] = ...) -> None: ...
 
 class IngestStreamResponse(_message.Message):
-    __slots__ = ("batch_number", "accepted", "duplicates", "rejected", "error_code", "error_reason", "error_message", "error")
+    __slots__ = ("batch_number", "accepted", "duplicates", "rejected", "error_code", "error_reason", "error_message")
     BATCH_NUMBER_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
@@ -237,7 +237,6 @@ class IngestStreamResponse(_message.Message):
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     ERROR_REASON_FIELD_NUMBER: _ClassVar[int]
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    ERROR_FIELD_NUMBER: _ClassVar[int]
     batch_number: int
     accepted: int
     duplicates: int
@@ -245,5 +244,4 @@ class IngestStreamResponse(_message.Message):
     error_code: int
     error_reason: str
     error_message: str
-    error: bytes
-    def __init__(self, batch_number: _Optional[int] = ..., accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[RejectedRow, _Mapping]]] = ..., error_code: _Optional[int] = ..., error_reason: _Optional[str] = ..., error_message: _Optional[str] = ..., error: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, batch_number: _Optional[int] = ..., accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[RejectedRow, _Mapping]]] = ..., error_code: _Optional[int] = ..., error_reason: _Optional[str] = ..., error_message: _Optional[str] = ...) -> None: ...
