@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +62,29 @@ class Audience:
     def portable(self) -> bytes:
         """The 64-bit roaring bitmap of user handles."""
         return merge_partitions(self.bitmaps)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A shard's part of a query: its partitions, ascending, and how many users they have in all."""
+
+    partitions: list[int]
+    users: int
+    response: shard_pb2.EvaluateResponse
+
+    @classmethod
+    def of(cls, response: shard_pb2.EvaluateResponse) -> Part:
+        """As it came."""
+        return cls(np.frombuffer(response.partitions, dtype=np.uint16).tolist(), int(np.frombuffer(response.counts, dtype=np.uint64).sum()), response)
+
+    def positions(self) -> list[int]:
+        """The log position of each partition."""
+        return np.frombuffer(self.response.positions, dtype=np.uint64).tolist()  # type: ignore[no-any-return]
+
+    @property
+    def warnings(self) -> Iterable[str]:
+        """What the shard warns of."""
+        return self.response.warnings
 
 
 class Queries:
@@ -118,10 +141,10 @@ class Queries:
             self._channels[endpoint] = grpc.aio.insecure_channel(endpoint, options=CLIENT_OPTIONS)
         return self._channels[endpoint]
 
-    async def _evaluate(self, rule: str, as_of_ms: int, mode: Any, *, first: int = 0, limit: int = 0) -> list[shard_pb2.EvaluateResponse]:
-        await self.compiled(rule)
+    async def _evaluate(self, rule: str, as_of_ms: int, mode: Any, *, first: int = 0, limit: int = 0) -> list[Part]:
+        """Each shard's part. A wrong rule is told by the shards, with its position: compiling it here too would cost as much as a scan."""
 
-        async def attempt() -> list[shard_pb2.EvaluateResponse]:
+        async def attempt() -> list[Part]:
             map_ = await self.map()
             request = shard_pb2.EvaluateRequest(
                 rule=rule, as_of_ms=as_of_ms, mode=mode, first_partition=first, last_partition=map_["partitions"] - 1, limit=limit
@@ -130,17 +153,17 @@ class Queries:
                 raise ShardRecovering()
             asked = request.SerializeToString()
             answers = await asyncio.gather(*(self._lanes.to(lane, QUERY_TIMEOUT_S).ask(EVALUATE, asked) for lane in map_["lanes"].values()))
-            responses = [shard_pb2.EvaluateResponse.FromString(answer) for answer in answers]
+            parts = [Part.of(shard_pb2.EvaluateResponse.FromString(answer)) for answer in answers]
             if not limit and mode != shard_pb2.EVALUATE_MODE_EXPLAIN:
-                _check_whole(responses, map_["partitions"] - first)
-            return responses
+                _check_whole(parts, map_["partitions"] - first)
+            return parts
 
         return await self._retrying(attempt)
 
     async def count(self, rule: str, as_of_ms: int) -> tuple[int, list[str]]:
         """How many users, and warnings."""
-        responses = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_COUNT)
-        return sum(part.count for response in responses for part in response.partitions), _warnings(responses)
+        parts = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_COUNT)
+        return sum(part.users for part in parts), _warnings(parts)
 
     async def audience(self, rule: str, as_of_ms: int, *, first: int = 0, limit: int = 0, within: bytes | None = None) -> Audience:
         """The users, from partition `first` on. With a limit each shard stops after a partition that reaches it.
@@ -148,29 +171,27 @@ class Queries:
         `within`: only those in a client's bitmap of user handles. Raises BitmapInvalid.
         """
         bound = None if within is None else parse_handles(within, (await self.map())["partitions"])
-        responses = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_BITMAPS, first=first, limit=limit)
-        parts = [part for response in responses for part in response.partitions]
-        if limit:
-            # Only partitions below the last one that every shard has looked at are whole.
-            parts = _whole_prefix(parts, responses, limit)
-        bitmaps = {part.partition: part.bitmap for part in parts}
+        parts = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_BITMAPS, first=first, limit=limit)
+        # With a limit only partitions up to the first that some shard stopped at are whole.
+        border = min((part.partitions[-1] for part in parts if limit and part.users >= limit and part.partitions), default=1 << 32)
+        bitmaps = {p: bitmap for part in parts for p, bitmap in zip(part.partitions, part.response.bitmaps, strict=True) if p <= border}
         if bound is not None:
             bitmaps = {partition: intersection(bitmap, bound[partition]) for partition, bitmap in bitmaps.items() if partition in bound}
-        return Audience(bitmaps, {part.partition: part.position for part in parts}, as_of_ms, _warnings(responses))
+        positions = {p: position for part in parts for p, position in zip(part.partitions, part.positions(), strict=True) if p <= border}
+        return Audience(bitmaps, positions, as_of_ms, _warnings(parts))
 
     async def explain(self, rule: str, as_of_ms: int) -> tuple[int, int, int, list[tuple[str, int, int]], list[str]]:
         """(users, matched, partitions, [(clause, matched, unknown)], warnings)."""
         plan = await self.compiled(rule)
-        responses = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_EXPLAIN)
+        parts = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_EXPLAIN)
         map_ = await self.map()
         texts = clause_texts(rule, len(conjuncts(plan)))
         clauses = [
-            (text, sum(response.clauses[i].matched for response in responses), sum(response.clauses[i].unknown for response in responses))
+            (text, sum(part.response.clauses[i].matched for part in parts), sum(part.response.clauses[i].unknown for part in parts))
             for i, text in enumerate(texts)
         ]
-        users = sum(response.users for response in responses)
-        matched = sum(part.count for response in responses for part in response.partitions)
-        return users, matched, map_["partitions"], clauses, _warnings(responses)
+        users = sum(part.response.users for part in parts)
+        return users, sum(part.users for part in parts), map_["partitions"], clauses, _warnings(parts)
 
     async def ids(self, handles: NDArray[np.uint64]) -> Strings:
         """Ids of user handles, in their order; users erased meanwhile are left out."""
@@ -235,10 +256,10 @@ def _in_order(parts: list[Strings], rows: list[NDArray[np.int64]]) -> Strings:
     return joined if len(parts) == 1 and kept.size == len(joined) else joined.take(kept)
 
 
-def _check_whole(responses: list[shard_pb2.EvaluateResponse], partitions: int) -> None:
+def _check_whole(parts: list[Part], partitions: int) -> None:
     """Raise unless every partition answered once: a stale map may ask a shard that has given one away, or twice."""
-    answered = {part.partition for response in responses for part in response.partitions}
-    if len(answered) != partitions or sum(len(response.partitions) for response in responses) != partitions:
+    answered = [partition for part in parts for partition in part.partitions]
+    if len(answered) != partitions or len(set(answered)) != partitions:
         raise Unavailable("some partitions have just moved", "PARTITION_MOVED", code="ABORTED")
 
 
@@ -250,17 +271,6 @@ def _warnings(responses: list[Any]) -> list[str]:
 def _call(method: str, request: Any, timeout_s: float) -> Callable[[Any], Awaitable[Any]]:
     """One method of a shard's stub."""
     return lambda stub: getattr(stub, method)(request, timeout=timeout_s)
-
-
-def _whole_prefix(parts: list[Any], responses: list[Any], limit: int) -> list[Any]:
-    """The parts below the first partition that some shard did not get to."""
-    reached = []
-    for response in responses:
-        total = sum(part.count for part in response.partitions)
-        if total >= limit and response.partitions:
-            reached.append(max(part.partition for part in response.partitions))
-    border = min(reached, default=1 << 32)
-    return [part for part in parts if part.partition <= border]
 
 
 def clause_texts(rule: str, count: int) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from profilegrid_rules import Expression, compile_rule
 from prometheus_client.metrics_core import Metric
 
@@ -49,6 +50,17 @@ TRIM_EVERY_MS = 3_600_000
 # Users that a query looks at in one turn of the loop.
 SCAN_USERS_MAX = 1 << 18
 _HOUSEKEEPING_S = 1.0
+
+
+@dataclass(slots=True)
+class Evaluated:
+    """A shard's part of a query, a row a partition: how many users, at which log position, and (if asked for) which ordinals."""
+
+    partitions: NDArray[np.uint16]
+    counts: NDArray[np.uint64]
+    positions: NDArray[np.uint64]
+    bitmaps: list[bytes]
+    warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,34 +388,39 @@ class ShardServer:
         check_complete(self.engine, self._rules[key])
         return self._rules[key]
 
-    async def evaluate(
-        self, text: str, as_of_ms: int, first: int, last: int, limit: int, *, with_bitmaps: bool
-    ) -> tuple[list[tuple[int, int, bytes, int]], list[str]]:
-        """(partition, count, bitmap, position) of owned partitions first..last, and warnings; stops after a partition that reaches `limit`.
+    async def evaluate(self, text: str, as_of_ms: int, first: int, last: int, limit: int, *, with_bitmaps: bool) -> Evaluated:
+        """A rule over owned partitions first..last; stops after a partition with which `limit` users are reached (0: never).
 
         Some partitions a turn, as many as have 256k users: each part is exact at the log position it states.
         """
         self.committer.read_at = time.monotonic()
         self.queries += 1
-        rule, found, reached = self.rule(text), [], 0
+        rule, reached = self.rule(text), 0
         warnings: dict[str, None] = {}
+        counts, positions, bitmaps = [], [], []
         partitions = np.flatnonzero(self.engine.epochs)
         self.engine.check_owned(partitions.astype(np.uint16))
         selection, version = Selection(self.engine, rule, as_of_ms), self.engine.catalog.version
-        for together in self._turns(partitions[(partitions >= first) & (partitions <= last)].tolist()):
+        asked = partitions[(partitions >= first) & (partitions <= last)]
+        for together in self._turns(asked.tolist()):
             if self.engine.catalog.version != version:
                 selection, version = Selection(self.engine, self.rule(text), as_of_ms), self.engine.catalog.version
-            masks, said = selection.of_many(together)
+            selected, said = selection.of_many(together)
             warnings |= dict.fromkeys(said)
-            for partition, mask in zip(together, masks, strict=True):
-                count = int(np.count_nonzero(mask))
-                bitmap = mask_to_portable(mask) if with_bitmaps else b""
-                found.append((partition, count, bitmap, int(self.engine.positions[partition])))
-                reached += count
-                if limit and reached >= limit:
-                    return found, list(warnings)
+            found = selected.counts()
+            if limit:
+                found = found[: 1 + int(np.searchsorted(np.cumsum(found), limit - reached))]
+                reached += int(found.sum())
+            counts.append(found)
+            positions.append(self.engine.positions[together[: found.size]])
+            if with_bitmaps:
+                bitmaps += [mask_to_portable(selected.of(i)) for i in range(found.size)]
+            if limit and reached >= limit:
+                break
             await asyncio.sleep(0)
-        return found, list(warnings)
+        none = np.empty(0, dtype=np.uint64)
+        all_counts = np.concatenate([none, *counts]).astype(np.uint64)
+        return Evaluated(asked[: all_counts.size].astype(np.uint16), all_counts, np.concatenate([none, *positions]), bitmaps, list(warnings))
 
     def _turns(self, partitions: list[int]) -> Iterator[list[int]]:
         """Partitions in runs of about as many users as a scan takes in half a millisecond a clause."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from profilegrid_rules import Expression, truth
 
 from grid.engine import Engine
-from grid.kernels.scans import rows_in
+from grid.kernels.scans import count_rows, lay_out, rows_in
 from grid.reading import SlotSource
 from grid.scanning import OneOf, Range, Scan, split
 from grid.state.features.base import Scannable
@@ -49,6 +49,28 @@ class _Step:
         return True
 
 
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Users of some partitions for whom a rule is true.
+
+    mask           uint8[pages * 4096]: the pages of all partitions end to end
+    starts, users  int64[partitions]: where each partition's rows begin, and how many ordinals it has given out
+    """
+
+    mask: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    users: NDArray[np.int64]
+
+    def counts(self) -> NDArray[np.int64]:
+        """int64[partitions]: how many users of each."""
+        counts: NDArray[np.int64] = count_rows(self.mask, self.starts, self.users)
+        return counts
+
+    def of(self, i: int) -> NDArray[np.bool_]:
+        """bool[ordinals] of the partition that was named as number `i`."""
+        return self.mask[self.starts[i] : self.starts[i] + self.users[i]].view(bool)
+
+
 class Selection:
     """A rule over the partitions of an engine at one time, under one catalog."""
 
@@ -71,22 +93,20 @@ class Selection:
 
     def of(self, partition: int) -> tuple[NDArray[np.bool_], list[str]]:
         """(bool[ordinals], warnings): users of a partition that exist and for whom the rule is true."""
-        masks, warnings = self.of_many([partition])
-        return masks[0], warnings
+        selected, warnings = self.of_many([partition])
+        return selected.of(0), warnings
 
-    def of_many(self, partitions: list[int]) -> tuple[list[NDArray[np.bool_]], list[str]]:
+    def of_many(self, partitions: list[int]) -> tuple[Selected, list[str]]:
         """As `of`, of several partitions at once: each clause is one call for all of their pages."""
-        users = self._engine.users
-        each = [users.pages_of(partition) for partition in partitions]
-        pages = np.concatenate(each)
-        mask = np.ones(pages.size * PAGE_ROWS, dtype=np.uint8)
-        ends = (np.cumsum([part.size for part in each]) * PAGE_ROWS).tolist()
-        starts = [0, *ends[:-1]]
-        counts = [int(users.next_ordinal[partition]) for partition in partitions]
-        for partition, start, end, count in zip(partitions, starts, ends, counts, strict=True):
-            mask[start + count : end] = 0
-            if users.erased[partition]:
-                mask[start : start + count] &= users.exists(users.slots_of(partition)).view(np.uint8)
+        users, owned = self._engine.users, np.array(partitions, dtype=np.int64)
+        given = users.next_ordinal[owned].astype(np.int64)
+        ends = np.cumsum(-(-given // PAGE_ROWS)) * PAGE_ROWS
+        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])
+        pages, mask = np.empty(ends[-1] // PAGE_ROWS, dtype=np.int64), np.empty(ends[-1], dtype=np.uint8)
+        lay_out(users.page_table, owned, given, starts, pages, mask)
+        selected = Selected(mask, starts, given)
+        for i in np.flatnonzero(users.erased[owned]).tolist():
+            selected.of(i)[:] &= users.exists(users.slots_of(partitions[i]))
         for step in self._steps:
             column = self._column(step.clause.name)
             assert column is not None  # a column does not change its kind under one catalog
@@ -103,7 +123,7 @@ class Selection:
                 warnings |= dict.fromkeys(source.warnings(pages))
                 mask[rows[~is_true]] = 0
                 slots, rows = slots[is_true], rows[is_true]
-        return [mask[start : start + count].view(bool) for start, count in zip(starts, counts, strict=True)], list(warnings)
+        return selected, list(warnings)
 
     def _narrow(self, mask: NDArray[np.uint8], pages: NDArray[np.int64]) -> list[Expression]:
         """Run the scans. Returns the clauses that are left to the evaluator."""

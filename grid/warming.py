@@ -109,7 +109,7 @@ def warm(folder: Path) -> None:
             "has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')",
             catalog.rule_schema,
         )
-        Selection(engine, rule, NOW_MS).of(0)
+        Selection(engine, rule, NOW_MS).of_many([0])[0].counts()
         scans = ("a_category IN ('x', 'y')", "a_int > 1", "a_float < 2", "a_bool", "count >= 0", "sum < 1", "decayed_count > 1", "last_time > now()")
         for scan in scans:
             Selection(engine, compile_rule(scan, catalog.rule_schema), NOW_MS).of(0)

@@ -171,14 +171,15 @@ async def answer_evaluate(shard: ShardServer, request: shard_pb2.EvaluateRequest
     if request.mode == shard_pb2.EVALUATE_MODE_EXPLAIN:
         users, matched, clauses, warnings = await shard.explain(request.rule, request.as_of_ms)
         reports = [segments_pb2.ClauseReport(matched=m, unknown=u) for m, u in clauses]
-        counted = [shard_pb2.PartitionResult(count=matched)]
-        return shard_pb2.EvaluateResponse(users=users, clauses=reports, partitions=counted, warnings=warnings)
-    found, warnings = await shard.evaluate(
+        return shard_pb2.EvaluateResponse(users=users, clauses=reports, counts=np.uint64(matched).tobytes(), warnings=warnings)
+    found = await shard.evaluate(
         request.rule, request.as_of_ms, request.first_partition, request.last_partition, request.limit,
         with_bitmaps=request.mode == shard_pb2.EVALUATE_MODE_BITMAPS,
     )  # fmt: skip
-    parts = [shard_pb2.PartitionResult(partition=p, count=n, bitmap=bitmap, position=position) for p, n, bitmap, position in found]
-    return shard_pb2.EvaluateResponse(partitions=parts, warnings=warnings)
+    return shard_pb2.EvaluateResponse(
+        partitions=found.partitions.tobytes(), counts=found.counts.tobytes(), positions=found.positions.tobytes(),
+        bitmaps=found.bitmaps, warnings=found.warnings,
+    )  # fmt: skip
 
 
 class ShardService(shard_pb2_grpc.ShardServiceServicer):

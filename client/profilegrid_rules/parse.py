@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
-import sqlglot
-from sqlglot import exp
+from sqlglot import Dialect, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
@@ -49,6 +48,7 @@ class Field:
 
 
 Schema = Mapping[str, Field]
+_DIALECT = Dialect.get_or_raise(None)
 
 
 def compile_rule(text: str, schema: Schema, timezone: tzinfo = UTC) -> Expression:
@@ -76,9 +76,9 @@ class _Compiler:
         if not self._text.strip():
             raise RuleError("the rule is empty", suggestion="write a condition, as in views >= 3")
         try:
-            self._tokens = sqlglot.tokenize(self._text)
+            self._tokens = _DIALECT.tokenize(self._text)
             self._check_bounds()
-            tree = sqlglot.parse(self._text)
+            tree = _DIALECT.parser().parse(self._tokens, self._text)
         except SqlglotError as error:
             raise self._syntax_error(error) from None
         except RecursionError:

@@ -81,6 +81,34 @@ def narrow_to_codes(mask, pages, column, wanted):
 
 
 @kernel
+def lay_out(page_table, partitions, users, starts, pages, mask):
+    """Lay the pages of partitions end to end: fill pages int64[n], and mask with 1 for ordinals that were given out, 0 behind them.
+
+    users, starts int64[partitions]: ordinals given out, and the first row of each partition's pages in the mask.
+    """
+    for i in range(partitions.size):
+        first = starts[i] >> 12
+        count = (users[i] + 4095) >> 12
+        for n in range(count):
+            pages[first + n] = page_table[partitions[i], n]
+        mask[starts[i] : starts[i] + users[i]] = 1
+        mask[starts[i] + users[i] : starts[i] + count * 4096] = 0
+
+
+@kernel
+def count_rows(mask, starts, users):
+    """int64[partitions]: rows that are in, of each partition's."""
+    out = np.zeros(starts.size, dtype=np.int64)
+    for i in range(starts.size):
+        rows = mask[starts[i] : starts[i] + users[i]]
+        count = 0
+        for j in range(rows.size):
+            count += rows[j]
+        out[i] = count
+    return out
+
+
+@kernel
 def page_factors(landmarks, pages, as_of, half_life):
     """float64[n]: what turns a page's sums into values at `as_of` (ms)."""
     out = np.empty(pages.size, dtype=np.float64)

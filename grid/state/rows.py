@@ -16,6 +16,7 @@ from grid.state.days import DAY_MS, calendar_part, local_times
 from grid.state.dictionary import Dictionary, Strings
 
 RowNumbers = NDArray[np.int64]
+PickKey = tuple[Any, ...]
 TEXT_TYPES = ("category", "key", "text")
 
 
@@ -73,6 +74,7 @@ class Rows:
     is_past: bool = False
     # float64[rows]: what a row weighs in whatever it feeds; None: as the feature says. Set when users are loaded in bulk.
     weights: NDArray[np.float64] | None = None
+    picks: dict[PickKey, RowNumbers] = field(default_factory=dict)
     _hops: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     _local: NDArray[np.int64] | None = None
 
@@ -159,9 +161,17 @@ class Picker:
         self._types: dict[str, str] = dict(catalog.events[feature.events[0]])
         self._needs = [(name, self._types[name]) for name in (feature.property_name, feature.by) if name is not None]
         self._where = where
+        # Features of one event pick alike: of small frames the picks would cost as much as the folds.
+        self._key: PickKey = (tuple(codes), tuple(self._needs), feature.where)
 
     def pick(self, rows: Rows) -> RowNumbers:
         """int64[m]: numbers of the rows that feed it."""
+        picked = rows.picks.get(self._key)
+        if picked is None:
+            picked = rows.picks[self._key] = self._pick(rows)
+        return picked
+
+    def _pick(self, rows: Rows) -> RowNumbers:
         mask = self._fed[rows.events]
         for need in self._needs:
             column = rows.columns.get(need)

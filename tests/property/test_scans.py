@@ -76,11 +76,12 @@ RULES = st.lists(CLAUSES, min_size=1, max_size=4).map(" AND ".join)
 def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_ms: int) -> None:
     engine = shard.engine
     rule = compile_rule(text, engine.catalog.rule_schema, engine.catalog.zone)
-    masks = Selection(engine, rule, as_of_ms).of_many(list(range(PARTITIONS)))[0]
+    selected = Selection(engine, rule, as_of_ms).of_many(list(range(PARTITIONS)))[0]
     for partition in range(PARTITIONS):
         slots = engine.users.slots_of(partition)
         expected = truth(rule, SlotSource(engine, slots, as_of_ms)) & engine.users.exists(slots)
-        assert (masks[partition] == expected).all(), text
+        assert (selected.of(partition) == expected).all(), text
+        assert selected.counts()[partition] == expected.sum(), text
         assert (Selection(engine, rule, as_of_ms).of(partition)[0] == expected).all(), text
 
 

@@ -25,29 +25,27 @@ _sym_db = _symbol_database.Default()
 from profilegrid.v1 import segments_pb2 as profilegrid_dot_v1_dot_segments__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprofilegrid/v1/shard.proto\x12\x0eprofilegrid.v1\x1a\x1dprofilegrid/v1/segments.proto\"\x9d\x01\n\x0f\x45valuateRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12*\n\x04mode\x18\x03 \x01(\x0e\x32\x1c.profilegrid.v1.EvaluateMode\x12\x17\n\x0f\x66irst_partition\x18\x04 \x01(\r\x12\r\n\x05limit\x18\x05 \x01(\x04\x12\x16\n\x0elast_partition\x18\x06 \x01(\r\"U\n\x0fPartitionResult\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\x12\x0e\n\x06\x62itmap\x18\x03 \x01(\x0c\x12\x10\n\x08position\x18\x04 \x01(\x04\"\x97\x01\n\x10\x45valuateResponse\x12\x33\n\npartitions\x18\x01 \x03(\x0b\x32\x1f.profilegrid.v1.PartitionResult\x12\r\n\x05users\x18\x02 \x01(\x04\x12-\n\x07\x63lauses\x18\x03 \x03(\x0b\x32\x1c.profilegrid.v1.ClauseReport\x12\x10\n\x08warnings\x18\x04 \x03(\t\"(\n\x15ResolveHandlesRequest\x12\x0f\n\x07handles\x18\x01 \x01(\x0c\"D\n\x16ResolveHandlesResponse\x12\x14\n\x0cuser_id_data\x18\x01 \x01(\x0c\x12\x14\n\x0cuser_id_ends\x18\x02 \x01(\x0c\"D\n\x10TestUsersRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12\x10\n\x08user_ids\x18\x03 \x03(\t\"8\n\x11TestUsersResponse\x12\x11\n\tcontained\x18\x01 \x03(\x08\x12\x10\n\x08warnings\x18\x02 \x03(\t*|\n\x0c\x45valuateMode\x12\x1d\n\x19\x45VALUATE_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45VALUATE_MODE_COUNT\x10\x01\x12\x19\n\x15\x45VALUATE_MODE_BITMAPS\x10\x02\x12\x19\n\x15\x45VALUATE_MODE_EXPLAIN\x10\x03\x32\x90\x02\n\x0cShardService\x12M\n\x08\x45valuate\x12\x1f.profilegrid.v1.EvaluateRequest\x1a .profilegrid.v1.EvaluateResponse\x12_\n\x0eResolveHandles\x12%.profilegrid.v1.ResolveHandlesRequest\x1a&.profilegrid.v1.ResolveHandlesResponse\x12P\n\tTestUsers\x12 .profilegrid.v1.TestUsersRequest\x1a!.profilegrid.v1.TestUsersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aprofilegrid/v1/shard.proto\x12\x0eprofilegrid.v1\x1a\x1dprofilegrid/v1/segments.proto\"\x9d\x01\n\x0f\x45valuateRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12*\n\x04mode\x18\x03 \x01(\x0e\x32\x1c.profilegrid.v1.EvaluateMode\x12\x17\n\x0f\x66irst_partition\x18\x04 \x01(\r\x12\r\n\x05limit\x18\x05 \x01(\x04\x12\x16\n\x0elast_partition\x18\x06 \x01(\r\"\xaa\x01\n\x10\x45valuateResponse\x12\x12\n\npartitions\x18\x01 \x01(\x0c\x12\x0e\n\x06\x63ounts\x18\x05 \x01(\x0c\x12\x11\n\tpositions\x18\x06 \x01(\x0c\x12\x0f\n\x07\x62itmaps\x18\x07 \x03(\x0c\x12\r\n\x05users\x18\x02 \x01(\x04\x12-\n\x07\x63lauses\x18\x03 \x03(\x0b\x32\x1c.profilegrid.v1.ClauseReport\x12\x10\n\x08warnings\x18\x04 \x03(\t\"(\n\x15ResolveHandlesRequest\x12\x0f\n\x07handles\x18\x01 \x01(\x0c\"D\n\x16ResolveHandlesResponse\x12\x14\n\x0cuser_id_data\x18\x01 \x01(\x0c\x12\x14\n\x0cuser_id_ends\x18\x02 \x01(\x0c\"D\n\x10TestUsersRequest\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x10\n\x08\x61s_of_ms\x18\x02 \x01(\x03\x12\x10\n\x08user_ids\x18\x03 \x03(\t\"8\n\x11TestUsersResponse\x12\x11\n\tcontained\x18\x01 \x03(\x08\x12\x10\n\x08warnings\x18\x02 \x03(\t*|\n\x0c\x45valuateMode\x12\x1d\n\x19\x45VALUATE_MODE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45VALUATE_MODE_COUNT\x10\x01\x12\x19\n\x15\x45VALUATE_MODE_BITMAPS\x10\x02\x12\x19\n\x15\x45VALUATE_MODE_EXPLAIN\x10\x03\x32\x90\x02\n\x0cShardService\x12M\n\x08\x45valuate\x12\x1f.profilegrid.v1.EvaluateRequest\x1a .profilegrid.v1.EvaluateResponse\x12_\n\x0eResolveHandles\x12%.profilegrid.v1.ResolveHandlesRequest\x1a&.profilegrid.v1.ResolveHandlesResponse\x12P\n\tTestUsers\x12 .profilegrid.v1.TestUsersRequest\x1a!.profilegrid.v1.TestUsersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'profilegrid.v1.shard_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVALUATEMODE']._serialized_start=718
-  _globals['_EVALUATEMODE']._serialized_end=842
+  _globals['_EVALUATEMODE']._serialized_start=650
+  _globals['_EVALUATEMODE']._serialized_end=774
   _globals['_EVALUATEREQUEST']._serialized_start=78
   _globals['_EVALUATEREQUEST']._serialized_end=235
-  _globals['_PARTITIONRESULT']._serialized_start=237
-  _globals['_PARTITIONRESULT']._serialized_end=322
-  _globals['_EVALUATERESPONSE']._serialized_start=325
-  _globals['_EVALUATERESPONSE']._serialized_end=476
-  _globals['_RESOLVEHANDLESREQUEST']._serialized_start=478
-  _globals['_RESOLVEHANDLESREQUEST']._serialized_end=518
-  _globals['_RESOLVEHANDLESRESPONSE']._serialized_start=520
-  _globals['_RESOLVEHANDLESRESPONSE']._serialized_end=588
-  _globals['_TESTUSERSREQUEST']._serialized_start=590
-  _globals['_TESTUSERSREQUEST']._serialized_end=658
-  _globals['_TESTUSERSRESPONSE']._serialized_start=660
-  _globals['_TESTUSERSRESPONSE']._serialized_end=716
-  _globals['_SHARDSERVICE']._serialized_start=845
-  _globals['_SHARDSERVICE']._serialized_end=1117
+  _globals['_EVALUATERESPONSE']._serialized_start=238
+  _globals['_EVALUATERESPONSE']._serialized_end=408
+  _globals['_RESOLVEHANDLESREQUEST']._serialized_start=410
+  _globals['_RESOLVEHANDLESREQUEST']._serialized_end=450
+  _globals['_RESOLVEHANDLESRESPONSE']._serialized_start=452
+  _globals['_RESOLVEHANDLESRESPONSE']._serialized_end=520
+  _globals['_TESTUSERSREQUEST']._serialized_start=522
+  _globals['_TESTUSERSREQUEST']._serialized_end=590
+  _globals['_TESTUSERSRESPONSE']._serialized_start=592
+  _globals['_TESTUSERSRESPONSE']._serialized_end=648
+  _globals['_SHARDSERVICE']._serialized_start=777
+  _globals['_SHARDSERVICE']._serialized_end=1049
 # @@protoc_insertion_point(module_scope)

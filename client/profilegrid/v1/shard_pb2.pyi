@@ -35,29 +35,23 @@ class EvaluateRequest(_message.Message):
     last_partition: int
     def __init__(self, rule: _Optional[str] = ..., as_of_ms: _Optional[int] = ..., mode: _Optional[_Union[EvaluateMode, str]] = ..., first_partition: _Optional[int] = ..., limit: _Optional[int] = ..., last_partition: _Optional[int] = ...) -> None: ...
 
-class PartitionResult(_message.Message):
-    __slots__ = ("partition", "count", "bitmap", "position")
-    PARTITION_FIELD_NUMBER: _ClassVar[int]
-    COUNT_FIELD_NUMBER: _ClassVar[int]
-    BITMAP_FIELD_NUMBER: _ClassVar[int]
-    POSITION_FIELD_NUMBER: _ClassVar[int]
-    partition: int
-    count: int
-    bitmap: bytes
-    position: int
-    def __init__(self, partition: _Optional[int] = ..., count: _Optional[int] = ..., bitmap: _Optional[bytes] = ..., position: _Optional[int] = ...) -> None: ...
-
 class EvaluateResponse(_message.Message):
-    __slots__ = ("partitions", "users", "clauses", "warnings")
+    __slots__ = ("partitions", "counts", "positions", "bitmaps", "users", "clauses", "warnings")
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    BITMAPS_FIELD_NUMBER: _ClassVar[int]
     USERS_FIELD_NUMBER: _ClassVar[int]
     CLAUSES_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
-    partitions: _containers.RepeatedCompositeFieldContainer[PartitionResult]
+    partitions: bytes
+    counts: bytes
+    positions: bytes
+    bitmaps: _containers.RepeatedScalarFieldContainer[bytes]
     users: int
     clauses: _containers.RepeatedCompositeFieldContainer[_segments_pb2.ClauseReport]
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, partitions: _Optional[_Iterable[_Union[PartitionResult, _Mapping]]] = ..., users: _Optional[int] = ..., clauses: _Optional[_Iterable[_Union[_segments_pb2.ClauseReport, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, partitions: _Optional[bytes] = ..., counts: _Optional[bytes] = ..., positions: _Optional[bytes] = ..., bitmaps: _Optional[_Iterable[bytes]] = ..., users: _Optional[int] = ..., clauses: _Optional[_Iterable[_Union[_segments_pb2.ClauseReport, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ResolveHandlesRequest(_message.Message):
     __slots__ = ("handles",)
