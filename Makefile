@@ -63,6 +63,12 @@ torture: setup
 	@FUZZ_EXAMPLES=20 $(BIN)/python -m pytest tests/fuzz -q
 	@$(BIN)/python -m tests.crash.torture --kills 300 $(if $(SEED),--seed $(SEED))
 
+.PHONY: simulate
+SEEDS ?= 2000
+# The protocol of replicas over seeds, then its mutants; `make simulate SEEDS=100000 STATE=simulated.json` goes on where it was stopped.
+simulate: setup
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --mutants $(if $(STATE),--state $(STATE))
+
 .PHONY: bench bench-check peers
 peers: setup
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r loadtests/requirements.txt || echo "peers from PyPI are missing; their rows are skipped"
