@@ -113,7 +113,7 @@ class SlotSource:
         columns = self._engine.features[name].columns
         assert isinstance(columns, KeyedColumns)
         values, known = columns.value_of(self._slots, key, self._as_of_ms)
-        if not known.all():
+        if known is not None and not known.all():
             self._not_held.add(name)
         return Vector(values, known)
 

@@ -139,22 +139,23 @@ _VALUE_DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "timestam
 def _result_column(name: str, reading: Reading, catalog: Catalog) -> profiles_pb2.ResultColumn:
     kind = catalog.result_types[name]
     column = profiles_pb2.ResultColumn(name=name, type=kind, is_feature=name in catalog.features)
-    is_all_known = reading.known.all()
-    if not is_all_known:
-        column.known = reading.known.astype(np.uint8).tobytes()
+    known = None if reading.known is None or reading.known.all() else reading.known
+    if known is not None:
+        column.known = known.tobytes()
     if kind in _VALUE_DTYPES:
-        values = reading.values if is_all_known else np.where(reading.known, reading.values, 0)
-        column.values = (np.rint(values) if kind == "int" and values.dtype.kind == "f" else values).astype(_VALUE_DTYPES[kind]).tobytes()
+        values = reading.values if known is None else np.where(known, reading.values, 0)
+        column.values = (np.rint(values) if kind == "int" and values.dtype.kind == "f" else values).astype(_VALUE_DTYPES[kind], copy=False).tobytes()
         return column
     assert reading.dictionary is not None
     if reading.counts is not None:
         column.list_ends = np.cumsum(reading.counts).astype(np.uint32).tobytes()
     if kind == "text":
-        codes = np.where(reading.known, reading.values, 0)
-        if not reading.known.any():
-            column.values = np.zeros(codes.size, dtype=np.uint32).tobytes()
-            return column
-        codes = np.where(reading.known, codes, codes[int(np.argmax(reading.known))])
+        codes = reading.values
+        if known is not None:
+            if not known.any():
+                column.values = np.zeros(codes.size, dtype=np.uint32).tobytes()
+                return column
+            codes = np.where(known, codes, codes[int(np.argmax(known))])
     else:
         codes = reading.values if kind == "set" or reading.keys is None else reading.keys
     words, numbers = reading.dictionary.words_used(codes)

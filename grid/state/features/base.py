@@ -35,7 +35,7 @@ class Reading:
     """A feature's values for some users.
 
     values       float64, int64 (times), uint8 (bools) or int64 codes of `dictionary`; one a user, or one an entry when keyed
-    known        bool[users]: False reads NULL
+    known        bool[users]: False reads NULL; None: all have a value
     counts       int64[users]: entries a user, for keyed features; None otherwise
     keys         uint32[entries]: codes of `dictionary`
     approximate  the value of at least one user comes from a sketch
@@ -43,7 +43,7 @@ class Reading:
     """
 
     values: NDArray[Any]
-    known: NDArray[np.bool_]
+    known: NDArray[np.bool_] | None = None
     counts: NDArray[np.int64] | None = None
     keys: NDArray[np.uint32] | None = None
     dictionary: Dictionary | None = None
@@ -131,7 +131,7 @@ class FeatureColumns(ABC):
 
     def is_held(self, reading: Reading) -> Reading:
         """Mark a reading whose NULLs come from hops that are gone."""
-        reading.is_held = bool(reading.known.all())
+        reading.is_held = reading.known is None or bool(reading.known.all())
         return reading
 
 

@@ -30,7 +30,7 @@ class DaysColumns(FixedColumns):
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         return self._count(slots, as_of_ms, self._days)
 
-    def active_on(self, slots: Slots, day_ms: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def active_on(self, slots: Slots, day_ms: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
         """(active, known) bool[n]: whether users had an event on the local day of a time."""
         reading = self._count(slots, day_ms, 1)
         return reading.values > 0, reading.known

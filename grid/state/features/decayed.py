@@ -9,7 +9,6 @@ from grid.catalog import Catalog, Feature
 from grid.kernels.decay import advance_landmarks, decayed_add, decayed_read
 from grid.kernels.scans import page_factors
 from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots
-from grid.state.features.scalars import all_known
 from grid.state.memory import PAGE_ROWS, reserve
 from grid.state.rows import RowNumbers, Rows
 
@@ -62,7 +61,7 @@ class DecayedColumns(FixedColumns):
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         values = decayed_read(self._sums, self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
-        return Reading(values, all_known(slots))
+        return Reading(values)
 
     def scannable(self) -> Scannable:
         return Scannable(self._sums, factors_at=self._factors)

@@ -9,7 +9,6 @@ from grid.catalog import Catalog, Feature
 from grid.kernels.distinct import blocks_load, blocks_pack, distinct_add, distinct_read, pairs_add, pairs_read
 from grid.kernels.lists import list_clear
 from grid.state.features.base import FeatureColumns, ListArena, Reading, SharedState, Slots, page_slots
-from grid.state.features.scalars import all_known
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import RowNumbers, Rows, hop_index
 
@@ -34,7 +33,7 @@ class DistinctColumns(FeatureColumns):
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         values, approximate = np.empty(slots.size), np.empty(slots.size, dtype=bool)
         distinct_read(self._lists.words, self._lists.octets, self._lists.heads, slots, values, approximate)
-        return Reading(values, all_known(slots), approximate=bool(approximate.any()))
+        return Reading(values, approximate=bool(approximate.any()))
 
     def clear(self, slots: Slots) -> None:
         list_clear(self._lists.words, self._lists.heads, self._lists.control, self._lists.free, self.dirty, slots)

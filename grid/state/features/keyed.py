@@ -12,7 +12,6 @@ from grid.kernels.windows import keyed_ring_add, keyed_ring_read
 from grid.state.dictionary import Dictionary
 from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, page_slots
 from grid.state.features.decayed import Landmarks
-from grid.state.features.scalars import all_known
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import RowNumbers, Rows, hop_index
 
@@ -81,7 +80,7 @@ class KeyedColumns(FeatureColumns):
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         counts, keys, values = self._items(slots)
         values, counts, keys, is_held = self._at(slots, counts, keys, values, as_of_ms)
-        return Reading(values, all_known(slots), counts, keys, self.dictionary, is_held=is_held)
+        return Reading(values, None, counts, keys, self.dictionary, is_held=is_held)
 
     def _at(
         self, slots: Slots, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], as_of_ms: int
@@ -89,16 +88,16 @@ class KeyedColumns(FeatureColumns):
         """Values at a time, the counts and keys of those that are left, and whether all is still held."""
         return values, counts, keys, True
 
-    def value_of(self, slots: Slots, key: str, as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """(value, known) of one key: 0 where it is absent."""
+    def value_of(self, slots: Slots, key: str, as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+        """(value, known) of one key: 0 where it is absent; known None: everywhere."""
         code = self.dictionary.find(key)
         if code.size == 0:
-            return np.zeros(slots.size), all_known(slots)
+            return np.zeros(slots.size), None
         cells = keyed_find(self._lists.words, self._lists.keys, self._lists.heads, slots, np.uint32(code[0]), self.width)
         return self._cells_at(slots, cells, as_of_ms)
 
-    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        return np.where(cells > 0, self._lists.floats[cells], 0.0), all_known(slots)
+    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
+        return np.where(cells > 0, self._lists.floats[cells], 0.0), None
 
     def clear(self, slots: Slots) -> None:
         list_clear(self._lists.words, self._lists.heads, self._lists.control, self._lists.free, self.dirty, slots)
@@ -149,7 +148,7 @@ class KeyedDecayedColumns(KeyedColumns):
         marks = self._landmarks
         return decayed_entries(values, counts, marks.times, slots, float(as_of_ms), marks.half_life), counts, keys, True
 
-    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
         sums, known = super()._cells_at(slots, cells, as_of_ms)
         with np.errstate(over="ignore", invalid="ignore"):
             aged = sums * ageing(self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
@@ -190,10 +189,10 @@ class KeyedWindowColumns(KeyedColumns):
         left = np.bincount(owners[here], minlength=slots.size).astype(np.int64)
         return windows[here], left, keys[here], bool(held.all())
 
-    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
         found = np.flatnonzero(cells)
         rings = self._lists.floats[(cells[found, None] + np.arange(self.width)).ravel()]
         windows, held = keyed_ring_read(rings, self._hop(as_of_ms), self.feature.hops)
-        values, known = np.zeros(slots.size), all_known(slots)
+        values, known = np.zeros(slots.size), np.ones(slots.size, dtype=bool)
         values[found], known[found] = np.nan_to_num(windows), held
         return values, known

@@ -14,11 +14,6 @@ from grid.state.features.base import FixedColumns, Reading, Scannable, SharedSta
 from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
 
 
-def all_known(slots: Slots) -> NDArray[np.bool_]:
-    """bool[n] of True."""
-    return np.ones(slots.size, dtype=bool)
-
-
 class CountColumns(FixedColumns):
     """How many events: int64."""
 
@@ -34,7 +29,7 @@ class CountColumns(FixedColumns):
             self.dirty[rows.slots[picked] >> 12] = 1
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
-        return Reading(self._counts[slots], all_known(slots))
+        return Reading(self._counts[slots])
 
     def scannable(self) -> Scannable:
         return Scannable(self._counts)
@@ -51,7 +46,7 @@ class SumColumns(FixedColumns):
         sum_add(self._sums, self.dirty, rows.slots, picked, self.weights(rows))
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
-        return Reading(self._sums[slots], all_known(slots))
+        return Reading(self._sums[slots])
 
     def scannable(self) -> Scannable:
         return Scannable(self._sums)
