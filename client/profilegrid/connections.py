@@ -61,10 +61,10 @@ class Connections:
             channel = self._channels[endpoint] = grpc.aio.insecure_channel(endpoint, options=CLIENT_OPTIONS)
         return channel
 
-    def lane(self, endpoint: str, timeout_s: float = CALL_TIMEOUT_S) -> Lane:
-        """The lane to a shard whose answers take no longer than `timeout_s`."""
+    def lane(self, endpoint: str, timeout_s: float = CALL_TIMEOUT_S, *, is_wide: bool = False) -> Lane:
+        """The lane to a shard whose answers take no longer than `timeout_s`; a wide one is for what others should not wait behind."""
         self.check_open()
-        return self._lanes.to(endpoint, timeout_s)
+        return self._lanes.to(endpoint, timeout_s, is_wide=is_wide)
 
     @property
     def gateway(self) -> grpc.aio.Channel:

@@ -24,8 +24,8 @@ from profilegrid.v1 import events_pb2_grpc
 
 IN_FLIGHT_MAX = 64
 SENDING_MAX = 8
-# Larger frames go by gRPC calls of their own, so that each has its own flow control and they pass one another.
-LANE_ROWS_MAX = 2_000
+# Larger frames have a lane of their own: a read would wait for a millisecond behind each.
+NARROW_ROWS_MAX = 2_000
 # A producer is used for a day at most: the grid forgets one after 7 days of silence.
 PRODUCER_LIFE_MS = 86_400_000
 
@@ -179,8 +179,8 @@ class Deliveries:
             return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
         try:
             lane = map_.lanes.get(parcel.shard, "")
-            if lane and parcel.rows.size <= LANE_ROWS_MAX and not tracing.is_traced():
-                answer = self._connections.lane(lane).ask(INGEST, frame.SerializeToString())
+            if lane and not tracing.is_traced():
+                answer = self._connections.lane(lane, is_wide=parcel.rows.size > NARROW_ROWS_MAX).ask(INGEST, frame.SerializeToString())
                 return parcel, pb.IngestResponse.FromString(await answer)
             stub = events_pb2_grpc.EventServiceStub(self._connections.channel(endpoint))  # type: ignore[no-untyped-call]
             return parcel, await self._connections.call(stub.Ingest, pb.IngestRequest(frame=frame), CALL_TIMEOUT_S)

@@ -1,11 +1,13 @@
-"""A lane: one plain TCP connection to a shard, for the small messages that make up most traffic.
+"""A lane: one plain TCP connection to a shard, for what makes up most traffic: reads and frames.
 
     hello     8 bytes from the client
     message   uint32 length of what follows | uint8 kind | uint32 tag | protobuf; little-endian
     answer    the same, with the tag of what it answers; kind FAILED carries a google.rpc.Status
 
-Reads ask with BatchGetProfilesRequest, small frames are sent as Frame, the coordinator asks for its part of a query with EvaluateRequest; answers
-are the messages of the same gRPC calls. gRPC carries everything else, and all of this for other clients. A message costs 30 µs a side; on a gRPC stream it is 160, as an event crosses three threads there.
+Reads ask with BatchGetProfilesRequest, frames are sent as Frame (large ones on a second, wide lane, so that no read waits behind one), the
+coordinator asks for its part of a query with EvaluateRequest; answers are the messages of the same gRPC calls. gRPC carries everything else, and
+all of this for other clients. A message costs 30 µs a side; on a gRPC stream it is 160, as an event crosses three threads there. Frames of 6,000
+rows cost a shard a tenth to a quarter less than by gRPC.
 """
 
 from __future__ import annotations
@@ -162,13 +164,13 @@ class Lanes:
     """The lanes of one event loop."""
 
     def __init__(self) -> None:
-        self._lanes: dict[tuple[str, float], Lane] = {}
+        self._lanes: dict[tuple[str, float, bool], Lane] = {}
 
-    def to(self, endpoint: str, timeout_s: float) -> Lane:
-        """The lane to a shard whose answers take no longer than `timeout_s`; made anew when it failed."""
-        lane = self._lanes.get((endpoint, timeout_s))
+    def to(self, endpoint: str, timeout_s: float, *, is_wide: bool = False) -> Lane:
+        """The lane to a shard whose answers take no longer than `timeout_s`; made anew when it failed. A wide one is another connection."""
+        lane = self._lanes.get((endpoint, timeout_s, is_wide))
         if lane is None or lane.failed is not None:
-            lane = self._lanes[endpoint, timeout_s] = Lane(endpoint, timeout_s)
+            lane = self._lanes[endpoint, timeout_s, is_wide] = Lane(endpoint, timeout_s)
         return lane
 
     def close(self) -> None:
