@@ -48,7 +48,7 @@ CHECKPOINT_LOG_BYTES = 256 << 20
 DISK_BYTES_FREE_MIN = 512 << 20
 TRIM_EVERY_MS = 3_600_000
 # Users that a query looks at in one turn of the loop.
-SCAN_USERS_MAX = 1 << 18
+SCAN_USERS_MAX = 1 << 19
 _HOUSEKEEPING_S = 1.0
 
 

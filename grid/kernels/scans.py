@@ -81,30 +81,45 @@ def narrow_to_codes(mask, pages, column, wanted):
 
 
 @kernel
-def lay_out(page_table, partitions, users, starts, pages, mask):
-    """Lay the pages of partitions end to end: fill pages int64[n], and mask with 1 for ordinals that were given out, 0 behind them.
+def pages_of(page_table, partitions, users, pages, owners):
+    """Fill pages and owners int64[n] with the pages of partitions, end to end, and which of `partitions` each is of.
 
-    users, starts int64[partitions]: ordinals given out, and the first row of each partition's pages in the mask.
+    users int64[partitions]: ordinals given out.
     """
+    at = 0
     for i in range(partitions.size):
-        first = starts[i] >> 12
-        count = (users[i] + 4095) >> 12
-        for n in range(count):
-            pages[first + n] = page_table[partitions[i], n]
-        mask[starts[i] : starts[i] + users[i]] = 1
-        mask[starts[i] + users[i] : starts[i] + count * 4096] = 0
+        for n in range((users[i] + 4095) >> 12):
+            pages[at], owners[at] = page_table[partitions[i], n], i
+            at += 1
 
 
 @kernel
-def count_rows(mask, starts, users):
-    """int64[partitions]: rows that are in, of each partition's."""
-    out = np.zeros(starts.size, dtype=np.int64)
-    for i in range(starts.size):
-        rows = mask[starts[i] : starts[i] + users[i]]
-        count = 0
-        for j in range(rows.size):
-            count += rows[j]
-        out[i] = count
+def admit_rows(mask, owners, users):
+    """Set mask to 1 for ordinals that were given out, to 0 behind them. Pages of one owner come in ordinal order."""
+    left = users.copy()
+    for p in range(owners.size):
+        rows = min(left[owners[p]], 4096)
+        mask[p * 4096 : p * 4096 + rows] = 1
+        mask[p * 4096 + rows : p * 4096 + 4096] = 0
+        left[owners[p]] -= rows
+
+
+@kernel
+def count_rows(mask, owners, partitions):
+    """int64[partitions]: rows that are in, of each owner's pages.
+
+    Eight rows to a word; 128 words are added before their bytes, none above 128 then, are: ten times as fast as row by row.
+    """
+    out = np.zeros(partitions, dtype=np.int64)
+    words = mask.view(np.uint64)
+    odd, pairs = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0001000100010001)
+    for p in range(owners.size):
+        for first in range(p * 512, p * 512 + 512, 128):
+            total = np.uint64(0)
+            for word in words[first : first + 128]:
+                total += word
+            sums = (total & odd) + ((total >> np.uint64(8)) & odd)
+            out[owners[p]] += np.int64((sums * pairs) >> np.uint64(48))
     return out
 
 
