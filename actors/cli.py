@@ -20,8 +20,11 @@ DETACH_TIMEOUT_S = 150.0
 
 def register(app: typer.Typer) -> None:
     """Add our commands."""
+    from actors import snapshot_cli
+
     app.command()(up)
     app.command()(down)
+    app.add_typer(snapshot_cli.app, name="snapshot")
 
 
 def up(
@@ -39,11 +42,15 @@ def up(
         typer.Option("--metrics-port", min=0, max=65535, help="Port of /metrics and /targets (default: the gateway's + 1; another when that is taken)."),
     ] = None,
     segment: Annotated[int, typer.Option("--segment-mb", min=1, max=1024, help="Size of a log segment, MB.")] = 64,
+    snapshots: Annotated[str, typer.Option("--snapshots", metavar="URL", help="Make snapshots there by itself: a folder or an fsspec URL.")] = "",
+    snapshot_every: Annotated[float, typer.Option("--snapshot-every", min=0.01, metavar="HOURS", help="Hours between them.")] = 24.0,
+    snapshot_keep: Annotated[int, typer.Option("--snapshot-keep", min=1, help="How many of them are kept, the newest.")] = 7,
 ) -> None:
     """Start a grid on this machine: controller, shards and gateway. Stays until Ctrl-C; the data survives."""
     if detach:
         _up_detached(data, port)
         return
+    from actors import snapshot_cli
     from actors.controller import GridConfig
     from actors.local import LocalGrid
 
@@ -57,6 +64,9 @@ def up(
         checkpoint_every_s=checkpoint_every,
         segment_bytes=segment << 20,
         metrics_port=port + 1 if metrics_port is None else metrics_port,
+        snapshots_url=snapshot_cli.absolute(snapshots) if snapshots else "",
+        snapshots_every_s=snapshot_every * 3600,
+        snapshots_keep=snapshot_keep,
     )
     grid = LocalGrid(config, lambda text: note(f"… {text}"))
     signals = StopSignals()

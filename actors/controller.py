@@ -23,20 +23,23 @@ import xxhash
 from prometheus_client.metrics_core import Metric
 
 from actors.calls import awaited
+from actors.clock import now_ms
 from actors.logs import log_to
 from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
 from actors.names import COORDINATOR, NAMESPACE, shard_name
 from actors.serving import ShardConfig
 from grid.catalog import Catalog, Change, compare, load_catalog
-from grid.errors import CatalogWouldLose, DataFolderForeign, ShardRecovering
+from grid.errors import CatalogWouldLose, DataFolderForeign, FieldInvalid, ShardRecovering, SnapshotFailed
 from grid.failpoints import failpoint
 from grid.storage.files import own, replace_file
+from grid.storage.snapshots import Erased, Repository, ShardPart, Snapshot, salted
 
 log = logging.getLogger("profilegrid")
 FORMAT = 1
 HEARTBEAT_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
 INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
+SNAPSHOT_LOOK_S, ERASURES_TOLD_S = 10.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class GridConfig:
     checkpoint_every_s: float = 300.0
     segment_bytes: int = 64 << 20
     metrics_port: int = 7601
+    snapshots_url: str = ""  # where snapshots are made by themselves; empty: nowhere
+    snapshots_every_s: float = 86_400.0
+    snapshots_keep: int = 7
 
 
 @dataclass(slots=True)
@@ -98,6 +104,7 @@ class Controller:
         self._metrics_endpoint = ""
         self._metrics: Any = None
         self._starts = 0
+        self._snapshot_look = self._snapshot_told = 0.0
 
     # --- life ---------------------------------------------------------------------------------------------------------------
 
@@ -131,6 +138,8 @@ class Controller:
         self._metrics = MetricsServer(meter.registry, self._config.host, 0)
         # Each by itself: a shard that recovers for long, or does not answer, keeps no other waiting to be started.
         looks: list[Callable[[], Awaitable[None]]] = [*(partial(self._look_after, shard) for shard in range(self._state.shards)), self._look_after_coordinator]
+        if self._config.snapshots_url:
+            looks.append(self._keep_snapshots)
         self._watches = [asyncio.create_task(self._look_forever(look)) for look in looks]
 
     def _gauges(self) -> Iterator[Metric]:
@@ -346,6 +355,60 @@ class Controller:
         started = time.monotonic()
         return sum(await self._of_every_shard("checkpoint")), time.monotonic() - started
 
+    # --- snapshots ------------------------------------------------------------------------------------------------------------
+
+    async def snapshot(self, url: str) -> dict[str, Any]:
+        """Make a snapshot of all shards at a URL, and tell it who was erased. Returns id, users, bytes. Raises SnapshotFailed."""
+        await self.start()
+        repository = await asyncio.to_thread(_repository, url)
+        created_ms, state = now_ms(), self._state
+        parts = [ShardPart.of(part) for part in await self._of_every_shard("snapshot", url)]
+        snapshot = Snapshot(
+            time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000)) + f"-{secrets.token_hex(3)}", created_ms, now_ms(),
+            state.partitions, state.seed, state.catalog_version, dict(state.catalogs), parts,
+        )  # fmt: skip
+        try:
+            await asyncio.to_thread(repository.commit, snapshot)
+        except OSError as error:
+            raise SnapshotFailed(url, str(error)) from None
+        await self.tell_erasures(url)
+        self._snapshot_told = time.monotonic()
+        return {"id": snapshot.id, "users": snapshot.users, "bytes": snapshot.nbytes, "created_ms": created_ms}
+
+    async def tell_erasures(self, url: str) -> int:
+        """Tell the snapshots at a URL who was erased, so that no restore brings them back. Returns how many."""
+        await self.start()
+        users = [user for mine in await self._of_every_shard("erased_users") for user in mine]
+        hashes = salted(np.array([id_hash for _, id_hash in users], dtype=np.uint64), self._state.seed).tolist()
+        erased = [Erased(self._state.seed, id_hash, erased_ms) for id_hash, (erased_ms, _) in zip(hashes, users, strict=True)]
+        try:
+            await asyncio.to_thread(lambda: Repository(url).put_erasures(erased))
+        except OSError as error:
+            raise SnapshotFailed(url, str(error)) from None
+        return len(erased)
+
+    async def snapshot_progress(self) -> tuple[int, int]:
+        """(bytes done, bytes in all) of the snapshot that is being made."""
+        done = await self._of_every_shard("snapshot_bytes")
+        return sum(d for d, _ in done), sum(t for _, t in done)
+
+    async def _keep_snapshots(self) -> None:
+        """One when the newest is old enough, then those beyond `snapshots_keep` go; erasures are told every hour."""
+        config = self._config
+        if time.monotonic() < self._snapshot_look:
+            return
+        self._snapshot_look = time.monotonic() + SNAPSHOT_LOOK_S
+        repository = await asyncio.to_thread(_repository, config.snapshots_url)
+        ids = await asyncio.to_thread(repository.ids)
+        newest = await asyncio.to_thread(repository.read, ids[-1]) if ids else None
+        if newest is None or now_ms() - newest.created_ms > config.snapshots_every_s * 1000:
+            made = await self.snapshot(config.snapshots_url)
+            dropped, _ = await asyncio.to_thread(repository.prune, config.snapshots_keep)
+            log.info("snapshot made", extra={"facts": {**made, "dropped": dropped}})
+        elif time.monotonic() - self._snapshot_told > ERASURES_TOLD_S:
+            await self.tell_erasures(config.snapshots_url)
+            self._snapshot_told = time.monotonic()
+
     async def erasures(self) -> list[dict[str, Any]]:
         """Deletions whose bytes still lie on some disk, oldest first."""
         found = [erasure for mine in await self._of_every_shard("erasures") for erasure in mine]
@@ -387,6 +450,14 @@ class Controller:
         lists = await asyncio.gather(*(asyncio.wait_for(call, 10.0) for call in calls), return_exceptions=True)
         letters = [letter for found in lists if isinstance(found, list) for letter in found]
         return sorted(letters, key=lambda raw: -msgpack.unpackb(raw)["time"])[:limit]
+
+
+def _repository(url: str) -> Repository:
+    """Where snapshots lie. Raises FieldInvalid for what is no place."""
+    try:
+        return Repository(url)
+    except (ValueError, ImportError) as error:
+        raise FieldInvalid("url", repr(url), f"a folder or a URL that fsspec can open ({error})") from None
 
 
 def _cause(error: BaseException) -> str:

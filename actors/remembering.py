@@ -6,10 +6,11 @@ closed segment --decode (thread)--> drafts --users (loop, in turns)--> files (th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,12 @@ class Rememberer:
             if dropped:
                 log.info("history: dropped %d files", dropped)
 
+    @contextlib.asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """No file of history or log comes or goes meanwhile."""
+        async with self.upkeep, self._converting:
+            yield
+
     # --- erasure ------------------------------------------------------------------------------------------------------
 
     def is_erasure_due(self) -> bool:
@@ -155,6 +162,7 @@ class Rememberer:
         await asyncio.to_thread(store.checkpoints.compact)
         if any(store.log.first_sequence(segment) <= sequence for segment, _ in store.log.closed()):
             return 0  # a stopped partition holds segments back: they stay on the list
+        await asyncio.to_thread(store.checkpoints.note_erased, [(e.received_ms, e.id_hash) for e in pending])
         await asyncio.to_thread(store.checkpoints.put_erased, positions.tobytes())
         engine.erasures.finish(positions)
         self._meter.sweeps.labels("erasure").inc()

@@ -27,9 +27,10 @@ from actors.clock import clock_problem, now_ms
 from actors.committing import Committer, stop_at_once
 from actors.metrics import Gauges, Meter, gauge, gauges, total
 from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
+from actors.snapshotting import send
 from grid.catalog import load_catalog
 from grid.engine import Engine
-from grid.errors import MemoryExhausted, PartitionUnavailable, ShardRecovering, WriteFailed
+from grid.errors import MemoryExhausted, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, user_ids
 from grid.selecting import Selection
 from grid.state.bitmaps import mask_to_portable
@@ -39,6 +40,7 @@ from grid.state.users import Slots
 from grid.storage.files import replace_file, sync_folder
 from grid.storage.history import release_memory
 from grid.storage.log import SEGMENT_BYTES
+from grid.storage.snapshots import free, stage
 from grid.storage.store import Recovery, Store
 
 log = logging.getLogger("profilegrid")
@@ -109,6 +111,9 @@ class ShardServer:
         self._watchers: set[Watcher] = set()
         self._tasks: list[asyncio.Task[Any]] = []
         self.checkpointing = asyncio.Lock()
+        self._snapshotting = asyncio.Lock()
+        # (done, in all) of a snapshot that is being made.
+        self.snapshot_bytes = (0, 0)
         self._rules: dict[tuple[str, int], Expression] = {}
 
     # --- life -------------------------------------------------------------------------------------------------------------
@@ -330,6 +335,45 @@ class ShardServer:
         self.meter.checkpoint_seconds.observe(seconds)
         log.info("checkpoint written", extra={"facts": {"partitions": partitions, "seconds": round(seconds, 3)}})
         return partitions
+
+    # --- snapshots ------------------------------------------------------------------------------------------------------------
+
+    async def snapshot(self, url: str) -> dict[str, Any]:
+        """Store this shard as it is at one moment at a URL. Returns its part of the manifest as plain data. Raises SnapshotFailed.
+
+        A checkpoint first, so that little log is in it. Commits wait for as long as it takes to link files, some 10 ms.
+        """
+        self.check_serving()
+        if self.store.engine.stopped:
+            raise SnapshotFailed(url, f"partitions {sorted(self.engine.stopped)} are stopped; repair them first")
+        if self._snapshotting.locked():
+            raise SnapshotFailed(url, "another is being made")
+        async with self._snapshotting:
+            await self.checkpoint()
+            folder = self.store.folder / "snapshot"
+            await asyncio.to_thread(free, folder)
+            try:
+                async with self.rememberer.still(), self.checkpointing, self.committer.quiet():
+                    await asyncio.to_thread(self.store.log.roll)
+                    positions = {partition: int(self.engine.positions[partition]) for partition in self.store.owned()}
+                    part = {"shard": self.config.shard, "positions": positions, "users": self.engine.users.total}
+                    await asyncio.to_thread(stage, self.store, folder)
+                self.snapshot_bytes = (0, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+                part["files"] = await send(folder, url, self._snapshot_went_on)
+                return part
+            finally:
+                self.snapshot_bytes = (0, 0)
+                await asyncio.to_thread(free, folder)
+
+    def _snapshot_went_on(self, nbytes: int) -> None:
+        done, total = self.snapshot_bytes
+        self.snapshot_bytes = (done + nbytes, total)
+
+    async def erased_users(self) -> list[tuple[int, int]]:
+        """(when, hash of the id) of everybody who was ever erased here."""
+        self.check_serving()
+        noted = await asyncio.to_thread(self.store.checkpoints.noted_erased)
+        return sorted({*noted, *((erasure.received_ms, erasure.id_hash) for erasure in self.engine.erasures.pending)})
 
     async def _checkpoint_partitions(self) -> int:
         async with self.checkpointing:

@@ -90,6 +90,18 @@ class Shard:
         """Checkpoint all partitions."""
         return await self._server.checkpoint()
 
+    async def snapshot(self, url: str) -> dict[str, Any]:
+        """Store the shard as it is now at a URL. Returns its part of the manifest."""
+        return await self._server.snapshot(url)
+
+    async def snapshot_bytes(self) -> tuple[int, int]:
+        """(done, in all) of the snapshot that is being made."""
+        return self._server.snapshot_bytes
+
+    async def erased_users(self) -> list[tuple[int, int]]:
+        """(when, hash of the id) of everybody who was ever erased here."""
+        return await self._server.erased_users()
+
     async def dead_letters(self, limit: int) -> list[bytes]:
         """Refused rows, newest first, as msgpack."""
         return self._server.store.checkpoints.dead_letters(limit)

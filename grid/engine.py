@@ -490,6 +490,11 @@ class Engine:
         erased = zip(partitions[pick].tolist(), ordinals[pick].tolist(), hashes[pick].tolist(), positions[pick].tolist(), strict=True)
         self.erasures.add([Erasure(partition, ordinal, id_hash, position, received_ms) for partition, ordinal, id_hash, position in erased])
         slots = np.unique(found[pick][found[pick] >= 0])
+        self.forget(slots)
+        return slots
+
+    def forget(self, slots: Slots) -> None:
+        """Erase the users of distinct slots: rows zeroed, ids gone, ordinals taken for ever."""
         if slots.size:
             self._before(slots)
             for state in self.features.values():
@@ -497,7 +502,6 @@ class Engine:
             for attribute in self.attributes.values():
                 attribute.clear(slots)
             self.users.erase(slots)
-        return slots
 
     def ordinals_of_past(self, ids: Strings, partitions: NDArray[np.uint16], positions: NDArray[np.uint64]) -> NDArray[np.int64]:
         """int64[n]: ordinals of the users of logged events, -1 for users that were erased after them."""

@@ -286,6 +286,46 @@ class CheckpointCorrupt(StorageError):
         return f"checkpoint of partition {self.partition}: {self.what}" if self.partition >= 0 else f"checkpoints of the shard: {self.what}"
 
 
+class SnapshotCorrupt(StorageError):
+    """A file of a snapshot is missing or changed. Restore an older snapshot, or put a copy of the file back."""
+
+    reason = "SNAPSHOT_CORRUPT"
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(path, what)
+        self.path, self.what = path, what
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+class SnapshotUnknown(GridError):
+    """There is no such snapshot at the URL."""
+
+    reason = "SNAPSHOT_UNKNOWN"
+
+    def __init__(self, url: str, snapshot_id: str, known: list[str]) -> None:
+        super().__init__(url, snapshot_id, known)
+        self.url, self.snapshot_id, self.known = url, snapshot_id, known
+
+    def __str__(self) -> str:
+        there = f"there are {', '.join(self.known[-5:])}" if self.known else "there is none"
+        return f"no snapshot {self.snapshot_id or 'at all'} at {self.url}; {there}"
+
+
+class SnapshotFailed(GridError):
+    """A snapshot could not be made. What was stored of it counts for nothing; make another."""
+
+    reason = "SNAPSHOT_FAILED"
+
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(url, what)
+        self.url, self.what = url, what
+
+    def __str__(self) -> str:
+        return f"no snapshot was made at {self.url}: {self.what}"
+
+
 class HistoryCorrupt(StorageError):
     """A history file is missing or damaged. Profiles do not depend on it; a backfill that needs it fails."""
 

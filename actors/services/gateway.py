@@ -42,6 +42,7 @@ from grid.reading import AS_OF_EARLY
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 1_000, 100_000
 LONG_TIMEOUT_S = 600.0
+SNAPSHOT_TIMEOUT_S, PROGRESS_EVERY_S = 86_400.0, 0.3
 
 
 def add_services(server: GrpcServer, controller: Any, target: str) -> None:
@@ -311,6 +312,19 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             raise FieldInvalid("accept_loss", "false", "true: what is damaged is lost for good")
         losses = await ask(self._controller.repair.remote(), LONG_TIMEOUT_S)
         return admin_pb2.RepairResponse(losses=[admin_pb2.Loss(shard=shard, what=what) for shard, what in losses])
+
+    async def CreateSnapshot(self, request: admin_pb2.CreateSnapshotRequest, context: Context) -> AsyncIterator[admin_pb2.CreateSnapshotResponse]:
+        if not request.url:
+            raise FieldInvalid("url", "''", "a folder or a URL that fsspec can open")
+        made = asyncio.ensure_future(ask(self._controller.snapshot.remote(request.url), SNAPSHOT_TIMEOUT_S))
+        while not (await asyncio.wait([made], timeout=PROGRESS_EVERY_S))[0]:
+            done, total = await ask(self._controller.snapshot_progress.remote())
+            yield admin_pb2.CreateSnapshotResponse(bytes_done=done, bytes_total=total)
+        facts = made.result()
+        yield admin_pb2.CreateSnapshotResponse(id=facts["id"], users=facts["users"], bytes=facts["bytes"], created_ms=facts["created_ms"])
+
+    async def TellErasures(self, request: admin_pb2.TellErasuresRequest, context: Context) -> admin_pb2.TellErasuresResponse:
+        return admin_pb2.TellErasuresResponse(told=await ask(self._controller.tell_erasures.remote(request.url), LONG_TIMEOUT_S))
 
     async def FinishErasures(self, request: admin_pb2.FinishErasuresRequest, context: Context) -> admin_pb2.FinishErasuresResponse:
         finished, seconds = await ask(self._controller.finish_erasures.remote(), LONG_TIMEOUT_S)

@@ -232,6 +232,14 @@ class Client:
         """As AsyncClient.load."""
         return self._run(self._core.load(path, as_of=as_of, progress=progress))
 
+    def create_snapshot(self, url: str, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """As AsyncClient.create_snapshot."""
+        return self._run(self._core.create_snapshot(url, progress=progress))
+
+    def tell_erasures(self, url: str) -> int:
+        """As AsyncClient.tell_erasures."""
+        return self._run(self._core.tell_erasures(url))
+
     def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """As AsyncClient.checkpoint."""
         return self._run(self._core.checkpoint())

@@ -50,6 +50,12 @@ class AttributeColumns(ABC):
         """The column for scans; None where a value is more than one comparison away."""
         return None
 
+    has_codes = False
+
+    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+        """A page with the codes of another shard's dictionary, with ours: codes int64[theirs]. Only where pages have codes."""
+        raise AssertionError(f"{self.name} has no codes")
+
     @abstractmethod
     def dump_page(self, page: int) -> bytes:
         """A page for the disk; empty bytes: nothing in it."""
@@ -193,6 +199,12 @@ class CodedAttribute(AttributeColumns):
         else:
             self._codes[rows] = np.frombuffer(blob, dtype=np.uint32)
 
+    has_codes = True
+
+    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+        theirs = np.frombuffer(blob, dtype=np.uint32).astype(np.int64)
+        return np.where(theirs != 0, codes[np.maximum(theirs - 1, 0)] + 1, 0).astype(np.uint32).tobytes()
+
 
 class SetAttribute(AttributeColumns):
     """A set of category values: a list of codes; the empty set is not NULL to a writer, and reads as empty."""
@@ -235,6 +247,12 @@ class SetAttribute(AttributeColumns):
         keys = np.frombuffer(blob, dtype=np.uint32, offset=PAGE_ROWS * 4).copy()
         lists = self._lists
         keyed_load(lists.words, lists.keys, lists.heads, lists.control, lists.free, page_slots(page), counts, keys, np.empty(0, dtype=np.uint64), 0)
+
+    has_codes = True
+
+    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+        keys = np.frombuffer(blob, dtype=np.uint32, offset=PAGE_ROWS * 4)
+        return blob[: PAGE_ROWS * 4] + codes[keys].astype(np.uint32).tobytes()
 
     @property
     def nbytes(self) -> int:

@@ -48,6 +48,14 @@ class EventIds:
             self._young = np.zeros(1 << wanted.bit_length(), dtype=np.uint64)
             remember(self._young, kept, np.arange(kept.size), np.zeros(kept.size, dtype=bool))
 
+    def merge(self, other: EventIds) -> None:
+        """Remember what another remembers too."""
+        if other._turned_ms:
+            self._turned_ms = max(self._turned_ms, other._turned_ms)
+        for hashes in (other._old[other._old != 0], other._young[other._young != 0]):
+            self._make_room(hashes.size)
+            self._count += remember(self._young, hashes, np.arange(hashes.size), np.zeros(hashes.size, dtype=bool))
+
     def dump(self) -> tuple[int, bytes, bytes]:
         """For a checkpoint: (when the generation turned, young, old)."""
         return self._turned_ms, self._young[self._young != 0].tobytes(), self._old[self._old != 0].tobytes()

@@ -130,6 +130,11 @@ class Dictionary(Words):
         ends = self._ends[first:last] - start
         return Strings(self._heap[start : start + (int(ends[-1]) if ends.size else 0)].copy(), ends.copy())
 
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """int64[n]: the codes that have a word."""
+        return np.flatnonzero(self._hashes[: self.size])
+
     def words_of(self, codes: NDArray[Any]) -> Strings:
         """The words of any codes."""
         return Strings(*gather_strings(self._heap, self._ends, codes.astype(np.int64, copy=False)))

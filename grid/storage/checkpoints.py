@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import msgpack
 import xxhash
-from rocksdict import BlockBasedOptions, Cache, DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import BlockBasedOptions, Cache, Checkpoint, DBRecoveryMode, Options, Rdict, WriteBatch
 
 from grid.errors import CheckpointCorrupt, DataFolderForeign, WriteFailed
 from grid.failpoints import failpoint
@@ -180,6 +180,28 @@ class Checkpoints:
         """Keep up to which position of each partition erasures are done, durably."""
         self._put_durably(_ERASED_KEY, positions)
         failpoint("erase.positions_put")
+
+    def note_erased(self, users: list[tuple[int, int]]) -> None:
+        """Remember (when, hash of the id) of users whose bytes are gone: snapshots from before must be told of them. Durable."""
+        batch = WriteBatch(raw_mode=True)
+        for received_ms, id_hash in users:
+            batch.put(b"z" + received_ms.to_bytes(8, "big") + id_hash.to_bytes(8, "big"), b"")
+        try:
+            self._db.write(batch)
+            self._db.flush_wal(True)
+        except Exception as error:
+            raise WriteFailed(str(self._folder), str(error)) from error
+
+    def noted_erased(self) -> list[tuple[int, int]]:
+        """What `note_erased` was told, oldest first."""
+        return [(int.from_bytes(key[1:9], "big"), int.from_bytes(key[9:], "big")) for key in self._keys(b"z")]
+
+    def link_to(self, folder: Path) -> None:
+        """A copy of the whole database as it is now, by hard links; milliseconds. `folder` must not exist. Raises WriteFailed."""
+        try:
+            Checkpoint(self._db).create_checkpoint(str(folder))
+        except Exception as error:
+            raise WriteFailed(str(folder), str(error)) from error
 
     def compact(self) -> None:
         """Rewrite every file, so that replaced and deleted pages are gone from the disk. Releases the GIL."""

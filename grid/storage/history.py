@@ -213,6 +213,17 @@ class History:
         """What came before is not in history and never will be: users loaded in bulk have no events."""
         self._commit([], [], dropped_ms=received_ms)
 
+    def adopt(self, other: History, partition: int, last_position: int) -> None:
+        """Copy a partition's files of another shard, as far as they go up to a position. Raises HistoryCorrupt."""
+        made = []
+        for file in other.of_partition(partition):
+            table = other.read(file)
+            if file.last_position > last_position:
+                table = table.filter(pa.array(table["@position"].to_numpy() <= last_position))
+            if table.num_rows:
+                made.append(self._write_file(partition, tidy(named_by_type(table), is_joined=True), file.received_ms))
+        self._commit(made, [], dropped_ms=other.dropped_ms)
+
     def _commit(self, made: list[PastFile], gone: list[PastFile], *, through: int = 0, dropped_ms: int = 0) -> None:
         """Put files on the list and take others off, durably; then delete those. Threads may come together here."""
         sync_folder(self._folder)

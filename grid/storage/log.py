@@ -217,8 +217,13 @@ class Log:
         return int.from_bytes(raw[:8], "little") if xxhash.xxh3_64_digest(raw[:8]) == raw[8:] else 0
 
     def _keep_head(self, sequence: int) -> None:
+        self.write_head(self._folder, sequence)
+
+    @staticmethod
+    def write_head(folder: Path, sequence: int) -> None:
+        """Say in a folder which segment is its newest, so that a start misses it when it is gone; 0: none."""
         raw = sequence.to_bytes(8, "little")
-        replace_file(self._folder / "HEAD", raw + xxhash.xxh3_64_digest(raw))
+        replace_file(folder / "HEAD", raw + xxhash.xxh3_64_digest(raw))
 
     def _missing(self, first: int, last: int) -> Record:
         what = f"records {first} to {last}" if last else f"the records from {first} on"

@@ -16,9 +16,14 @@ from profilegrid.columns import events_batch
 
 from actors.remembering import erased_ordinals
 from grid.catalog import load_catalog
+from grid.engine import Engine
+from grid.state.dictionary import Strings
 from grid.storage.checkpoints import Checkpoints
+from grid.storage.restoring import make_shard
+from grid.storage.snapshots import stage
+from grid.transferring import Transfer
 from tests.catalogs import EVERY_KIND
-from tests.harness import NOW_MS, Shard, pages_of, past_rows
+from tests.harness import NOW_MS, PARTITIONS, SPACE, Shard, pages_of, past_rows
 from tests.model import Model
 
 # Shrinking a failing run takes minutes: set PHASES to list(Phase) by hand when one fails.
@@ -96,6 +101,7 @@ class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
         self.model = Model(EVERY_KIND)
         self.number = 0
         self.sent: list[tuple[int, list[Any]]] = []
+        self.lives = 0
 
     def teardown(self) -> None:
         if hasattr(self, "shard"):
@@ -188,6 +194,36 @@ class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
         self.shard.crash()
         assert not self.shard.recovery.stopped
         assert pages_of(self.shard.engine, self.shard.store) == before, "recovery is not bit for bit"
+
+    @rule()
+    def a_snapshot_of_it_is_restored(self) -> None:
+        """What goes on from here goes on in the restored shard: retries, history, erasures, checkpoints."""
+        store = self.shard.store
+        store.checkpoint_all()
+        store.log.roll()
+        staged, self.lives = self.folder / f"staged-{self.lives}", self.lives + 1
+        stage(store, staged)
+        self.shard.close()
+        folder = self.folder / f"restored-{self.lives}"
+        make_shard(folder, {staged: list(range(PARTITIONS))}, partitions=PARTITIONS, seed=self.lives, space=SPACE)
+        self.shard = Shard(folder)
+        assert not self.shard.recovery.stopped
+        assert not self.shard.recovery.incomplete
+
+    @rule(words=st.lists(st.sampled_from(["x", "鞋", "k3", "k7", "Rome", "b", "other"]), max_size=7, unique=True))
+    def it_reads_the_same_in_a_shard_whose_words_have_other_codes(self, words: list[str]) -> None:
+        other = Engine(partitions=PARTITIONS, seed=9, space=SPACE)
+        other.epochs[:] = 1
+        other.install_catalog(self.shard.engine.catalog)
+        for dictionary in other.dictionaries.values():
+            dictionary.add(Strings.of(words))
+        transfer = Transfer(self.shard.engine, other)
+        for partition in range(PARTITIONS):
+            transfer.partition(partition)
+        other.check()
+        ours, self.shard.engine = self.shard.engine, other
+        assert_same(self.shard, self.model, NOW_MS)
+        self.shard.engine = ours
 
     @invariant()
     def it_answers_as_the_model_does(self) -> None:

@@ -79,6 +79,16 @@ class AdminServiceStub:
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresRequest.SerializeToString,
                 response_deserializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresResponse.FromString,
                 _registered_method=True)
+        self.CreateSnapshot = channel.unary_stream(
+                '/profilegrid.v1.AdminService/CreateSnapshot',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.CreateSnapshotRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.CreateSnapshotResponse.FromString,
+                _registered_method=True)
+        self.TellErasures = channel.unary_unary(
+                '/profilegrid.v1.AdminService/TellErasures',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.TellErasuresRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.TellErasuresResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -148,6 +158,21 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateSnapshot(self, request, context):
+        """Make a snapshot of all shards in a folder or at an fsspec URL, as the grid's processes see it. Answers as it goes on; the last answer has
+        the snapshot. A stream that ends before leaves none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TellErasures(self, request, context):
+        """Tell the snapshots at a URL who was erased, so that no restore brings them back. A snapshot does so too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +220,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.FinishErasures,
                     request_deserializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresRequest.FromString,
                     response_serializer=profilegrid_dot_v1_dot_admin__pb2.FinishErasuresResponse.SerializeToString,
+            ),
+            'CreateSnapshot': grpc.unary_stream_rpc_method_handler(
+                    servicer.CreateSnapshot,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.CreateSnapshotRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.CreateSnapshotResponse.SerializeToString,
+            ),
+            'TellErasures': grpc.unary_unary_rpc_method_handler(
+                    servicer.TellErasures,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.TellErasuresRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.TellErasuresResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -440,6 +475,60 @@ class AdminService:
             '/profilegrid.v1.AdminService/FinishErasures',
             profilegrid_dot_v1_dot_admin__pb2.FinishErasuresRequest.SerializeToString,
             profilegrid_dot_v1_dot_admin__pb2.FinishErasuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/CreateSnapshot',
+            profilegrid_dot_v1_dot_admin__pb2.CreateSnapshotRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.CreateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TellErasures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/TellErasures',
+            profilegrid_dot_v1_dot_admin__pb2.TellErasuresRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.TellErasuresResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -98,6 +98,15 @@ class FeatureColumns(ABC):
     def load_page(self, page: int, blob: bytes) -> None:
         """Inverse of `dump_page`, into an empty page."""
 
+    @property
+    def dictionary_key(self) -> str | None:
+        """The dictionary whose codes are in its pages; None: there are none."""
+        return None
+
+    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+        """A page with the codes of another shard's dictionary, with ours: codes int64[theirs]."""
+        raise AssertionError(f"{self.feature.name} has no codes")
+
     def vector(self, slots: Slots, as_of_ms: int) -> tuple[Vector, Reading]:
         """Values as the rule language reads them."""
         reading = self.read(slots, as_of_ms)

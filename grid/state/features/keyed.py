@@ -120,6 +120,15 @@ class KeyedColumns(FeatureColumns):
         self._find_full(page_slots(page)[counts > 0])
 
     @property
+    def dictionary_key(self) -> str | None:
+        return self.feature.by
+
+    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+        counts = np.frombuffer(blob, dtype=np.int32, count=PAGE_ROWS)
+        keys = np.frombuffer(blob, dtype=np.uint32, count=int(np.maximum(counts, 0).sum()), offset=PAGE_ROWS * 4)
+        return blob[: PAGE_ROWS * 4] + codes[keys].astype(np.uint32).tobytes() + blob[PAGE_ROWS * 4 + keys.nbytes :]
+
+    @property
     def nbytes(self) -> int:
         return self._lists.nbytes
 
@@ -162,6 +171,9 @@ class KeyedDecayedColumns(KeyedColumns):
         self._landmarks.load(page, blob)
         if len(blob) > 16:
             super().load_page(page, blob[16:])
+
+    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+        return blob[:16] + (super().recoded(blob[16:], codes) if len(blob) > 16 else b"")
 
 
 class KeyedWindowColumns(KeyedColumns):

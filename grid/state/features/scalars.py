@@ -11,6 +11,7 @@ from profilegrid_rules import TextVector, Vector
 from grid.catalog import Catalog, Feature
 from grid.kernels.scalars import count_add, decode_number, decode_time, encode_number, encode_time, keep_first_or_last, raise_to, sum_add
 from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots
+from grid.state.memory import PAGE_ROWS
 from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
 
 
@@ -107,6 +108,14 @@ class FirstLastColumns(FixedColumns):
             self._times, self._values, self.dirty, rows.slots, picked,
             ~codes if self._is_first else codes, self._bits(column.values, column), wins_ties,
         )  # fmt: skip
+
+    @property
+    def dictionary_key(self) -> str | None:
+        return self.feature.property_name if self.property_type in TEXT_TYPES else None
+
+    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+        times, values = np.frombuffer(blob, dtype=np.uint64).reshape(2, PAGE_ROWS)
+        return times.tobytes() + np.where(times != 0, codes[np.where(times != 0, values, 0).astype(np.int64)], 0).astype(np.uint64).tobytes()
 
     def _bits(self, values: NDArray[Any], column: Any) -> NDArray[np.uint64]:
         if self.property_type in TEXT_TYPES:
