@@ -4,6 +4,7 @@
     replica.py     one copy of one partition: takes entries, acknowledges, commits, steps down
     journal.py     the entries it has, by position and epoch
     messages.py    what they tell each other, and what they ask of their process
+    placement.py   which shard keeps which copy
 
 No clock, no randomness, no I/O, no asyncio in here: shards and the simulator (tests/simulation) run the same code.
 
