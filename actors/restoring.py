@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,13 +39,14 @@ def restore(repository: Repository, snapshot: Snapshot, folder: Path, shards: in
     try:
         sources = _fetch(repository, snapshot, fetched, told)
         owners = [partition % shards for partition in range(snapshot.partitions)]
-        erased, users = repository.erasures(), 0
+        # Another grid than the one it was: what clients keep of that one (how far an import got) does not hold here.
+        seed, erased, users = secrets.randbits(63), repository.erasures(), 0
         for shard in range(shards):
             told(f"shard {shard}", shard, shards)
             wanted = _sources_of(snapshot.parts, sources, [partition for partition, owner in enumerate(owners) if owner == shard])
-            users += make_shard(folder / f"shard-{shard}", wanted, partitions=snapshot.partitions, seed=snapshot.seed, erased=erased)
+            users += make_shard(folder / f"shard-{shard}", wanted, partitions=snapshot.partitions, seed=seed, erased=erased)
         shutil.rmtree(fetched)
-        _write_state(snapshot, folder, shards, owners)
+        _write_state(snapshot, folder, seed, shards, owners)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -74,11 +76,10 @@ def _sources_of(parts: list[ShardPart], folders: dict[int, Path], partitions: li
     return {folder: mine for folder, mine in wanted.items() if mine}
 
 
-def _write_state(snapshot: Snapshot, folder: Path, shards: int, owners: list[int]) -> None:
+def _write_state(snapshot: Snapshot, folder: Path, seed: int, shards: int, owners: list[int]) -> None:
     """The controller's: the same partitions and catalogs; epochs begin anew, as no client of the old grid can know these shards."""
-    state = State(
-        snapshot.partitions, shards, snapshot.seed, owners, [0] * snapshot.partitions, 1, snapshot.catalog_version, dict(snapshot.catalogs),
-    )  # fmt: skip
+    epochs = [0] * snapshot.partitions
+    state = State(snapshot.partitions, shards, seed, owners, epochs, 1, snapshot.catalog_version, dict(snapshot.catalogs))
     (folder / "controller").mkdir(mode=0o700)
     replace_file(folder / "controller" / "state.bin", state.pack())
     replace_file(folder / "GRID", FORMAT.encode())

@@ -24,6 +24,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import xxhash
+from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
 from grid.errors import SnapshotCorrupt, SnapshotUnknown
@@ -150,11 +151,18 @@ class Repository:
         """Make a snapshot exist: all of its objects are there."""
         plain = json.loads(json.dumps(asdict(snapshot)))  # as it will be read: keys are texts
         document = {"format": FORMAT, "checksum": _checksum(plain), "snapshot": plain}
+        self._flush()
         self._files.makedirs(self._path("snapshots"), exist_ok=True)
         unfinished = self._path("snapshots", f"{snapshot.id}.{secrets.token_hex(4)}")
         with self._files.open(unfinished, "wb") as sink:
             sink.write(json.dumps(document, indent=1).encode())
         self._files.mv(unfinished, self._path("snapshots", f"{snapshot.id}.json"))
+        self._flush()
+
+    def _flush(self) -> None:
+        """On a disk of this machine: what was written is there after the power goes."""
+        if isinstance(self._files, LocalFileSystem):
+            os.sync()
 
     def prune(self, keep: int) -> tuple[list[str], int]:
         """Drop all but the newest `keep` snapshots and the objects that no other needs. Returns (ids dropped, bytes freed)."""
@@ -183,6 +191,7 @@ class Repository:
     def ids(self) -> list[str]:
         """Of all snapshots, oldest first."""
         folder = self._path("snapshots")
+        self._files.invalidate_cache()
         names = [posixpath.basename(path) for path in self._files.ls(folder, detail=False)] if self._files.exists(folder) else []
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
