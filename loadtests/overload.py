@@ -1,6 +1,6 @@
 """Five times the load that a shard can take, for a minute: the shard pinned to one core, generators of ready-made frames to the other.
 
-    python -m loadtests.overload [--seconds 60]
+    python -m loadtests.overload [--seconds 60] [--by lane|grpc]      as our client sends (eight connections), or as other languages do
 
 First the peak is measured (few calls in flight), then calls are made at five times that rate whether answered or not. Printed: goodput
 against the peak, how refusals looked, memory. Then what was refused is sent again until all is acknowledged, and the grid is asked what it
@@ -25,6 +25,7 @@ import numpy as np
 import uvloop
 from profilegrid.columns import event_columns
 from profilegrid.errors import Overloaded, ProfilegridError, from_rpc
+from profilegrid.lanes import INGEST, Lane
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import Map, frame_of, partitions_of
 from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2
@@ -36,6 +37,7 @@ from loadtests.bench.sides import Grid, anonymous_bytes
 ROWS, FRAMES, FACTOR = 8_000, 64, 5
 PEAK_S, IN_FLIGHT = 10.0, 6
 OVERLOADED_IN_FLIGHT_MAX = 1_500
+LANES, TIMEOUT_S = 8, 60.0
 
 
 @dataclass
@@ -59,8 +61,9 @@ def _varint(value: int) -> bytes:
 class Generator:
     """Ready-made bytes; each call only puts its number behind them. A producer for each 64 calls, so that none is too old to be repeated."""
 
-    def __init__(self, channel: grpc.aio.Channel, map_: Map) -> None:
+    def __init__(self, channel: grpc.aio.Channel, map_: Map, by: str) -> None:
         self._ingest = channel.unary_unary("/profilegrid.v1.EventService/Ingest", response_deserializer=events_pb2.IngestResponse.FromString)
+        self._lanes = [Lane(map_.lanes[0], TIMEOUT_S) for _ in range(LANES)] if by == "lane" else []
         self._frames = [self._frame(seed, map_).SerializeToString() for seed in range(FRAMES)]
         self._producers: dict[int, bytes] = {}
         self.sent = 0
@@ -73,20 +76,26 @@ class Generator:
         order = np.argsort(partitions, kind="stable")
         return frame_of(batch, order, partitions[order], map_)
 
-    def request(self, number: int) -> bytes:
-        """Call `number`: always the same rows under the same producer and batch number. Protobuf merges what stands one after another."""
+    def frame(self, number: int) -> bytes:
+        """Frame `number`: always the same rows under the same producer and batch number. Protobuf merges what stands one after another."""
         producer = self._producers.setdefault(number // 64, secrets.token_bytes(16))
-        name = events_pb2.Frame(producer_id=producer, batch_number=number % 64 + 1).SerializeToString()
-        body = self._frames[number % FRAMES]
-        return events_pb2.IngestRequest(frame=events_pb2.Frame.FromString(name)).SerializeToString() + b"\x12" + _varint(len(body)) + body
+        return events_pb2.Frame(producer_id=producer, batch_number=number % 64 + 1).SerializeToString() + self._frames[number % FRAMES]
+
+    async def _send(self, number: int) -> events_pb2.IngestResponse:
+        frame = self.frame(number)
+        if self._lanes:
+            return events_pb2.IngestResponse.FromString(await self._lanes[number % LANES].ask(INGEST, frame))
+        try:
+            return await self._ingest(b"\x12" + _varint(len(frame)) + frame, timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
 
     async def call(self, number: int, outcome: Outcome) -> float:
         """One call. Returns the delay that a refusal asked for, s."""
         try:
-            response = await self._ingest(self.request(number), timeout=60)
+            response = await self._send(number)  # not in one line: `+=` reads before it waits
             outcome.accepted += response.accepted
-        except grpc.RpcError as error:
-            typed = from_rpc(error)
+        except ProfilegridError as typed:
             outcome.refusals[f"{typed.code} {typed.reason}"] += 1
             outcome.left.append(number)
             if isinstance(typed, Overloaded) and typed.delay_ms:
@@ -136,7 +145,7 @@ class Generator:
         return len(left)
 
 
-async def measure(grid: Grid, seconds: float, console: Console) -> list[str]:
+async def measure(grid: Grid, seconds: float, by: str, console: Console) -> list[str]:
     """Both phases. Returns what is wrong."""
     (pid,) = grid.pids()
     tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - pathlib would block no less
@@ -147,7 +156,7 @@ async def measure(grid: Grid, seconds: float, console: Console) -> list[str]:
         os.sched_setaffinity(int(task), {0})
     os.sched_setaffinity(0, {1})
     async with grpc.aio.insecure_channel(endpoint, options=CLIENT_OPTIONS) as channel:
-        generator = Generator(channel, map_)
+        generator = Generator(channel, map_, by)
         warm, peak_phase, over = Outcome(), Outcome(), Outcome()
         await generator.closed(3.0, warm)
         peak = await generator.closed(PEAK_S, peak_phase)
@@ -183,13 +192,14 @@ def main() -> int:
     """Run and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--by", choices=("lane", "grpc"), default="lane")
     arguments = parser.parse_args()
     console = Console()
     catalog = {**work.INGEST, "features": {**work.INGEST["features"], "all_views": {"count": "view"}}}
     with tempfile.TemporaryDirectory(prefix="pg-overload-") as name:
         grid = Grid(Path(name) / "grid", catalog, "--shards", "1")
         try:
-            wrong = uvloop.run(measure(grid, arguments.seconds, console))
+            wrong = uvloop.run(measure(grid, arguments.seconds, arguments.by, console))
         except ProfilegridError as error:
             wrong = [str(error)]
         finally:
