@@ -65,7 +65,7 @@ class BulkLoad:
         try:
             table = pa.ipc.open_stream(table_bytes).read_all()
             table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:  # damaged metadata comes as OSError
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # damaged metadata is an OSError, a damaged name the last
             raise FieldInvalid("users", str(error).splitlines()[0][:200], "an Arrow IPC stream") from None
         self._load.add(table)
 

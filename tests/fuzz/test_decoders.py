@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from profilegrid.columns import attributes_batch, events_batch
 from profilegrid.routes import Map, frame_of, partitions_of
@@ -335,6 +335,7 @@ def test_a_bitmap_from_outside_cuts_an_audience_exactly() -> None:
 
 @SETTINGS
 @given(st.integers(0, 1 << 32))
+@example(92452)  # a column's name that is no UTF-8
 def test_a_damaged_table_of_users_is_refused(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     from actors.loading import BulkLoad  # its decoding, without a server
 
