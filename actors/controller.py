@@ -32,7 +32,7 @@ from grid.catalog import Catalog, Change, compare, load_catalog
 from grid.errors import CatalogWouldLose, DataFolderForeign, FieldInvalid, ShardRecovering, SnapshotFailed
 from grid.failpoints import failpoint
 from grid.storage.files import own, replace_file
-from grid.storage.snapshots import Erased, Repository, ShardPart, Snapshot, salted
+from grid.storage.snapshots import Erased, Repository, ShardPart, Snapshot, created_s, new_id, salted
 
 log = logging.getLogger("profilegrid")
 FORMAT = 1
@@ -363,16 +363,12 @@ class Controller:
         repository = await asyncio.to_thread(_repository, url)
         created_ms, state = now_ms(), self._state
         parts = [ShardPart.of(part) for part in await self._of_every_shard("snapshot", url)]
-        snapshot = Snapshot(
-            time.strftime("%Y%m%dT%H%M%S", time.gmtime(created_ms / 1000)) + f"-{secrets.token_hex(3)}", created_ms, now_ms(),
-            state.partitions, state.seed, state.catalog_version, dict(state.catalogs), parts,
-        )  # fmt: skip
+        snapshot = Snapshot(new_id(created_ms), created_ms, now_ms(), state.partitions, state.seed, state.catalog_version, dict(state.catalogs), parts)
         try:
             await asyncio.to_thread(repository.commit, snapshot)
         except OSError as error:
             raise SnapshotFailed(url, str(error)) from None
         await self.tell_erasures(url)
-        self._snapshot_told = time.monotonic()
         return {"id": snapshot.id, "users": snapshot.users, "bytes": snapshot.nbytes, "created_ms": created_ms}
 
     async def tell_erasures(self, url: str) -> int:
@@ -381,10 +377,12 @@ class Controller:
         users = [user for mine in await self._of_every_shard("erased_users") for user in mine]
         hashes = salted(np.array([id_hash for _, id_hash in users], dtype=np.uint64), self._state.seed).tolist()
         erased = [Erased(self._state.seed, id_hash, erased_ms) for id_hash, (erased_ms, _) in zip(hashes, users, strict=True)]
+        repository = await asyncio.to_thread(_repository, url)
         try:
-            await asyncio.to_thread(lambda: Repository(url).put_erasures(erased))
+            await asyncio.to_thread(repository.put_erasures, erased)
         except OSError as error:
             raise SnapshotFailed(url, str(error)) from None
+        self._snapshot_told = time.monotonic()
         return len(erased)
 
     async def snapshot_progress(self) -> tuple[int, int]:
@@ -400,14 +398,12 @@ class Controller:
         self._snapshot_look = time.monotonic() + SNAPSHOT_LOOK_S
         repository = await asyncio.to_thread(_repository, config.snapshots_url)
         ids = await asyncio.to_thread(repository.ids)
-        newest = await asyncio.to_thread(repository.read, ids[-1]) if ids else None
-        if newest is None or now_ms() - newest.created_ms > config.snapshots_every_s * 1000:
+        if not ids or now_ms() / 1000 - created_s(ids[-1]) > config.snapshots_every_s:
             made = await self.snapshot(config.snapshots_url)
             dropped, _ = await asyncio.to_thread(repository.prune, config.snapshots_keep)
             log.info("snapshot made", extra={"facts": {**made, "dropped": dropped}})
         elif time.monotonic() - self._snapshot_told > ERASURES_TOLD_S:
             await self.tell_erasures(config.snapshots_url)
-            self._snapshot_told = time.monotonic()
 
     async def erasures(self) -> list[dict[str, Any]]:
         """Deletions whose bytes still lie on some disk, oldest first."""
@@ -455,9 +451,12 @@ class Controller:
 def _repository(url: str) -> Repository:
     """Where snapshots lie. Raises FieldInvalid for what is no place."""
     try:
-        return Repository(url)
+        if url:
+            return Repository(url)
+        why = "it is empty"
     except (ValueError, ImportError) as error:
-        raise FieldInvalid("url", repr(url), f"a folder or a URL that fsspec can open ({error})") from None
+        why = str(error)
+    raise FieldInvalid("url", repr(url), f"a folder or a URL that fsspec can open ({why})")
 
 
 def _cause(error: BaseException) -> str:

@@ -40,7 +40,7 @@ from grid.state.users import Slots
 from grid.storage.files import replace_file, sync_folder
 from grid.storage.history import release_memory
 from grid.storage.log import SEGMENT_BYTES
-from grid.storage.snapshots import free, stage
+from grid.storage.snapshots import stage
 from grid.storage.store import Recovery, Store
 
 log = logging.getLogger("profilegrid")
@@ -344,14 +344,14 @@ class ShardServer:
         A checkpoint first, so that little log is in it. Commits wait for as long as it takes to link files, some 10 ms.
         """
         self.check_serving()
-        if self.store.engine.stopped:
+        if self.engine.stopped:
             raise SnapshotFailed(url, f"partitions {sorted(self.engine.stopped)} are stopped; repair them first")
         if self._snapshotting.locked():
             raise SnapshotFailed(url, "another is being made")
         async with self._snapshotting:
             await self.checkpoint()
             folder = self.store.folder / "snapshot"
-            await asyncio.to_thread(free, folder)
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             try:
                 async with self.rememberer.still(), self.checkpointing, self.committer.quiet():
                     await asyncio.to_thread(self.store.log.roll)
@@ -363,7 +363,7 @@ class ShardServer:
                 return part
             finally:
                 self.snapshot_bytes = (0, 0)
-                await asyncio.to_thread(free, folder)
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     def _snapshot_went_on(self, nbytes: int) -> None:
         done, total = self.snapshot_bytes

@@ -314,8 +314,6 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.RepairResponse(losses=[admin_pb2.Loss(shard=shard, what=what) for shard, what in losses])
 
     async def CreateSnapshot(self, request: admin_pb2.CreateSnapshotRequest, context: Context) -> AsyncIterator[admin_pb2.CreateSnapshotResponse]:
-        if not request.url:
-            raise FieldInvalid("url", "''", "a folder or a URL that fsspec can open")
         made = asyncio.ensure_future(ask(self._controller.snapshot.remote(request.url), SNAPSHOT_TIMEOUT_S))
         while not (await asyncio.wait([made], timeout=PROGRESS_EVERY_S))[0]:
             done, total = await ask(self._controller.snapshot_progress.remote())

@@ -202,26 +202,26 @@ class History:
         raw = sink.getvalue()
         checksum = xxhash.xxh3_64_intdigest(raw)
         name = f"p{partition:05d}-{first:012d}-{last:012d}-{checksum & 0xFFFFFFFF:08x}.arrow"
-        path = self._folder / name
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        self._put(name, raw)
+        return PastFile(partition, name, first, last, table.num_rows, int(times.min()), int(times.max()), received_ms, raw.size, checksum)
+
+    def _put(self, name: str, raw: Any) -> None:
+        """A file's bytes, fsynced; its name is durable with the list."""
+        with open(os.open(self._folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
             out.write(raw)
             out.flush()
             os.fsync(out.fileno())
-        return PastFile(partition, name, first, last, table.num_rows, int(times.min()), int(times.max()), received_ms, raw.size, checksum)
 
     def begin_at(self, received_ms: int) -> None:
         """What came before is not in history and never will be: users loaded in bulk have no events."""
         self._commit([], [], dropped_ms=received_ms)
 
-    def adopt(self, other: History, partition: int, last_position: int) -> None:
-        """Copy a partition's files of another shard, as far as they go up to a position. Raises HistoryCorrupt."""
-        made = []
-        for file in other.of_partition(partition):
-            table = other.read(file)
-            if file.last_position > last_position:
-                table = table.filter(pa.array(table["@position"].to_numpy() <= last_position))
-            if table.num_rows:
-                made.append(self._write_file(partition, tidy(named_by_type(table), is_joined=True), file.received_ms))
+    def adopt(self, other: History, partitions: list[int]) -> None:
+        """Copy the files of some partitions of another shard, verified. Raises HistoryCorrupt."""
+        made = [file for file in other.files if file.partition in partitions]
+        for file in made:
+            other.read(file)
+            self._put(file.name, (other._folder / file.name).read_bytes())
         self._commit(made, [], dropped_ms=other.dropped_ms)
 
     def _commit(self, made: list[PastFile], gone: list[PastFile], *, through: int = 0, dropped_ms: int = 0) -> None:

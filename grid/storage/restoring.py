@@ -8,10 +8,11 @@ The new log begins empty; history files come along. Who was erased after the sna
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from grid.engine import Engine
 from grid.errors import SnapshotCorrupt
@@ -21,19 +22,8 @@ from grid.storage.snapshots import Erased, salted
 from grid.storage.store import Store
 from grid.transferring import Transfer
 
-Said = Callable[[str], None]
 
-
-def make_shard(
-    folder: Path,
-    sources: dict[Path, list[int]],
-    *,
-    partitions: int,
-    seed: int,
-    erased: Iterable[Erased] = (),
-    space: Space | None = None,
-    said: Said = lambda text: None,
-) -> int:
+def make_shard(folder: Path, sources: dict[Path, list[int]], *, partitions: int, seed: int, erased: Iterable[Erased] = (), space: Space | None = None) -> int:
     """A shard's folder from partitions of others: source folder to the partitions that come from it. Returns its users.
 
     Raises SnapshotCorrupt where a source does not recover whole, HistoryCorrupt.
@@ -42,7 +32,6 @@ def make_shard(
     store = Store(folder, engine)
     try:
         for source, wanted in sources.items():
-            said(f"recovering {source.name}")
             _take_over(store, source, wanted, list(erased), space)
         store.checkpoint_all()
         return engine.users.total
@@ -63,12 +52,12 @@ def _take_over(store: Store, source: Path, wanted: list[int], erased: list[Erase
         origin.log.roll()
         origin.write_history()
         _adopt_catalogs(store, origin)
-        _erase(theirs, wanted, erased)
+        origin.history.forget(_erase(theirs, wanted, erased))
         transfer = Transfer(theirs, engine)
         for partition in wanted:
             transfer.partition(partition)
-            store.history.adopt(origin.history, partition, int(theirs.positions[partition]))
         transfer.shard()
+        store.history.adopt(origin.history, wanted)
         engine.epochs[wanted] = 1
     finally:
         origin.close()
@@ -87,8 +76,12 @@ def _adopt_catalogs(store: Store, origin: Store) -> None:
             state.is_whole = theirs.features[name].is_whole
 
 
-def _erase(engine: Engine, partitions: list[int], erased: list[Erased]) -> None:
-    """Erase whoever is on the list since the engine's clock stood still: who was erased before and came back since is another user."""
+def _erase(engine: Engine, partitions: list[int], erased: list[Erased]) -> dict[int, NDArray[np.uint32]]:
+    """Erase whoever is on the list since the engine's clock stood still: who was erased before and came back since is another user.
+
+    Returns their ordinals by partition, for history.
+    """
+    ordinals: dict[int, NDArray[np.uint32]] = {}
     by_salt: dict[int, list[int]] = defaultdict(list)
     for one in erased:
         if one.erased_ms > engine.received_ms:
@@ -101,4 +94,6 @@ def _erase(engine: Engine, partitions: list[int], erased: list[Erased]) -> None:
         gone = np.zeros(slots.size, dtype=bool)
         for salt, listed in by_salt.items():
             gone |= np.isin(salted(hashes, salt), np.array(listed, dtype=np.uint64))
+        ordinals[partition] = engine.users.ordinals_of(slots[gone]).astype(np.uint32)
         engine.forget(slots[gone])
+    return ordinals

@@ -4,19 +4,20 @@
 
     URL/objects/ab/abcd…      a file of some shard, under the hash of its bytes; one that is there already is not sent again
     URL/snapshots/ID.json     which files each shard has, where it was cut, catalogs; a snapshot that has none does not exist
-    URL/erasures/….json       who was erased when, beside the snapshots: every restore leaves them out
+    URL/erasures/list.json    who was erased when, beside the snapshots: every restore leaves them out
 
 RocksDB's tables and history files never change, so that a snapshot sends what is new since the one before it.
 """
 
 from __future__ import annotations
 
+import calendar
 import json
 import os
 import posixpath
 import secrets
-import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from grid.storage.store import Store
 
 FORMAT = 1
 _CHUNK_BYTES = 4 << 20
+_ERASURES = ("erasures", "list.json")
+_ID_TIME = "%Y%m%dT%H%M%S"
 Said = Callable[[int], None]
 
 
@@ -138,13 +141,8 @@ class Repository:
         digest = _digest(path, nbytes)
         target = self._object(digest)
         if not self._files.exists(target):
-            self._files.makedirs(posixpath.dirname(target), exist_ok=True)
-            # Under another name first: an object that is there under its digest is whole.
-            unfinished = f"{target}.{secrets.token_hex(4)}"
-            with path.open("rb") as source, self._files.open(unfinished, "wb") as sink:
-                for chunk in _chunks(source, nbytes):
-                    sink.write(chunk)
-            self._files.mv(unfinished, target)
+            with path.open("rb") as source:
+                self._write(target, _chunks(source, nbytes))
         return StoredFile(name, digest, nbytes, path.stat().st_size)
 
     def commit(self, snapshot: Snapshot) -> None:
@@ -152,12 +150,17 @@ class Repository:
         plain = json.loads(json.dumps(asdict(snapshot)))  # as it will be read: keys are texts
         document = {"format": FORMAT, "checksum": _checksum(plain), "snapshot": plain}
         self._flush()
-        self._files.makedirs(self._path("snapshots"), exist_ok=True)
-        unfinished = self._path("snapshots", f"{snapshot.id}.{secrets.token_hex(4)}")
-        with self._files.open(unfinished, "wb") as sink:
-            sink.write(json.dumps(document, indent=1).encode())
-        self._files.mv(unfinished, self._path("snapshots", f"{snapshot.id}.json"))
+        self._write(self._path("snapshots", f"{snapshot.id}.json"), [json.dumps(document, indent=1).encode()])
         self._flush()
+
+    def _write(self, path: str, chunks: Iterable[bytes]) -> None:
+        """A whole file, under another name first: what is there under its own is whole."""
+        self._files.makedirs(posixpath.dirname(path), exist_ok=True)
+        unfinished = f"{path}.{secrets.token_hex(4)}"
+        with self._files.open(unfinished, "wb") as sink:
+            for chunk in chunks:
+                sink.write(chunk)
+        self._files.mv(unfinished, path)
 
     def _flush(self) -> None:
         """On a disk of this machine: what was written is there after the power goes."""
@@ -179,12 +182,12 @@ class Repository:
         return dropped, freed
 
     def put_erasures(self, erasures: list[Erased]) -> None:
-        """Remember who was erased, for every restore."""
-        if erasures:
-            self._files.makedirs(self._path("erasures"), exist_ok=True)
-            newest = max(erased.erased_ms for erased in erasures)
-            with self._files.open(self._path("erasures", f"{newest}-{secrets.token_hex(4)}.json"), "wb") as sink:
-                sink.write(json.dumps([asdict(erased) for erased in erasures]).encode())
+        """Remember who was erased, for every restore: what is told again is kept once."""
+        known = set(self.erasures())
+        if not known.issuperset(erasures):
+            everybody = sorted(known.union(erasures), key=lambda erased: (erased.erased_ms, erased.id_hash))
+            self._write(self._path(*_ERASURES), [json.dumps([asdict(erased) for erased in everybody]).encode()])
+            self._flush()
 
     # --- reading ----------------------------------------------------------------------------------------------------------
 
@@ -229,9 +232,9 @@ class Repository:
 
     def erasures(self) -> list[Erased]:
         """Everybody who was erased, as far as it was told here."""
-        folder = self._path("erasures")
-        paths = self._files.ls(folder, detail=False) if self._files.exists(folder) else []
-        return [Erased(**plain) for path in sorted(paths) for plain in json.loads(self._files.cat_file(path))]
+        path = self._path(*_ERASURES)
+        self._files.invalidate_cache()
+        return [Erased(**plain) for plain in json.loads(self._files.cat_file(path))] if self._files.exists(path) else []
 
     def _object(self, digest: str) -> str:
         return self._path("objects", digest[:2], digest)
@@ -268,9 +271,14 @@ def salted(id_hashes: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def free(folder: Path) -> None:
-    """Remove a staged folder."""
-    shutil.rmtree(folder, ignore_errors=True)
+def new_id(created_ms: int) -> str:
+    """An id of a snapshot; ids of later ones sort behind it."""
+    return f"{time.strftime(_ID_TIME, time.gmtime(created_ms // 1000))}-{secrets.token_hex(3)}"
+
+
+def created_s(snapshot_id: str) -> int:
+    """When the snapshot of an id was made, s since 1970 UTC: known without reading it."""
+    return calendar.timegm(time.strptime(snapshot_id.partition("-")[0], _ID_TIME))
 
 
 def _checksum(plain: dict[str, Any]) -> str:
