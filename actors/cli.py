@@ -8,10 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from profilegrid.cli.output import note
+
+from actors import snapshot_cli
+
+if TYPE_CHECKING:
+    from actors.controller import GridConfig
 
 Data = Annotated[Path, typer.Option("--data", envvar="PROFILEGRID_HOME", help="Folder of the grid's data.")]
 DEFAULT_DATA = Path("profilegrid-data")
@@ -20,8 +25,6 @@ DETACH_TIMEOUT_S = 150.0
 
 def register(app: typer.Typer) -> None:
     """Add our commands."""
-    from actors import snapshot_cli
-
     app.command()(up)
     app.command()(down)
     app.add_typer(snapshot_cli.app, name="snapshot")
@@ -50,9 +53,7 @@ def up(
     if detach:
         _up_detached(data, port)
         return
-    from actors import snapshot_cli
     from actors.controller import GridConfig
-    from actors.local import LocalGrid
 
     config = GridConfig(
         str(data.resolve()),
@@ -68,6 +69,13 @@ def up(
         snapshots_every_s=snapshot_every * 3600,
         snapshots_keep=snapshot_keep,
     )
+    _serve(config, data.resolve(), catalog)
+
+
+def _serve(config: GridConfig, folder: Path, catalog: Path | None) -> None:
+    """Start a grid and stay until a signal; then stop it."""
+    from actors.local import LocalGrid
+
     grid = LocalGrid(config, lambda text: note(f"… {text}"))
     signals = StopSignals()
     try:
@@ -76,7 +84,7 @@ def up(
         if catalog is not None:
             _apply(grid.endpoint, catalog)
         _greet(grid.status(), grid.endpoint)
-        (data.resolve() / "ready").touch()
+        (folder / "ready").touch()
         grid.wait(signals.came)
         note("… stopping: shards drain and write checkpoints")
         grid.stop()
@@ -84,7 +92,7 @@ def up(
         grid.abandon()
         raise
     finally:
-        (data.resolve() / "ready").unlink(missing_ok=True)
+        (folder / "ready").unlink(missing_ok=True)
     note("stopped; the data is kept")
 
 

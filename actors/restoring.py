@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from actors.controller import State
@@ -18,17 +17,8 @@ from grid.storage.snapshots import Repository, ShardPart, Snapshot
 Told = Callable[[str, int, int], None]
 
 
-@dataclass(slots=True)
-class Restored:
-    """What came of it."""
-
-    snapshot: Snapshot
-    shards: int
-    users: int
-
-
-def restore(repository: Repository, snapshot: Snapshot, folder: Path, shards: int, told: Told = lambda what, done, total: None) -> Restored:
-    """Make the data folder of a grid with `shards` shards. `told` hears what is being done, and how far. Users erased since are left out.
+def restore(repository: Repository, snapshot: Snapshot, folder: Path, shards: int, told: Told = lambda what, done, total: None) -> int:
+    """Make the data folder of a grid with `shards` shards, without users erased since. Returns its users. `told` hears what is being done, and how far.
 
     Raises DataFolderForeign when the folder is not empty, SnapshotCorrupt; what was made by then is removed.
     """
@@ -50,7 +40,7 @@ def restore(repository: Repository, snapshot: Snapshot, folder: Path, shards: in
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Restored(snapshot, shards, users)
+    return users
 
 
 def _fetch(repository: Repository, snapshot: Snapshot, folder: Path, told: Told) -> dict[int, Path]:

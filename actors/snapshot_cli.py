@@ -88,11 +88,11 @@ def restore(
     with _bar() as bar:
         task = bar.add_task("reading the snapshot", total=None)
         wanted = shards or len(snapshot.parts)
-        done = restored(repository, snapshot, data.resolve(), wanted, lambda what, at, total: bar.update(task, description=what, completed=at, total=total))
+        users = restored(repository, snapshot, data.resolve(), wanted, lambda what, at, total: bar.update(task, description=what, completed=at, total=total))
     if as_json:
-        print_json({"id": snapshot.id, "users": done.users, "shards": done.shards, "data": str(data.resolve())})
+        print_json({"id": snapshot.id, "users": users, "shards": wanted, "data": str(data.resolve())})
     else:
-        print(f"{done.users:,} users of {snapshot.id} in {done.shards} shards; serve them with: profilegrid up --data {data} --shards {done.shards}")
+        print(f"{users:,} users of {snapshot.id} in {wanted} shards; serve them with: profilegrid up --data {data} --shards {wanted}")
 
 
 @app.command()

@@ -21,7 +21,7 @@ from grid.frame import Frame
 from grid.group import Group, Judged
 from grid.kernels.ids import gather_strings
 from grid.producers import BlockReply, Producers
-from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns
+from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns, attribute_key
 from grid.state.dedupe import EventIds
 from grid.state.dictionary import Dictionary, Strings, lengths_of
 from grid.state.erasures import Erasure, Erasures
@@ -156,7 +156,7 @@ class Engine:
             columns = self.attributes.get(name)
             if columns is None or columns.type != type_:
                 limit = catalog.limits.key_values if type_ == "key" else catalog.limits.category_values
-                columns = attribute_columns(name, type_, self._dictionary(f"@{name}", limit), self.space)
+                columns = attribute_columns(name, type_, self._dictionary(attribute_key(name), limit), self.space)
             kept[name] = columns
         self.attributes = kept
 
@@ -296,7 +296,8 @@ class Engine:
                 rows_of, codes = owners[here], update.values[here]
             else:
                 rows_of, codes = update.set_rows, update.values[update.set_rows]
-            added = reserve_words(judge, update.name, self.dictionaries[f"@{update.name}"], f"@{update.name}", update.words, codes, rows_of)
+            key = attribute_key(update.name)
+            added = reserve_words(judge, update.name, self.dictionaries[key], key, update.words, codes, rows_of)
             if added is not None:
                 reserved.append(added)
 

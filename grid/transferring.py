@@ -33,11 +33,9 @@ class Transfer:
         taken = target.users.load_partition(partition, ids, int(source.users.next_ordinal[partition]))
         for name, state in source.features.items():
             if state.is_whole:
-                key = state.columns.dictionary_key
-                self._copy(state.columns, target.features[name].columns, None if key is None else self._recoded(key), pages, taken)
+                self._copy(state.columns, target.features[name].columns, pages, taken)
         for name, attribute in source.attributes.items():
-            key = f"@{name}" if attribute.has_codes else None
-            self._copy(attribute, target.attributes[name], None if key is None else self._recoded(key), pages, taken)
+            self._copy(attribute, target.attributes[name], pages, taken)
         target.users.page_newest_ms[taken] = source.users.page_newest_ms[pages]
         target.users.dirty[taken] = 1
         target.positions[partition] = target.reserved[partition] = source.positions[partition]
@@ -54,8 +52,9 @@ class Transfer:
             there = target.features[name]
             there.complete_since_ms = max(there.complete_since_ms, state.complete_since_ms)
 
-    @staticmethod
-    def _copy(source: Columns, target: Columns, codes: Codes | None, pages: list[int], taken: list[int]) -> None:
+    def _copy(self, source: Columns, target: Columns, pages: list[int], taken: list[int]) -> None:
+        key = source.dictionary_key
+        codes = None if key is None else self._recoded(key)
         for page, there in zip(pages, taken, strict=True):
             blob = source.dump_page(page)
             if blob:

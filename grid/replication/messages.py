@@ -23,6 +23,11 @@ class Config:
     replicas: tuple[Member, ...]
     successor: Member = ""
 
+    @property
+    def is_handing_over(self) -> bool:
+        """Whether the primary shall take no more writes, and give way to its successor."""
+        return self.successor not in ("", self.primary)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

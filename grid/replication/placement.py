@@ -110,32 +110,28 @@ class _Planner:
                     self._give(self.members[number], lacking)
 
     def _give(self, copies: list[Member], lacking: list[tuple[int, Member]]) -> None:
+        """One copy more of a partition. Whoever lacks most and is apart from its other copies takes it; else whoever lacks most, by an exchange."""
         taken = {self.nodes[member] for member in copies}
         skipped = []
-        chosen: Member | None = None
-        while lacking and chosen is None:
-            lack, member = heapq.heappop(lacking)
-            if self.nodes[member] in taken:
-                skipped.append((lack, member))
-                continue
-            chosen = member
-            if lack + 1 < 0:
-                skipped.append((lack + 1, member))
+        while lacking and self.nodes[lacking[0][1]] in taken:
+            skipped.append(heapq.heappop(lacking))
+        if lacking:
+            lack, gains = heapq.heappop(lacking)
+            copies.append(gains)
+        elif skipped and self._exchange(copies, taken, skipped[0][1]):
+            lack, gains = skipped.pop(0)
+        else:
+            apart = [member for member in self.counts if self.nodes[member] not in taken]
+            lack, gains = 0, min(apart, key=lambda member: (self.counts[member] - self.quota[member], member))
+            copies.append(gains)
+        self.counts[gains] += 1
+        if lack + 1 < 0:
+            skipped.append((lack + 1, gains))
         for entry in skipped:
             heapq.heappush(lacking, entry)
-        if chosen is None and lacking and self._exchange(copies, taken, lacking[0][1]):
-            lack, member = heapq.heappop(lacking)
-            if lack + 1 < 0:
-                heapq.heappush(lacking, (lack + 1, member))
-            return
-        if chosen is None:
-            apart = [member for member in self.counts if self.nodes[member] not in taken]
-            chosen = min(apart, key=lambda member: (self.counts[member] - self.quota[member], member))
-        copies.append(chosen)
-        self.counts[chosen] += 1
 
     def _exchange(self, copies: list[Member], taken: set[str], lacks: Member) -> bool:
-        """Have another partition give one of its copies to this one and take one at `lacks` instead."""
+        """Have another partition give one of its copies to this one and take one at `lacks` instead; False: none can."""
         for others in self.members:
             if len(others) < self.factor or others is copies:
                 continue
@@ -144,7 +140,6 @@ class _Planner:
                 if self.nodes[others[at]] not in taken and self.nodes[lacks] not in rest and others[at] != lacks:
                     copies.append(others[at])
                     others[at] = lacks
-                    self.counts[lacks] += 1
                     return True
         return False
 

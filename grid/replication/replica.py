@@ -206,8 +206,9 @@ class Replica:
 
     def may_write(self, now: float) -> bool:
         """Whether changes are taken: primary, not about to hand over, all entries of former epochs committed, no one else may still read."""
-        is_sealed = self.config is not None and self.config.successor not in ("", self.me)
-        return self.role is Role.PRIMARY and not is_sealed and self.committed >= self._epoch_start and now >= self._serve_from_ms
+        if self.role is not Role.PRIMARY or self.config is None or self.config.is_handing_over:
+            return False
+        return self.committed >= self._epoch_start and now >= self._serve_from_ms
 
     def may_read(self, now: float) -> bool:
         """Whether the committed state may be read: as `may_write`, and no one else can have been made primary. Read first, ask then."""
@@ -322,10 +323,9 @@ class Replica:
                 self._send(CONTROLLER, Shrink(self.epoch, member))
         for member in sorted(self._asked):
             self._send(CONTROLLER, Expand(self.epoch, member))
-        successor = self.config.successor
-        if successor not in ("", self.me) and self.committed == self.journal.last:
+        if self.config.is_handing_over and self.committed == self.journal.last:
             self._is_released = True
-            self._send(successor, Release(self.epoch))
+            self._send(self.config.successor, Release(self.epoch))
             self._send(CONTROLLER, Sealed(self.epoch))
 
     def _on_ack(self, sender: Member, ack: Ack, now: float) -> None:

@@ -12,8 +12,13 @@ from profilegrid_rules import TextVector, Vector, Words
 from grid.kernels.ids import gather_strings
 from grid.kernels.lists import bytes_get, bytes_put, keyed_items, keyed_load, list_clear, set_contains, set_put
 from grid.state.dictionary import Dictionary, Strings
-from grid.state.features.base import ListArena, Reading, Scannable, Slots, page_slots
+from grid.state.features.base import ListArena, Reading, Scannable, Slots, page_slots, recoded_lists
 from grid.state.memory import PAGE_ROWS, Space, reserve
+
+
+def attribute_key(name: str) -> str:
+    """The key of an attribute's dictionary; those of properties are their names."""
+    return f"@{name}"
 
 
 class AttributeColumns(ABC):
@@ -50,7 +55,10 @@ class AttributeColumns(ABC):
         """The column for scans; None where a value is more than one comparison away."""
         return None
 
-    has_codes = False
+    @property
+    def dictionary_key(self) -> str | None:
+        """The dictionary whose codes are in its pages; None: there are none."""
+        return None
 
     def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
         """A page with the codes of another shard's dictionary, with ours: codes int64[theirs]. Only where pages have codes."""
@@ -199,7 +207,9 @@ class CodedAttribute(AttributeColumns):
         else:
             self._codes[rows] = np.frombuffer(blob, dtype=np.uint32)
 
-    has_codes = True
+    @property
+    def dictionary_key(self) -> str | None:
+        return attribute_key(self.name)
 
     def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
         theirs = np.frombuffer(blob, dtype=np.uint32).astype(np.int64)
@@ -248,11 +258,12 @@ class SetAttribute(AttributeColumns):
         lists = self._lists
         keyed_load(lists.words, lists.keys, lists.heads, lists.control, lists.free, page_slots(page), counts, keys, np.empty(0, dtype=np.uint64), 0)
 
-    has_codes = True
+    @property
+    def dictionary_key(self) -> str | None:
+        return attribute_key(self.name)
 
     def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
-        keys = np.frombuffer(blob, dtype=np.uint32, offset=PAGE_ROWS * 4)
-        return blob[: PAGE_ROWS * 4] + codes[keys].astype(np.uint32).tobytes()
+        return recoded_lists(blob, codes)
 
     @property
     def nbytes(self) -> int:

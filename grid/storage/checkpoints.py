@@ -165,8 +165,13 @@ class Checkpoints:
 
     def _put_durably(self, key: bytes, value: bytes) -> None:
         """One value, flushed. Raises WriteFailed: what RocksDB holds is then unknown until it is opened again."""
+        batch = WriteBatch(raw_mode=True)
+        batch.put(key, value)
+        self._write_durably(batch)
+
+    def _write_durably(self, batch: WriteBatch) -> None:
         try:
-            self._db[key] = value
+            self._db.write(batch)
             self._db.flush_wal(True)
         except Exception as error:
             raise WriteFailed(str(self._folder), str(error)) from error
@@ -186,11 +191,7 @@ class Checkpoints:
         batch = WriteBatch(raw_mode=True)
         for received_ms, id_hash in users:
             batch.put(b"z" + received_ms.to_bytes(8, "big") + id_hash.to_bytes(8, "big"), b"")
-        try:
-            self._db.write(batch)
-            self._db.flush_wal(True)
-        except Exception as error:
-            raise WriteFailed(str(self._folder), str(error)) from error
+        self._write_durably(batch)
 
     def noted_erased(self) -> list[tuple[int, int]]:
         """What `note_erased` was told, oldest first."""

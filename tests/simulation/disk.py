@@ -43,11 +43,6 @@ class Copy:
     synced: int = 0
     rotten: set[int] = field(default_factory=set)
 
-    @property
-    def last(self) -> int:
-        """The position of the last entry."""
-        return int(self.base[0]) + len(self.entries)
-
     def write(self, after: int, entries: tuple[Entry, ...]) -> None:
         """Cut and add; not yet fsynced."""
         kept = after - self.base[0]

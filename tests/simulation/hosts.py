@@ -202,7 +202,7 @@ class Shard(Process):
 
     def _note(self, serving: Serving, write: Write) -> None:
         """As `_index`, of entries that are added. Those that are cut for them count as taken no longer."""
-        if any(position > write.after for position in list(serving.known.values())[-1:]):
+        if next(reversed(serving.known.values()), 0) > write.after:
             self._index(serving)
         for entry in write.entries:
             if entry.payload is not None:

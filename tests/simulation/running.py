@@ -26,6 +26,14 @@ class Tally:
     steps: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, other: Tally) -> None:
+        """Count in what other runs came to."""
+        self.done += other.done
+        self.acknowledged += other.acknowledged
+        self.reads += other.reads
+        self.steps += other.steps
+        self.failures += other.failures
+
     @classmethod
     def read(cls, path: Path | None) -> Tally:
         """As it was left, or a new one."""
@@ -45,12 +53,7 @@ def run_chunk(first: int, last: int) -> Tally:
     tally = Tally()
     for seed in range(first, last):
         outcome = simulate(seed)
-        tally.done += 1
-        tally.acknowledged += outcome.acknowledged
-        tally.reads += outcome.reads
-        tally.steps += outcome.steps
-        if outcome.wrong:
-            tally.failures.append(shrunk(seed))
+        tally.add(Tally(1, outcome.acknowledged, outcome.reads, outcome.steps, [shrunk(seed)] if outcome.wrong else []))
     return tally
 
 
@@ -79,11 +82,7 @@ def simulated(seeds: int, state: Path | None = None, said: Callable[[Tally], Non
     chunks = [(first, min(first + CHUNK, seeds)) for first in range(tally.done, seeds, CHUNK)]
     with _pool() as pool:
         for part in pool.map(run_chunk, *zip(*chunks, strict=True)) if chunks else ():
-            tally.done += part.done
-            tally.acknowledged += part.acknowledged
-            tally.reads += part.reads
-            tally.steps += part.steps
-            tally.failures += part.failures
+            tally.add(part)
             tally.write(state)
             said(tally)
     return tally

@@ -292,7 +292,6 @@ class Simulation(World):
         """Run it all."""
         self.run(FAULTS_MS)
         self._heal()
-        self.run(FAULTS_MS + HEAL_MS)
         self.run(FAULTS_MS + HEAL_MS + LAST_MS)
         for caller in self._callers:
             caller.is_stopped = True

@@ -201,6 +201,13 @@ class ListArena:
         return int(self.control[1]) * 8
 
 
+def recoded_lists(blob: bytes, codes: NDArray[np.int64]) -> bytes:
+    """A page of lists with other codes for its keys: int32[4096] how many each, uint32 keys, and what stands behind them."""
+    counts = np.frombuffer(blob, dtype=np.int32, count=PAGE_ROWS)
+    keys = np.frombuffer(blob, dtype=np.uint32, count=int(np.maximum(counts, 0).sum()), offset=PAGE_ROWS * 4)
+    return blob[: PAGE_ROWS * 4] + codes[keys].astype(np.uint32).tobytes() + blob[PAGE_ROWS * 4 + keys.nbytes :]
+
+
 def page_slots(page: int) -> Slots:
     """int64[4096]: the slots of a page."""
     return np.arange(page * PAGE_ROWS, (page + 1) * PAGE_ROWS, dtype=np.int64)

@@ -10,7 +10,7 @@ from grid.kernels.decay import ageing, decayed_entries, forward_weights
 from grid.kernels.lists import keyed_add, keyed_cells, keyed_find, keyed_has, keyed_items, keyed_load, keyed_scale, list_clear, list_counts
 from grid.kernels.windows import keyed_ring_add, keyed_ring_read
 from grid.state.dictionary import Dictionary
-from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, page_slots
+from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, page_slots, recoded_lists
 from grid.state.features.decayed import Landmarks
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import RowNumbers, Rows, hop_index
@@ -124,9 +124,7 @@ class KeyedColumns(FeatureColumns):
         return self.feature.by
 
     def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
-        counts = np.frombuffer(blob, dtype=np.int32, count=PAGE_ROWS)
-        keys = np.frombuffer(blob, dtype=np.uint32, count=int(np.maximum(counts, 0).sum()), offset=PAGE_ROWS * 4)
-        return blob[: PAGE_ROWS * 4] + codes[keys].astype(np.uint32).tobytes() + blob[PAGE_ROWS * 4 + keys.nbytes :]
+        return recoded_lists(blob, codes)
 
     @property
     def nbytes(self) -> int:
