@@ -33,7 +33,9 @@ def register(app: typer.Typer) -> None:
 def up(
     detach: Annotated[bool, typer.Option("--detach", help="Start in the background; return when it serves.")] = False,
     data: Data = DEFAULT_DATA,
-    shards: Annotated[int, typer.Option("--shards", min=1, max=64, help="Shards of a new grid.")] = 2,
+    shards: Annotated[
+        int | None, typer.Option("--shards", min=1, max=64, help="Shards of a new grid (2); one that exists is changed by: profilegrid scale.")
+    ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the gateway.")] = 7600,
     catalog: Annotated[Path | None, typer.Option("--catalog", exists=True, dir_okay=False, help="Catalog to apply before it serves.")] = None,
     partitions: Annotated[int, typer.Option("--partitions", min=1, max=65535, help="Partitions of a new grid; fixed for its life.")] = 64,
@@ -57,7 +59,7 @@ def up(
 
     config = GridConfig(
         str(data.resolve()),
-        shards,
+        shards or 0,
         partitions,
         port=port,
         memory_bytes_max=memory << 20,

@@ -99,7 +99,11 @@ class Committer:
         self._inbox_bytes = 0
         self.groups = 0
         self._arrived = asyncio.Event()
-        self._prepared: asyncio.Queue[tuple[Group, list[Work]]] = asyncio.Queue(maxsize=1)
+        self._prepared: asyncio.Queue[tuple[Group, list[Work], asyncio.Future[None] | None]] = asyncio.Queue(maxsize=1)
+        # Frames of partitions that are about to be another's: they wait until it is known whose.
+        self._held: list[Work] = []
+        # Told of every group that is applied.
+        self.followers: list[Callable[[Group], None]] = []
         self._preparing = asyncio.Lock()
         self._under_way = 0
         self._idle = asyncio.Event()
@@ -143,6 +147,33 @@ class Committer:
         self._arrived.set()
         return work.reply
 
+    async def adopt(self, group: Group) -> None:
+        """Commit what another shard decided: returns when it is durable and applied."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        async with self._preparing:
+            self._engine.adopt(group)
+            self._under_way += 1
+            self._idle.clear()
+            await self._prepared.put((group, [], done))
+        await done
+
+    def let_go(self) -> None:
+        """Frames that were held are taken, or refused, now."""
+        self._inbox.extendleft(reversed(self._held))
+        self._held.clear()
+        self._arrived.set()
+
+    def _open(self, works: list[Work]) -> list[Work]:
+        """Those of works that are not to be held."""
+        if not self._engine.sealed.any():
+            return works
+        is_held = [bool(self._engine.sealed[work.frame.partitions].any()) for work in works]
+        for work, held in zip(works, is_held, strict=True):
+            if held:
+                self._held.append(work)
+                self._inbox_bytes += work.nbytes
+        return [work for work, held in zip(works, is_held, strict=True) if not held]
+
     @property
     def inbox_bytes(self) -> int:
         """Bytes of frames that wait."""
@@ -176,11 +207,11 @@ class Committer:
         while True:
             works = await self._take()
             async with self._preparing:
-                group, admitted = await self._prepare(works)
+                group, admitted = await self._prepare(self._open(works))
                 if admitted:
                     self._under_way += 1
                     self._idle.clear()
-                    await self._prepared.put((group, admitted))
+                    await self._prepared.put((group, admitted, None))
 
     async def _prepare(self, works: list[Work]) -> tuple[Group, list[Work]]:
         """The group of the frames that may be taken; the others are refused, each with its own error."""
@@ -206,11 +237,12 @@ class Committer:
 
     async def _commit_forever(self) -> None:
         while True:
-            group, works = await self._prepared.get()
+            group, works, done = await self._prepared.get()
             if group.has_news:
                 began = time.perf_counter()
+                is_durable = group.is_adopted or any(work.frame.is_durable for work in works)
                 try:
-                    await self._writer.call(partial(self._store.append, group, is_durable=any(work.frame.is_durable for work in works)))
+                    await self._writer.call(partial(self._store.append, group, is_durable=is_durable))
                 except WriteFailed as error:
                     stop_at_once(error)
                 self.groups += 1
@@ -221,12 +253,16 @@ class Committer:
             self.committed_at = time.monotonic()
             started = time.perf_counter()
             self._store.applied.keep(group)
-            for judged, work in zip(group.judged, works, strict=True):
+            for follow in self.followers:
+                follow(group)
+            if done is not None and not done.done():
+                done.set_result(None)
+            for judged, work in zip(group.judged, works, strict=not group.is_adopted):
                 reply = self._engine.reply(judged)
                 self.events += reply.accepted if judged.frame.kind == "events" else 0
                 self._meter.acknowledged(time.perf_counter() - work.arrived)
                 _settle(work, reply)
-            if any(judged.rejections for judged in group.judged):
+            if not group.is_adopted and any(judged.rejections for judged in group.judged):
                 self.dead_letters += self._store.keep_dead_letters(group)
                 for judged in group.judged:
                     for reason, count in Counter(rejection.reason for rejection in judged.rejections).items():

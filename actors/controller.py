@@ -27,6 +27,7 @@ from actors.clock import now_ms
 from actors.logs import log_to
 from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
 from actors.names import COORDINATOR, NAMESPACE, shard_name
+from actors.rescaling import LOOK_S, Rescaler
 from actors.serving import ShardConfig
 from grid.catalog import Catalog, Change, compare, load_catalog
 from grid.errors import CatalogWouldLose, DataFolderForeign, FieldInvalid, ShardRecovering, SnapshotFailed
@@ -35,9 +36,10 @@ from grid.storage.files import own, replace_file
 from grid.storage.snapshots import Erased, Repository, ShardPart, Snapshot, created_s, new_id, salted
 
 log = logging.getLogger("profilegrid")
-FORMAT = 1
+FORMAT = 2
 HEARTBEAT_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
+SHARDS_DEFAULT = 2
 INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
 SNAPSHOT_LOOK_S, ERASURES_TOLD_S = 10.0, 3600.0
 
@@ -47,7 +49,7 @@ class GridConfig:
     """What `up` asks for."""
 
     folder: str
-    shards: int = 2
+    shards: int = 0  # 0: as many as it has; 2 for a new grid
     partitions: int = 64
     host: str = "127.0.0.1"
     port: int = 7600
@@ -63,7 +65,11 @@ class GridConfig:
 
 @dataclass(slots=True)
 class State:
-    """What survives: written whole, fsynced, before anyone acts on it."""
+    """What survives: written whole, fsynced, before anyone acts on it.
+
+    targets    the shard where each partition shall lie; the same as `owners` when nothing is to be moved
+    handovers  partitions that have a new owner, and the one before, which may not know it yet
+    """
 
     partitions: int
     shards: int
@@ -73,17 +79,31 @@ class State:
     map_version: int = 1
     catalog_version: int = 0
     catalogs: dict[int, str] = field(default_factory=dict)
+    targets: list[int] = field(default_factory=list)
+    handovers: dict[int, int] = field(default_factory=dict)
+    shards_wanted: int = 0
+    drained: list[int] = field(default_factory=list)
+    move_bytes_per_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.targets = self.targets or list(self.owners)
+        self.shards_wanted = self.shards_wanted or self.shards
 
     def pack(self) -> bytes:
         """For the disk."""
-        return msgpack.packb([FORMAT, self.partitions, self.shards, self.seed, self.owners, self.epochs, self.map_version, self.catalog_version, self.catalogs])
+        return msgpack.packb(
+            [
+                FORMAT, self.partitions, self.shards, self.seed, self.owners, self.epochs, self.map_version, self.catalog_version, self.catalogs,
+                self.targets, self.handovers, self.shards_wanted, self.drained, self.move_bytes_per_s,
+            ]
+        )  # fmt: skip
 
     @classmethod
     def unpack(cls, raw: bytes) -> State:
         """Inverse of `pack`. Raises ValueError for another format."""
         version, *fields = msgpack.unpackb(raw, strict_map_key=False)
-        if version != FORMAT:
-            raise ValueError(f"format {version}, this version reads {FORMAT}")
+        if not 1 <= version <= FORMAT:
+            raise ValueError(f"format {version}, this version reads 1 to {FORMAT}")
         return cls(*fields)
 
 
@@ -93,12 +113,16 @@ class Controller:
     def __init__(self, config: GridConfig) -> None:
         self._config = config
         self._folder = Path(config.folder) / "controller"
-        self._state: State
+        self.state: State
+        # Held while partitions move, by whoever needs them to stay.
+        self.layout_lock = asyncio.Lock()
+        self._lives: dict[int, int] = {}
+        self._rescaler = Rescaler(self)
+        self._shard_watches: dict[int, asyncio.Task[None]] = {}
         self._health: dict[int, dict[str, Any]] = {}
         self._starting: set[int] = set()
         self._started: asyncio.Task[None] | None = None
         self._coordinator_port = 0
-        self._catalog_lock = asyncio.Lock()
         self._is_stopping = False
         self._problem = ""
         self._metrics_endpoint = ""
@@ -124,31 +148,36 @@ class Controller:
         path = self._folder / "state.bin"
         if path.exists():
             try:
-                self._state = State.unpack(path.read_bytes())
+                self.state = State.unpack(path.read_bytes())
             except (ValueError, TypeError) as error:
                 raise DataFolderForeign(str(path), str(error)) from error
-            if self._state.shards != self._config.shards:
-                raise DataFolderForeign(self._config.folder, f"was made with {self._state.shards} shards; start it with --shards {self._state.shards}")
+            if self._config.shards not in (0, self.state.shards):
+                how = f"start it without --shards, then: profilegrid scale --shards {self._config.shards}"
+                raise DataFolderForeign(self._config.folder, f"it has {self.state.shards} shards; {how}")
         else:
-            owners = [partition % self._config.shards for partition in range(self._config.partitions)]
-            self._state = State(self._config.partitions, self._config.shards, secrets.randbits(63), owners, [0] * self._config.partitions)
-            self._save()
+            shards = self._config.shards or SHARDS_DEFAULT
+            owners = [partition % shards for partition in range(self._config.partitions)]
+            self.state = State(self._config.partitions, shards, secrets.randbits(63), owners, [0] * self._config.partitions)
+            self.save()
+        self._rescaler.clear_retired()
         meter = Meter()
         meter.registry.register(Gauges(self._gauges))
         self._metrics = MetricsServer(meter.registry, self._config.host, 0)
         # Each by itself: a shard that recovers for long, or does not answer, keeps no other waiting to be started.
-        looks: list[Callable[[], Awaitable[None]]] = [*(partial(self._look_after, shard) for shard in range(self._state.shards)), self._look_after_coordinator]
+        looks: list[Callable[[], Awaitable[None]]] = [self._look_after_coordinator]
         if self._config.snapshots_url:
             looks.append(self._keep_snapshots)
         self._watches = [asyncio.create_task(self._look_forever(look)) for look in looks]
+        self._watches.append(asyncio.create_task(self._look_forever(self._look_after_layout, LOOK_S)))
 
     def _gauges(self) -> Iterator[Metric]:
         """What the controller knows, for Prometheus."""
         states = [health["state"] for health in self._health.values()]
-        yield gauge("map_version", "Version of the partition map.", self._state.map_version)
-        yield gauge("catalog_version", "Version of the catalog.", self._state.catalog_version)
-        yield gauge("shards", "Shards of the grid.", self._state.shards)
+        yield gauge("map_version", "Version of the partition map.", self.state.map_version)
+        yield gauge("catalog_version", "Version of the catalog.", self.state.catalog_version)
+        yield gauge("shards", "Shards of the grid.", self.state.shards)
         yield gauge("shards_serving", "Shards that serve.", states.count("serving"))
+        yield gauge("moves_left", "Partitions that are not where they shall be.", self._rescaler.left)
         yield total("shard_starts", "Lives of shards that were begun.", self._starts)
 
     async def metrics_targets(self) -> list[str]:
@@ -157,12 +186,13 @@ class Controller:
         shards = [health.get("metrics", "") for health in self._health.values()]
         return [endpoint for endpoint in (self._metrics.endpoint, *shards) if endpoint]
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Persist the state. Raises OSError: what is on the disk is then unknown."""
         failpoint("controller.before_save")
-        replace_file(self._folder / "state.bin", self._state.pack())
+        replace_file(self._folder / "state.bin", self.state.pack())
         failpoint("controller.saved")
 
-    async def _look_forever(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def _look_forever(self, look: Callable[[], Awaitable[None]], every_s: float = HEARTBEAT_S) -> None:
         """Heartbeats of one actor: when it is new it gets started, when it is gone it is started by Ray and then by us."""
         while not self._is_stopping:
             try:
@@ -170,10 +200,17 @@ class Controller:
             except Exception as error:
                 self._problem = _cause(error)
                 log.error("looking after the actors: %s", self._problem)
-            await asyncio.sleep(HEARTBEAT_S)
+            await asyncio.sleep(every_s)
+
+    async def _look_after_layout(self) -> None:
+        """A watch for every shard that there shall be; then the next step of a move."""
+        for shard in range(self.state.shards):
+            if shard not in self._shard_watches:
+                self._shard_watches[shard] = asyncio.create_task(self._look_forever(partial(self._look_after, shard)))
+        await self._rescaler.go_on()
 
     async def _look_after(self, shard: int) -> None:
-        actor = self._shard_actor(shard)
+        actor = self.shard_actor(shard)
         try:
             health = await asyncio.wait_for(awaited(actor.health.remote()), HEALTH_TIMEOUT_S)
         except Exception:
@@ -183,25 +220,29 @@ class Controller:
             await self._start_shard(shard, actor)
             return
         if self._health.get(shard, {}).get("endpoint") != health["endpoint"]:
-            self._state.map_version += 1
+            self.state.map_version += 1
         self._health[shard] = health
-        if health["state"] == "serving" and health["catalog_version"] < self._state.catalog_version:
-            await self._install(shard)
+        if health["state"] == "serving" and health["catalog_version"] < self.state.catalog_version:
+            async with self.layout_lock:
+                await self._install(shard)
+        if health["state"] == "serving" and health["moving"]["tokens"]:
+            await self._rescaler.reconcile(shard, health["moving"])
 
     async def _start_shard(self, shard: int, actor: Any) -> None:
         """A new life: raise its epochs, persist them, then let it recover and serve."""
         self._starting.add(shard)
         self._starts += 1
+        self._lives[shard] = self._lives.get(shard, 0) + 1
         log.info("starting shard %d", shard)
         try:
-            for partition, owner in enumerate(self._state.owners):
+            for partition, owner in enumerate(self.state.owners):
                 if owner == shard:
-                    self._state.epochs[partition] += 1
-            self._state.map_version += 1
-            self._save()
-            epochs = {p: self._state.epochs[p] for p, owner in enumerate(self._state.owners) if owner == shard}
-            await awaited(actor.start.remote(epochs, self._state.seed))
-            if self._state.catalog_version:
+                    self.state.epochs[partition] += 1
+            self.state.map_version += 1
+            self.save()
+            epochs = {p: self.state.epochs[p] for p, owner in enumerate(self.state.owners) if owner == shard}
+            await awaited(actor.start.remote(epochs, self.state.seed))
+            if self.state.catalog_version:
                 await self._install(shard)
             self._problem = ""
         except Exception as error:
@@ -213,8 +254,8 @@ class Controller:
 
     async def _install(self, shard: int) -> None:
         """Bring a shard to the current catalog, one version after another: the log refers to each."""
-        for version in sorted(self._state.catalogs):
-            await asyncio.wait_for(awaited(self._shard_actor(shard).install_catalog.remote(version, self._state.catalogs[version])), INSTALL_TIMEOUT_S)
+        for version in sorted(self.state.catalogs):
+            await asyncio.wait_for(awaited(self.shard_actor(shard).install_catalog.remote(version, self.state.catalogs[version])), INSTALL_TIMEOUT_S)
 
     async def _look_after_coordinator(self) -> None:
         import ray
@@ -230,14 +271,43 @@ class Controller:
                 except Exception as error:
                     self._problem = _cause(error)
 
-    def _shard_actor(self, shard: int) -> Any:
+    def lives(self, *shards: int) -> list[int]:
+        """How often each of some shards was started by this controller."""
+        return [self._lives.get(shard, 0) for shard in shards]
+
+    def health(self, shard: int) -> dict[str, Any]:
+        """What a shard said last; empty when it is down."""
+        return self._health.get(shard, {})
+
+    def is_ready(self, shard: int) -> bool:
+        """Whether a shard serves under the current catalog."""
+        health = self.health(shard)
+        return health.get("state") == "serving" and health["catalog_version"] == self.state.catalog_version and shard not in self._starting
+
+    def shard_folder(self, shard: int) -> Path:
+        """Where a shard keeps its data."""
+        return Path(self._config.folder) / f"shard-{shard}"
+
+    async def end_shard(self, shard: int) -> None:
+        """A shard that is no more: stopped, and not started again."""
+        import ray
+
+        if (watch := self._shard_watches.pop(shard, None)) is not None:
+            watch.cancel()
+        self._health.pop(shard, None)
+        actor = self.shard_actor(shard)
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(awaited(actor.stop.remote()), 120.0)
+        ray.kill(actor, no_restart=True)
+
+    def shard_actor(self, shard: int) -> Any:
         """The shard's actor, made when it does not exist."""
         import ray
 
         from actors.shard import Shard
 
         config = ShardConfig(
-            shard, str(Path(self._config.folder) / f"shard-{shard}"), self._state.partitions, self._config.host, self._config.memory_bytes_max,
+            shard, str(self.shard_folder(shard)), self.state.partitions, self._config.host, self._config.memory_bytes_max,
             self._config.keep_log, self._config.checkpoint_every_s, self._config.segment_bytes,
         )  # fmt: skip
         remote = ray.remote(concurrency_groups={"control": 4})(Shard).options(
@@ -250,7 +320,7 @@ class Controller:
         """Let every shard drain and checkpoint; nobody is started again. Returns what went wrong."""
         await self.start()
         self._is_stopping = True
-        actors = [self._shard_actor(shard) for shard in range(self._state.shards)]
+        actors = [self.shard_actor(shard) for shard in range(self.state.shards)]
         results = await asyncio.gather(*(asyncio.wait_for(awaited(actor.stop.remote()), 120.0) for actor in actors), return_exceptions=True)
         failed = [(shard, result) for shard, result in enumerate(results) if isinstance(result, BaseException)]
         return [f"shard {shard} did not stop cleanly; what it acknowledged is in its log: {_cause(error)}" for shard, error in failed]
@@ -260,25 +330,25 @@ class Controller:
     async def map(self) -> dict[str, Any]:
         """The partition map as clients route by it."""
         await self.start()
-        state = self._state
+        state = self.state
         endpoints, lanes = ({shard: self._health.get(shard, {}).get(name, "") for shard in range(state.shards)} for name in ("endpoint", "lane"))
         return {
             "map_version": state.map_version, "partitions": state.partitions, "catalog_version": state.catalog_version, "endpoints": endpoints, "lanes": lanes,
             "owners": np.array(state.owners, dtype=np.uint16).tobytes(), "epochs": np.array(state.epochs, dtype=np.uint64).tobytes(),
-            "grid_id": xxhash.xxh3_64_hexdigest(state.seed.to_bytes(8, "little")),
+            "holding": sorted(set(state.owners)), "grid_id": xxhash.xxh3_64_hexdigest(state.seed.to_bytes(8, "little")),
         }  # fmt: skip
 
     async def status(self) -> dict[str, Any]:
         """The map's version, each shard's health, and what keeps the grid from serving."""
         await self.start()
         shards = []
-        for shard in range(self._state.shards):
+        for shard in range(self.state.shards):
             health = self._health.get(shard, {"state": "recovering" if shard in self._starting else "down", "endpoint": ""})
-            is_behind = health["state"] == "serving" and health.get("catalog_version", 0) < self._state.catalog_version
-            shards.append({**health, "id": shard, "state": "recovering" if is_behind else health["state"], "partitions": self._state.owners.count(shard)})
+            is_behind = health["state"] == "serving" and health.get("catalog_version", 0) < self.state.catalog_version
+            shards.append({**health, "id": shard, "state": "recovering" if is_behind else health["state"], "partitions": self.state.owners.count(shard)})
         return {
-            "map_version": self._state.map_version,
-            "catalog_version": self._state.catalog_version,
+            "map_version": self.state.map_version,
+            "catalog_version": self.state.catalog_version,
             "shards": shards,
             "problem": self._problem,
             "metrics": self._metrics_endpoint,
@@ -287,12 +357,12 @@ class Controller:
     async def catalog(self) -> tuple[int, str]:
         """(version, source) of the current catalog."""
         await self.start()
-        return self._state.catalog_version, self._state.catalogs.get(self._state.catalog_version, "")
+        return self.state.catalog_version, self.state.catalogs.get(self.state.catalog_version, "")
 
     async def features(self) -> tuple[dict[str, int], dict[str, int]]:
         """(percent of every feature that some shard is still backfilling, ms since when others are complete), asked of the shards now."""
         await self.start()
-        calls = [asyncio.wait_for(awaited(self._shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S) for shard in range(self._state.shards)]
+        calls = [asyncio.wait_for(awaited(self.shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S) for shard in range(self.state.shards)]
         percents: dict[str, int] = {}
         since: dict[str, int] = {}
         for health in await asyncio.gather(*calls, return_exceptions=True):
@@ -309,8 +379,8 @@ class Controller:
         Raises CatalogInvalid with every fault, CatalogWouldLose unless forced. A shard that is down installs it before it serves.
         """
         await self.start()
-        async with self._catalog_lock:
-            version, current = self._state.catalog_version, self._state.catalogs.get(self._state.catalog_version, "")
+        async with self.layout_lock:
+            version, current = self.state.catalog_version, self.state.catalogs.get(self.state.catalog_version, "")
             old = load_catalog(current, version) if version else Catalog()
             new = load_catalog(source, version + 1)
             change = compare(old, new)
@@ -320,10 +390,10 @@ class Controller:
                 raise CatalogWouldLose(change.losses)
             if dry_run:
                 return version, change
-            self._state.catalogs[version + 1] = source
-            self._state.catalog_version = version + 1
-            self._state.map_version += 1
-            self._save()
+            self.state.catalogs[version + 1] = source
+            self.state.catalog_version = version + 1
+            self.state.map_version += 1
+            self.save()
             await self._look_at_unknown()
             up = [shard for shard, health in self._health.items() if health["state"] == "serving"]
             results = await asyncio.gather(*(self._install(shard) for shard in up), return_exceptions=True)
@@ -338,17 +408,17 @@ class Controller:
         """Whether shards serve that no heartbeat has told of yet: a controller that has just restarted would take them for down."""
 
         async def look(shard: int) -> None:
-            health = await asyncio.wait_for(awaited(self._shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S)
+            health = await asyncio.wait_for(awaited(self.shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S)
             if health["state"] == "serving" and shard not in self._starting:
                 self._health[shard] = health
 
-        unknown = [shard for shard in range(self._state.shards) if shard not in self._health and shard not in self._starting]
+        unknown = [shard for shard in range(self.state.shards) if shard not in self._health and shard not in self._starting]
         await asyncio.gather(*(look(shard) for shard in unknown), return_exceptions=True)
 
     async def _of_every_shard(self, method: str, *arguments: Any) -> list[Any]:
         """One call a shard; all must be up."""
         await self.start()
-        return list(await asyncio.gather(*(awaited(getattr(self._shard_actor(shard), method).remote(*arguments)) for shard in range(self._state.shards))))
+        return list(await asyncio.gather(*(awaited(getattr(self.shard_actor(shard), method).remote(*arguments)) for shard in range(self.state.shards))))
 
     async def checkpoint(self) -> tuple[int, float]:
         """Checkpoint every shard. Returns (partitions, seconds)."""
@@ -361,8 +431,9 @@ class Controller:
         """Make a snapshot of all shards at a URL, and tell it who was erased. Returns id, users, bytes. Raises SnapshotFailed."""
         await self.start()
         repository = await asyncio.to_thread(_repository, url)
-        created_ms, state = now_ms(), self._state
-        parts = [ShardPart.of(part) for part in await self._of_every_shard("snapshot", url)]
+        created_ms, state = now_ms(), self.state
+        async with self.layout_lock:  # each partition is in one shard's part
+            parts = [ShardPart.of(part) for part in await self._of_every_shard("snapshot", url)]
         snapshot = Snapshot(new_id(created_ms), created_ms, now_ms(), state.partitions, state.seed, state.catalog_version, dict(state.catalogs), parts)
         try:
             await asyncio.to_thread(repository.commit, snapshot)
@@ -375,8 +446,8 @@ class Controller:
         """Tell the snapshots at a URL who was erased, so that no restore brings them back. Returns how many."""
         await self.start()
         users = [user for mine in await self._of_every_shard("erased_users") for user in mine]
-        hashes = salted(np.array([id_hash for _, id_hash in users], dtype=np.uint64), self._state.seed).tolist()
-        erased = [Erased(self._state.seed, id_hash, erased_ms) for id_hash, (erased_ms, _) in zip(hashes, users, strict=True)]
+        hashes = salted(np.array([id_hash for _, id_hash in users], dtype=np.uint64), self.state.seed).tolist()
+        erased = [Erased(self.state.seed, id_hash, erased_ms) for id_hash, (erased_ms, _) in zip(hashes, users, strict=True)]
         repository = await asyncio.to_thread(_repository, url)
         try:
             await asyncio.to_thread(repository.put_erasures, erased)
@@ -405,6 +476,40 @@ class Controller:
         elif time.monotonic() - self._snapshot_told > ERASURES_TOLD_S:
             await self.tell_erasures(config.snapshots_url)
 
+    # --- layout ---------------------------------------------------------------------------------------------------------------
+
+    async def plan_layout(self, shards: int, drained: list[int] | None) -> dict[str, Any]:
+        """What a layout would take. shards 0: as many as now; drained None: those that are now."""
+        await self.start()
+        shards, drained = self._layout(shards, drained)
+        targets = self._rescaler.targets_for(shards, drained)
+        moves = [(p, owner, target) for p, (owner, target) in enumerate(zip(self.state.owners, targets, strict=True)) if owner != target]
+        users = [self.health(shard).get("users", 0) for shard in range(self.state.shards)]
+        held = [max(self.state.owners.count(shard), 1) for shard in range(self.state.shards)]
+        return {
+            "shards": shards, "drained": drained, "moves": moves, "users": sum(users[owner] // held[owner] for _, owner, _ in moves),
+            "partitions": [targets.count(shard) for shard in range(max(shards, self.state.shards))],
+        }  # fmt: skip
+
+    async def set_layout(self, shards: int, drained: list[int] | None, bytes_per_s: float) -> None:
+        """Go to a layout, over restarts if need be. Raises FieldInvalid."""
+        await self.start()
+        self._rescaler.aim(*self._layout(shards, drained), bytes_per_s)
+
+    def _layout(self, shards: int, drained: list[int] | None) -> tuple[int, list[int]]:
+        wanted = shards or self.state.shards_wanted
+        return wanted, [shard for shard in self.state.drained if shard < wanted] if drained is None else drained
+
+    async def keep_layout(self) -> None:
+        """Move nothing any more; partitions stay where they are."""
+        await self.start()
+        await self._rescaler.stay()
+
+    async def layout(self) -> dict[str, Any]:
+        """How far the moves are."""
+        await self.start()
+        return self._rescaler.status()
+
     async def erasures(self) -> list[dict[str, Any]]:
         """Deletions whose bytes still lie on some disk, oldest first."""
         found = [erasure for mine in await self._of_every_shard("erasures") for erasure in mine]
@@ -427,7 +532,7 @@ class Controller:
         lives = {shard: self._health[shard]["incarnation"] for shard in damaged}
         for shard in damaged:
             with contextlib.suppress(Exception):  # it ends under the call
-                await asyncio.wait_for(awaited(self._shard_actor(shard).restart_accepting_loss.remote()), 5.0)
+                await asyncio.wait_for(awaited(self.shard_actor(shard).restart_accepting_loss.remote()), 5.0)
         deadline = time.monotonic() + REPAIR_TIMEOUT_S
         while any(not self._is_back(shard, life) for shard, life in lives.items()):
             if time.monotonic() > deadline:
@@ -442,7 +547,7 @@ class Controller:
     async def dead_letters(self, limit: int) -> list[bytes]:
         """The newest refused rows of all shards that are up."""
         await self.start()
-        calls = [awaited(self._shard_actor(shard).dead_letters.remote(limit)) for shard in self._health]
+        calls = [awaited(self.shard_actor(shard).dead_letters.remote(limit)) for shard in self._health]
         lists = await asyncio.gather(*(asyncio.wait_for(call, 10.0) for call in calls), return_exceptions=True)
         letters = [letter for found in lists if isinstance(found, list) for letter in found]
         return sorted(letters, key=lambda raw: -msgpack.unpackb(raw)["time"])[:limit]

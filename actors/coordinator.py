@@ -149,10 +149,11 @@ class Queries:
             request = shard_pb2.EvaluateRequest(
                 rule=rule, as_of_ms=as_of_ms, mode=mode, first_partition=first, last_partition=map_["partitions"] - 1, limit=limit
             )
-            if not all(map_["lanes"].values()):
+            lanes = [map_["lanes"][shard] for shard in map_["holding"]]
+            if not all(lanes):
                 raise ShardRecovering()
             asked = request.SerializeToString()
-            answers = await asyncio.gather(*(self._lanes.to(lane, QUERY_TIMEOUT_S).ask(EVALUATE, asked) for lane in map_["lanes"].values()))
+            answers = await asyncio.gather(*(self._lanes.to(lane, QUERY_TIMEOUT_S).ask(EVALUATE, asked) for lane in lanes))
             parts = [Part.of(shard_pb2.EvaluateResponse.FromString(answer)) for answer in answers]
             if not limit and mode != shard_pb2.EVALUATE_MODE_EXPLAIN:
                 _check_whole(parts, map_["partitions"] - first)

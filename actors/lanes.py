@@ -17,7 +17,7 @@ from typing import cast
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from profilegrid.errors import ProfilegridError
-from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, READ, LaneBroken, Splitter, message
+from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, MOVE, READ, LaneBroken, Splitter, message
 from profilegrid.options import MESSAGE_BYTES_MAX
 from profilegrid.v1 import events_pb2, profiles_pb2, shard_pb2
 
@@ -146,9 +146,9 @@ class LaneConnection(asyncio.Protocol):
                 self._read(tag, payload)
             elif kind == INGEST:
                 self._ingest(tag, payload)
-            elif kind == EVALUATE:
+            elif kind in (EVALUATE, MOVE):
                 self._begin()
-                task = self._loop.create_task(self._evaluate(tag, payload))
+                task = self._loop.create_task(self._evaluate(tag, payload) if kind == EVALUATE else self._move(tag, payload))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
@@ -198,6 +198,17 @@ class LaneConnection(asyncio.Protocol):
             self._refuse("Evaluate", tag, error, started)
         else:
             self._answer("Evaluate", EVALUATE, tag, answer, started)
+        finally:
+            self._end()
+
+    async def _move(self, tag: int, payload: bytes) -> None:
+        started = time.perf_counter()
+        try:
+            await self._shard.moves.take(payload)
+        except Exception as error:
+            self._refuse("Move", tag, error, started)
+        else:
+            self._answer("Move", MOVE, tag, b"", started)
         finally:
             self._end()
 

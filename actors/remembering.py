@@ -86,15 +86,19 @@ class Rememberer:
 
     async def _convert(self) -> None:
         async with self._converting:
-            waiting = self._store.unwritten_history()
-            self.segments_behind = len(waiting)
-            for segment, last in waiting:
-                await self._convert_segment(segment, last)
-                self._meter.sweeps.labels("history").inc()
-                self.segments_behind -= 1
-            if waiting:
-                await asyncio.to_thread(self._store.drop_old_segments)
-                await asyncio.to_thread(release_memory)
+            await self.convert_closed()
+
+    async def convert_closed(self) -> None:
+        """Bring what is closed into history; the caller is `still`."""
+        waiting = self._store.unwritten_history()
+        self.segments_behind = len(waiting)
+        for segment, last in waiting:
+            await self._convert_segment(segment, last)
+            self._meter.sweeps.labels("history").inc()
+            self.segments_behind -= 1
+        if waiting:
+            await asyncio.to_thread(self._store.drop_old_segments)
+            await asyncio.to_thread(release_memory)
 
     async def _convert_segment(self, segment: Path, last: int) -> None:
         parts, past = self._store.drafts(segment), PastEvents()

@@ -26,11 +26,12 @@ from actors.backfilling import Backfill
 from actors.clock import clock_problem, now_ms
 from actors.committing import Committer, stop_at_once
 from actors.metrics import Gauges, Meter, gauge, gauges, total
+from actors.moving import Moves
 from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from actors.snapshotting import send
 from grid.catalog import load_catalog
 from grid.engine import Engine
-from grid.errors import MemoryExhausted, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
+from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, user_ids
 from grid.selecting import Selection
 from grid.state.bitmaps import mask_to_portable
@@ -112,6 +113,7 @@ class ShardServer:
         self._tasks: list[asyncio.Task[Any]] = []
         self.checkpointing = asyncio.Lock()
         self._snapshotting = asyncio.Lock()
+        self.moves = Moves(self)
         # (done, in all) of a snapshot that is being made.
         self.snapshot_bytes = (0, 0)
         self._rules: dict[tuple[str, int], Expression] = {}
@@ -133,6 +135,7 @@ class ShardServer:
         self._tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.rememberer.keep_forever())]
         if self.recovery.incomplete:
             self._start_backfill(self.recovery.incomplete)
+        self._tasks.append(asyncio.create_task(self.moves.drop_foreign()))
         self.state = "serving"
         facts = {"users": self.recovery.users, "groups": self.recovery.groups, "seconds": round(self.recovery.seconds, 3)}
         log.info("recovered", extra={"facts": facts | ({"stopped": self.recovery.stopped} if self.recovery.stopped else {})})
@@ -213,7 +216,7 @@ class ShardServer:
         yield total("groups", "Groups committed.", self.committer.groups)
         yield total("profiles_read", "Profiles read.", self.profiles_read)
         yield total("queries", "Rules evaluated.", self.queries)
-        yield gauge("users", "Users that exist.", engine.users.total)
+        yield gauge("users", "Users that exist.", engine.users_served)
         yield gauge("inbox_bytes", "Frames that wait to be committed.", self.committer.inbox_bytes)
         yield gauge("turn_seconds_max", "The longest turn of the loop since the last status.", self.committer.turn_ms_max / 1000)
         yield gauge("checkpoint_age_seconds", "Since the last checkpoint of all partitions.", time.monotonic() - self._checkpointed_s)
@@ -260,7 +263,7 @@ class ShardServer:
         if self.state == "serving":
             turn, self.committer.turn_ms_max = self.committer.turn_ms_max, 0.0
             facts |= {
-                "users": self.engine.users.total, "events": self.committer.events, "dead_letters": self.committer.dead_letters,
+                "users": self.engine.users_served, "events": self.committer.events, "dead_letters": self.committer.dead_letters,
                 "turn_ms_max": turn, "problems": [*filter(None, [clock_problem()]), *(["users are being loaded"] if self.engine.is_loading else []), *(f"partition {p}: {why}" for p, why in self.engine.stopped.items()), *self.problems, *self._history_problems()],
                 "catalog_version": self.engine.catalog.version, "recovered_users": self.recovery.users,
                 "recovered_seconds": self.recovery.seconds, "lost": self.recovery.lost, "stopped": len(self.engine.stopped), "tick_age_s": time.monotonic() - self.last_tick,
@@ -272,6 +275,7 @@ class ShardServer:
                 "fsync_ms": [self.meter.recent_fsync.percentile(50), self.meter.recent_fsync.percentile(99)],
                 "inbox_bytes": self.committer.inbox_bytes, "checkpoint_age_s": time.monotonic() - self._checkpointed_s,
                 "complete_since": {name: state.complete_since_ms for name, state in self.engine.features.items() if state.complete_since_ms},
+                "moving": self.moves.status(),
             }  # fmt: skip
         return facts
 
@@ -369,6 +373,17 @@ class ShardServer:
         done, total = self.snapshot_bytes
         self.snapshot_bytes = (done + nbytes, total)
 
+    async def all_letters(self) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, int]]]:
+        """(refused rows with their keys, users that were erased) of this shard."""
+        self.check_serving()
+        return await asyncio.to_thread(self.store.checkpoints.all_letters), await self.erased_users()
+
+    async def take_letters(self, shard: int, letters: list[tuple[bytes, bytes]], erased: list[tuple[int, int]]) -> None:
+        """Keep those of a shard that is about to end, durably. May be repeated."""
+        self.check_serving()
+        await asyncio.to_thread(self.store.checkpoints.take_letters, shard, letters)
+        await asyncio.to_thread(self.store.checkpoints.note_erased, erased)
+
     async def erased_users(self) -> list[tuple[int, int]]:
         """(when, hash of the id) of everybody who was ever erased here."""
         self.check_serving()
@@ -377,7 +392,7 @@ class ShardServer:
 
     async def _checkpoint_partitions(self) -> int:
         async with self.checkpointing:
-            partitions = self.store.owned()
+            partitions = self.store.kept()
             for number, partition in enumerate(partitions):
                 shard = None
                 async with self.committer.quiet():
@@ -449,6 +464,7 @@ class ShardServer:
         for together in self._turns(asked.tolist()):
             if self.engine.catalog.version != version:
                 selection, version = Selection(self.engine, self.rule(text), as_of_ms), self.engine.catalog.version
+            self.engine.check_owned(np.array(together, dtype=np.uint16))  # between turns one may have moved away
             selected, said = selection.of_many(together)
             warnings |= dict.fromkeys(said)
             found = selected.counts()
@@ -487,6 +503,7 @@ class ShardServer:
         clauses: list[tuple[int, int]] = []
         warnings: dict[str, None] = {}
         for partition in self.store.owned():
+            self.engine.check_owned(np.array([partition], dtype=np.uint16))
             more_users, more_matched, counts, said = explain(self.engine, partition, rule, as_of_ms)
             warnings |= dict.fromkeys(said)
             users, matched = users + more_users, matched + more_matched
@@ -505,6 +522,7 @@ class ShardServer:
         self.check_serving()
         slots = np.empty(handles.size, dtype=np.int64)
         partitions = (handles >> np.uint64(32)).astype(np.int64)
+        self.engine.check_owned(np.unique(partitions).astype(np.uint16))
         for partition in np.unique(partitions).tolist():
             here = partitions == partition
             slots[here] = self.engine.users.slots_of_ordinals(partition, (handles[here] & np.uint64(0xFFFFFFFF)).astype(np.int64))
@@ -524,6 +542,11 @@ class ShardServer:
         finally:
             self._watchers.discard(watcher)
 
+    def wake_watchers(self) -> None:
+        """Streams of users that have moved away end, so that they are begun anew where the user is."""
+        for watcher in self._watchers:
+            watcher.changed.set()
+
     def _notify(self, touched: Slots) -> None:
         """Wake the watchers of touched slots; one of an unknown user looks whether it is known now."""
         if not self._watchers:
@@ -531,7 +554,11 @@ class ShardServer:
         touched = np.unique(touched)
         for watcher in self._watchers:
             if watcher.slot < 0 or not self.engine.users.exists(np.array([watcher.slot]))[0]:
-                slot = int(self.find(watcher.user)[0])
+                try:
+                    slot = int(self.find(watcher.user)[0])
+                except PartitionMoved:
+                    watcher.changed.set()  # its stream is told so
+                    continue
                 if slot != watcher.slot:
                     watcher.slot = slot
                     watcher.changed.set()

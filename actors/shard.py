@@ -102,6 +102,44 @@ class Shard:
         """(when, hash of the id) of everybody who was ever erased here."""
         return await self._server.erased_users()
 
+    # --- partitions that move, as the controller leads --------------------------------------------------------------------
+
+    async def expect_partitions(self, token: str, partitions: list[int]) -> None:
+        """Be ready for partitions that another shard sends."""
+        await self._server.moves.expect(token, partitions)
+
+    async def send_partitions(self, token: str, partitions: list[int], lane: str, bytes_per_s: float) -> None:
+        """Copy partitions to another shard. Returns when it has nearly everything."""
+        await self._server.moves.send(token, partitions, lane, bytes_per_s)
+
+    async def seal(self, token: str) -> None:
+        """Let writes of what moves wait. Returns when the target has everything."""
+        await self._server.moves.seal(token)
+
+    async def cancel_move(self, token: str) -> None:
+        """Give a move up, at either end."""
+        await self._server.moves.cancel(token)
+
+    async def release(self, epochs: dict[int, int]) -> None:
+        """Answer no read of partitions any more."""
+        self._server.moves.release(epochs)
+
+    async def take_over(self, epochs: dict[int, int]) -> None:
+        """Serve partitions that came."""
+        self._server.moves.take_over(epochs)
+
+    async def forget(self, epochs: dict[int, int]) -> None:
+        """Drop partitions that another shard serves."""
+        self._server.moves.forget(epochs)
+
+    async def take_letters(self, shard: int, letters: list[tuple[bytes, bytes]], erased: list[tuple[int, int]]) -> None:
+        """Keep the refused rows and the list of erased users of a shard that is about to end."""
+        await self._server.take_letters(shard, letters, erased)
+
+    async def all_letters(self) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, int]]]:
+        """(refused rows with their keys, users that were erased) of this shard."""
+        return await self._server.all_letters()
+
     async def dead_letters(self, limit: int) -> list[bytes]:
         """Refused rows, newest first, as msgpack."""
         return self._server.store.checkpoints.dead_letters(limit)

@@ -106,12 +106,27 @@ class Engine:
         self.reserved = np.zeros(partitions, dtype=np.uint64)
         self.positions = np.zeros(partitions, dtype=np.uint64)
         self.epochs = np.zeros(partitions, dtype=np.uint64)  # 0: not owned
+        # On their way: here whole, not yet owned; or still owned, but no write is taken any more.
+        self.arriving = np.zeros(partitions, dtype=bool)
+        self.sealed = np.zeros(partitions, dtype=bool)
+        # Up to this position a partition's past came with it from another shard: what our own log has of it counts in history only above.
+        self.floors = np.zeros(partitions, dtype=np.uint64)
         self.stopped: dict[int, str] = {}
         self.is_loading = False  # a bulk load has the columns to itself
         self.copying: PageCopier | None = None
         self.received_ms = 0
         self._pickers: dict[tuple[int, str], Picker] = {}
         self._coded: dict[tuple[str, str], str] = {}
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """bool[P]: the partitions whose state is here, owned or about to be."""
+        return (self.epochs != 0) | self.arriving
+
+    @property
+    def users_served(self) -> int:
+        """Users that exist in the partitions that are owned."""
+        return int((self.users.next_ordinal - self.users.erased)[self.epochs != 0].sum())
 
     # --- catalog ------------------------------------------------------------------------------------------------------
 
@@ -527,15 +542,34 @@ class Engine:
             self._restore(judged, catalog)
         return self.apply(group)
 
-    def _restore(self, judged: Judged, catalog: Catalog) -> None:
-        """Decode a logged frame; leave only what is not in the columns yet; remember what its producer was told."""
+    def adopt(self, group: Group) -> None:
+        """Prepare blocks that another shard decided and logged: by its verdict, with codes of ours, which no limit refuses. Then log and apply."""
+        group.received_ms = self.received_ms = max(self.received_ms, group.received_ms)
+        catalog = self.catalogs[group.catalog_version]
+        limits = {key: dictionary.size_max for key, dictionary in self.dictionaries.items()}
+        for key in limits:
+            self.dictionaries[key].size_max = 1 << 40
+        try:
+            for judged in group.judged:
+                judge = self._restore(judged, catalog)
+                judge.good = judged.accepted
+                if judged.rows is not None:
+                    self.reserve_properties(judge, judged.rows, group.reserved)
+                elif judged.updates:
+                    self._reserve_attributes(judge, judged.updates, group.reserved)
+        finally:
+            for key, limit in limits.items():
+                self.dictionaries[key].size_max = limit
+
+    def _restore(self, judged: Judged, catalog: Catalog) -> Judge:
+        """Decode a logged frame; leave only what is kept here and not in the columns yet; remember what its producer was told."""
         frame = judged.frame
         judge = Judge(frame)
         if frame.kind == "events":
             judged.rows = judge_events(judge, catalog, self.received_ms)
         elif frame.kind == "attributes":
             judged.updates = judge_attributes(judge, catalog)
-        judged.fresh &= judged.positions > self.positions[frame.partitions]
+        judged.fresh = judged.fresh & (judged.positions > self.positions[frame.partitions]) & self.kept[frame.partitions]
         judged.fresh &= ~np.isin(frame.partitions, list(self.stopped)) if self.stopped else True
         here = np.repeat(judged.fresh, frame.block_rows)
         judged.accepted &= here
@@ -544,7 +578,26 @@ class Engine:
         if catalog.dedupe is not None and frame.event_ids is not None:
             rows = np.flatnonzero(here & judged.accepted & (frame.event_ids.lengths > 0))
             self.event_ids.seen_before(frame.event_ids.hashes(), frame.row_partitions, rows, catalog.dedupe, self.received_ms)
-        self.reserved[frame.partitions] = np.maximum(self.reserved[frame.partitions], judged.positions)
+        fresh = frame.partitions[judged.fresh]
+        self.reserved[fresh] = np.maximum(self.reserved[fresh], judged.positions[judged.fresh])
+        return judge
+
+    # --- partitions that come and go ------------------------------------------------------------------------------------
+
+    def drop_in_steps(self, partition: int) -> Iterator[None]:
+        """Forget a partition that lives elsewhere now, page by page; nothing may refer to it. Its deletions stay on the list of what is to be
+        removed from this disk."""
+        pages = self.users.page_table[partition]
+        for page in pages[pages > 0].tolist():
+            for state in self.features.values():
+                state.columns.drop_page(page)
+            for attribute in self.attributes.values():
+                attribute.drop_page(page)
+            yield
+        self.users.drop_partition(partition)
+        self.producers.drop(partition)
+        self.arriving[partition] = self.sealed[partition] = False
+        self.floors[partition] = 0
 
     def column_bytes(self) -> dict[str, float]:
         """Memory of the ids and of each feature and attribute: whole pages of fixed columns, arenas as far as they are used."""

@@ -9,6 +9,7 @@ GridError
 ├── LoadRefused             a row of a bulk load is wrong; nothing of the load is kept
 ├── NotEmpty                a bulk load goes into empty partitions only
 ├── PartitionMoved          another owner, or a newer epoch
+├── MoveFailed              partitions could not be moved; they are served where they were
 ├── SequenceTooOld          below the window of batches that are remembered
 ├── ProducerExpired         the producer was silent so long that its batches are forgotten
 ├── MemoryExhausted         the shard's memory bound, or disk space
@@ -146,6 +147,19 @@ class PartitionMoved(GridError):
     def __str__(self) -> str:
         now = f"owner is at {self.epoch_now}" if self.epoch_now else "this shard does not own it"
         return f"partition {self.partition} moved: request has epoch {self.epoch_sent}, {now}; refresh the map and retry"
+
+
+class MoveFailed(GridError):
+    """Partitions could not be moved to another shard. Nothing has changed: they are served where they were."""
+
+    reason = "MOVE_FAILED"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the partitions stay where they are: {self.what}"
 
 
 class SequenceTooOld(GridError):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from grid.errors import FrameInvalid
 from grid.kernels.ids import check_texts
-from grid.state.dictionary import Strings
+from grid.state.dictionary import Strings, lengths_of
 
 FrameKind = Literal["events", "attributes", "deletes"]
 ColumnType = Literal["int", "float", "bool", "timestamp", "text", "texts"]
@@ -37,6 +37,23 @@ class Column:
     values: NDArray[Any]
     words: Strings | None = None
     list_ends: NDArray[np.uint32] | None = None
+
+    def take(self, rows: NDArray[np.int64]) -> Column:
+        """The column of some rows, with the words that they use."""
+        presence = None if self.presence is None else self.presence[rows]
+        if self.list_ends is None:
+            values, ends = self.values[rows], None
+        else:
+            taken = lengths_of(self.list_ends)[rows]
+            taken_ends: NDArray[np.int64] = np.cumsum(taken)
+            starts = np.repeat(self.list_ends[rows].astype(np.int64) - taken_ends, taken)
+            values, ends = self.values[starts + np.arange(starts.size)], taken_ends.astype(np.uint32)
+        if self.words is None:
+            return Column(self.name, self.type, presence, values, None, ends)
+        # A row without the property has any code.
+        used, numbers = np.unique(np.minimum(values, max(len(self.words) - 1, 0)), return_inverse=True)
+        words = self.words.take(used.astype(np.int64)) if len(self.words) else self.words
+        return Column(self.name, self.type, presence, numbers.astype(np.uint32), words, ends)
 
 
 @dataclass(slots=True)
@@ -93,6 +110,24 @@ class Frame:
         ends = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.block_rows, dtype=np.int64)])
         start, stop = np.searchsorted(self.partitions, [first, last])
         return slice(int(ends[start]), int(ends[stop]))
+
+    def take(self, blocks: NDArray[np.int64]) -> tuple[Frame, NDArray[np.int64]]:
+        """(the frame of some blocks, ascending; int64[n] which rows it has)."""
+        starts, counts = self.block_starts[blocks], self.block_rows[blocks].astype(np.int64)
+        rows = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+        is_events = self.kind == "events"
+        frame = Frame(
+            self.kind, self.producer, self.batch, self.catalog_version, self.partitions[blocks], self.block_rows[blocks], self.epochs[blocks],
+            self.ids.take(rows), self.times[rows] if is_events else self.times, self.event_names, self.events[rows] if is_events else self.events,
+            [column.take(rows) for column in self.columns], None if self.event_ids is None else self.event_ids.take(rows), self.is_durable,
+            self.producer_started_ms,
+        )  # fmt: skip
+        return frame, rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its texts and columns, about."""
+        return self.text_bytes + self.rows * 24 + sum(column.values.nbytes for column in self.columns)
 
     @property
     def text_bytes(self) -> int:

@@ -37,21 +37,49 @@ class Judged:
     updates: list[AttributeUpdate] = field(default_factory=list)
     slots: NDArray[np.uint32] | None = None
 
+    def take(self, blocks: NDArray[np.int64]) -> Judged:
+        """Some blocks with their verdict."""
+        frame, rows = self.frame.take(blocks)
+        mine = dict(zip(rows.tolist(), range(rows.size), strict=True)) if self.rejections else {}
+        rejections = [Rejection(mine[r.row], r.reason, r.field, r.value, r.expected) for r in self.rejections if r.row in mine]
+        return Judged(frame, self.fresh[blocks], self.accepted[rows], self.duplicate[rows], rejections, self.positions[blocks])
+
 
 @dataclass(slots=True)
 class Group:
-    """What one log record holds. `sequence` is the log's; 0 until appended."""
+    """What one log record holds. `sequence` is the log's; 0 until appended. `is_adopted`: another shard decided and logged it before."""
 
     received_ms: int
     catalog_version: int
     judged: list[Judged]
     reserved: list[Reserved]
     sequence: int = 0
+    is_adopted: bool = False
 
     @property
     def has_news(self) -> bool:
         """Whether anything must be logged: a group of pure retries changes nothing."""
         return any(judged.fresh.any() for judged in self.judged)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its frames, about."""
+        return sum(judged.frame.nbytes for judged in self.judged)
+
+    @classmethod
+    def joined(cls, groups: list[Group]) -> Group:
+        """Groups of one catalog as one, in their order."""
+        last = groups[-1]
+        return cls(last.received_ms, last.catalog_version, [judged for group in groups for judged in group.judged], [], is_adopted=last.is_adopted)
+
+    def part_of(self, partitions: Mask) -> Group | None:
+        """The blocks of some partitions (bool[P]) with their verdicts, for another shard; None: there are none."""
+        judged = []
+        for item in self.judged:
+            blocks = np.flatnonzero(item.fresh & partitions[item.frame.partitions])
+            if blocks.size:
+                judged.append(item.take(blocks))
+        return Group(self.received_ms, self.catalog_version, judged, [], is_adopted=True) if judged else None
 
     def encode(self) -> tuple[dict[str, Any], list[bytes | memoryview]]:
         """(header, body) for the log."""
@@ -74,6 +102,8 @@ class Group:
             "format": FORMAT, "kind": "group", "received_ms": self.received_ms, "catalog_version": self.catalog_version,
             "reserved": reserved, "items": items,
         }  # fmt: skip
+        if self.is_adopted:
+            header["adopted"] = True
         return header, body
 
     @classmethod
@@ -91,7 +121,7 @@ class Group:
                     [Rejection(*fields) for fields in rejections], np.frombuffer(positions, dtype=np.uint64),
                 )
             )  # fmt: skip
-        return cls(header["received_ms"], header["catalog_version"], judged, reserved_words(header), sequence)
+        return cls(header["received_ms"], header["catalog_version"], judged, reserved_words(header), sequence, header.get("adopted", False))
 
 
 def reserved_words(header: dict[str, Any]) -> list[Reserved]:

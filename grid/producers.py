@@ -119,6 +119,11 @@ class Producers:
         self._index = {name: moved[index] for name, index in kept}
         self._replies = {(moved[index], p): replies for (index, p), replies in self._replies.items() if index in moved}
 
+    def drop(self, partition: int) -> None:
+        """Forget what was applied in a partition that lives elsewhere now."""
+        self._highest[:, partition] = self._seen[:, partition] = 0
+        self._replies = {place: replies for place, replies in self._replies.items() if place[1] != partition}
+
     # --- checkpoint ---------------------------------------------------------------------------------------------------
 
     def dump(self, partition: int) -> list[Any]:

@@ -11,10 +11,31 @@ from numpy.typing import NDArray
 from grid.engine import Engine
 from grid.errors import holds
 from grid.state.attributes import AttributeColumns
+from grid.state.dictionary import Dictionary, Strings
 from grid.state.features import FeatureColumns
 
 Codes = NDArray[np.int64]
 Columns = FeatureColumns | AttributeColumns
+
+
+class Turned:
+    """Turns a page's codes into numbers of the words that it uses: `words` then says which."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        self._dictionary = dictionary
+        self.words = Strings.of([])
+
+    def __call__(self, codes: Codes) -> Codes:
+        used, numbers = np.unique(codes, return_inverse=True)
+        self.words = self._dictionary.words_of(used)
+        return numbers.astype(np.int64)
+
+
+def entered(words: Strings, dictionary: Dictionary) -> Codes:
+    """int64[words]: a dictionary's code of each; those it lacks are entered, whatever its limit."""
+    codes = dictionary.find_all(words)
+    dictionary.add_unknown(words, codes)
+    return codes
 
 
 class Transfer:
@@ -58,7 +79,7 @@ class Transfer:
         for page, there in zip(pages, taken, strict=True):
             blob = source.dump_page(page)
             if blob:
-                target.load_page(there, blob if codes is None else target.recoded(blob, codes))
+                target.load_page(there, blob if codes is None else target.recoded(blob, codes.__getitem__))
             target.dirty[there] = 1
 
     def _recoded(self, key: str) -> Codes:
@@ -67,9 +88,7 @@ class Transfer:
             words = self._source.dictionaries[key]
             theirs = self._target.dictionaries[key]
             used = words.used
-            found = theirs.find_all(words.words_of(used))
-            theirs.add_unknown(words.words_of(used), found)
             codes = np.zeros(words.size, dtype=np.int64)
-            codes[used] = found
+            codes[used] = entered(words.words_of(used), theirs)
             self._codes[key] = codes
         return self._codes[key]

@@ -23,6 +23,7 @@ STATUS: dict[type[Exception], int] = {
     errors.LoadRefused: code_pb2.INVALID_ARGUMENT,
     errors.NotEmpty: code_pb2.FAILED_PRECONDITION,
     errors.PartitionMoved: code_pb2.ABORTED,
+    errors.MoveFailed: code_pb2.FAILED_PRECONDITION,
     errors.SequenceTooOld: code_pb2.FAILED_PRECONDITION,
     errors.ProducerExpired: code_pb2.FAILED_PRECONDITION,
     errors.MemoryExhausted: code_pb2.RESOURCE_EXHAUSTED,

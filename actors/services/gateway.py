@@ -313,6 +313,26 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         losses = await ask(self._controller.repair.remote(), LONG_TIMEOUT_S)
         return admin_pb2.RepairResponse(losses=[admin_pb2.Loss(shard=shard, what=what) for shard, what in losses])
 
+    async def PlanLayout(self, request: admin_pb2.PlanLayoutRequest, context: Context) -> admin_pb2.PlanLayoutResponse:
+        planned = await ask(self._controller.plan_layout.remote(*_layout(request.layout)))
+        moves = [admin_pb2.PartitionMove(partition=partition, source=source, target=target) for partition, source, target in planned["moves"]]
+        return admin_pb2.PlanLayoutResponse(
+            shards=planned["shards"], drained=planned["drained"], moves=moves, users=planned["users"], partitions=planned["partitions"]
+        )
+
+    async def SetLayout(self, request: admin_pb2.SetLayoutRequest, context: Context) -> admin_pb2.SetLayoutResponse:
+        await ask(self._controller.set_layout.remote(*_layout(request.layout), float(request.bytes_per_s)))
+        return admin_pb2.SetLayoutResponse()
+
+    async def KeepLayout(self, request: admin_pb2.KeepLayoutRequest, context: Context) -> admin_pb2.KeepLayoutResponse:
+        await ask(self._controller.keep_layout.remote(), 15.0)
+        return admin_pb2.KeepLayoutResponse()
+
+    async def GetLayout(self, request: admin_pb2.GetLayoutRequest, context: Context) -> admin_pb2.GetLayoutResponse:
+        known = await ask(self._controller.layout.remote())
+        done, total = known.pop("pages", (0, 0))
+        return admin_pb2.GetLayoutResponse(**known, pages_done=done, pages_total=total)
+
     async def CreateSnapshot(self, request: admin_pb2.CreateSnapshotRequest, context: Context) -> AsyncIterator[admin_pb2.CreateSnapshotResponse]:
         made = asyncio.ensure_future(ask(self._controller.snapshot.remote(request.url), SNAPSHOT_TIMEOUT_S))
         while not (await asyncio.wait([made], timeout=PROGRESS_EVERY_S))[0]:
@@ -327,6 +347,10 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def FinishErasures(self, request: admin_pb2.FinishErasuresRequest, context: Context) -> admin_pb2.FinishErasuresResponse:
         finished, seconds = await ask(self._controller.finish_erasures.remote(), LONG_TIMEOUT_S)
         return admin_pb2.FinishErasuresResponse(finished=finished, seconds=seconds)
+
+
+def _layout(layout: admin_pb2.Layout) -> tuple[int, list[int] | None]:
+    return layout.shards, list(layout.drained) if layout.sets_drained else None
 
 
 def _dead_letter(letter: dict[str, Any]) -> admin_pb2.DeadLetter:

@@ -240,6 +240,22 @@ class Client:
         """As AsyncClient.tell_erasures."""
         return self._run(self._core.tell_erasures(url))
 
+    def plan_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None) -> admin_pb2.PlanLayoutResponse:
+        """As AsyncClient.plan_layout."""
+        return self._run(self._core.plan_layout(shards=shards, drained=drained))
+
+    def set_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None, bytes_per_s: int = 0) -> None:
+        """As AsyncClient.set_layout."""
+        self._run(self._core.set_layout(shards=shards, drained=drained, bytes_per_s=bytes_per_s))
+
+    def keep_layout(self) -> None:
+        """As AsyncClient.keep_layout."""
+        self._run(self._core.keep_layout())
+
+    def layout(self) -> admin_pb2.GetLayoutResponse:
+        """As AsyncClient.layout."""
+        return self._run(self._core.layout())
+
     def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """As AsyncClient.checkpoint."""
         return self._run(self._core.checkpoint())

@@ -200,6 +200,15 @@ def pack_strings(refs, heap):
 
 
 @kernel
+def zero_strings(refs, heap):
+    """Zero the strings that refs (offset << 16 | length) point at."""
+    for i in range(refs.size):
+        start = np.int64(refs[i] >> U(16))
+        for k in range(np.int64(refs[i] & U(0xFFFF))):
+            heap[start + k] = 0
+
+
+@kernel
 def gather_strings(data, ends, rows):
     """(bytes, starts int64[n], ends int64[n]): the strings at `rows`, copied together."""
     total = 0

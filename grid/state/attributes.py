@@ -12,7 +12,7 @@ from profilegrid_rules import TextVector, Vector, Words
 from grid.kernels.ids import gather_strings
 from grid.kernels.lists import bytes_get, bytes_put, keyed_items, keyed_load, list_clear, set_contains, set_put
 from grid.state.dictionary import Dictionary, Strings
-from grid.state.features.base import ListArena, Reading, Scannable, Slots, page_slots, recoded_lists
+from grid.state.features.base import ListArena, Reading, Scannable, Slots, Turn, page_slots, recoded_lists
 from grid.state.memory import PAGE_ROWS, Space, reserve
 
 
@@ -60,8 +60,13 @@ class AttributeColumns(ABC):
         """The dictionary whose codes are in its pages; None: there are none."""
         return None
 
-    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
-        """A page with the codes of another shard's dictionary, with ours: codes int64[theirs]. Only where pages have codes."""
+    def drop_page(self, page: int) -> None:
+        """The page is nobody's any more: as if it had never been used."""
+        self.clear(page_slots(page))
+        self.dirty[page] = 0
+
+    def recoded(self, blob: bytes, turn: Turn) -> bytes:
+        """A page with other codes in place of its own. Only where pages have codes."""
         raise AssertionError(f"{self.name} has no codes")
 
     @abstractmethod
@@ -211,9 +216,11 @@ class CodedAttribute(AttributeColumns):
     def dictionary_key(self) -> str | None:
         return attribute_key(self.name)
 
-    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+    def recoded(self, blob: bytes, turn: Turn) -> bytes:
         theirs = np.frombuffer(blob, dtype=np.uint32).astype(np.int64)
-        return np.where(theirs != 0, codes[np.maximum(theirs - 1, 0)] + 1, 0).astype(np.uint32).tobytes()
+        turned = np.zeros(PAGE_ROWS, dtype=np.uint32)
+        turned[theirs != 0] = turn(theirs[theirs != 0] - 1) + 1
+        return turned.tobytes()
 
 
 class SetAttribute(AttributeColumns):
@@ -262,8 +269,8 @@ class SetAttribute(AttributeColumns):
     def dictionary_key(self) -> str | None:
         return attribute_key(self.name)
 
-    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
-        return recoded_lists(blob, codes)
+    def recoded(self, blob: bytes, turn: Turn) -> bytes:
+        return recoded_lists(blob, turn)
 
     @property
     def nbytes(self) -> int:

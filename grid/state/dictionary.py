@@ -55,6 +55,10 @@ class Strings:
         """uint64[n]: xxh3_64 of each."""
         return hash_strings(self.data, np.ascontiguousarray(self.ends, dtype=np.uint32))
 
+    def take(self, rows: NDArray[np.int64]) -> Strings:
+        """The texts at `rows`, copied together."""
+        return Strings(*gather_strings(self.data, np.ascontiguousarray(self.ends, dtype=np.uint32), rows))
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """int64[n]: bytes of each."""

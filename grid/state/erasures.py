@@ -35,7 +35,8 @@ class Erasures:
 
     def add(self, erasures: list[Erasure]) -> None:
         """Remember deletions, unless they are done."""
-        self.pending += [erasure for erasure in erasures if erasure.position > int(self.done[erasure.partition])]
+        fresh = [erasure for erasure in erasures if erasure.position > int(self.done[erasure.partition])]
+        self.pending = list(dict.fromkeys(self.pending + fresh))  # a partition that comes back brings those that were left here
         self._index()
 
     def finish(self, positions: NDArray[np.uint64]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from grid.errors import holds
 from grid.kernels.hashing import hash_strings
-from grid.kernels.ids import find_ids, forget_id, pack_strings, place_ids, rehash, resolve_ids
+from grid.kernels.ids import find_ids, forget_id, pack_strings, place_ids, rehash, resolve_ids, zero_strings
 from grid.kernels.scalars import newest_per_page
 from grid.state.memory import PAGE_ROWS, Space, give_back, reserve
 
@@ -175,23 +175,53 @@ class Users:
 
     def load_partition(self, partition: int, pages: list[bytes], next_ordinal: int) -> list[int]:
         """Bring back a partition from its id pages, in order. Returns the page numbers they got here."""
+        self.begin_partition(partition, next_ordinal)
+        taken = [self.load_ids(partition, number, blob, next_ordinal) for number, blob in enumerate(pages)]
+        self.dirty[taken] = 0  # they are on disk
+        self.end_partition(partition, next_ordinal)
+        return taken
+
+    def begin_partition(self, partition: int, next_ordinal: int) -> None:
+        """Make room for a partition that comes page by page; `end_partition` lets it be seen."""
         holds(int(self.next_ordinal[partition]) == 0, "partition is loaded twice", partition=partition)
         self._make_room(partition, next_ordinal)
-        taken = []
-        for number, blob in enumerate(pages):
-            rows = min(PAGE_ROWS, next_ordinal - number * PAGE_ROWS)
-            lengths = np.frombuffer(blob, dtype=np.uint16, count=PAGE_ROWS)[:rows]
-            data = np.frombuffer(blob, dtype=np.uint8, offset=PAGE_ROWS * 2)
-            hashes = hash_strings(data, np.cumsum(lengths, dtype=np.uint32))
-            page = self._take_page(partition, number)
-            place_ids(
-                data, lengths, hashes, self._seed, self._table, int(self._base[partition]), int(self._sizes[partition]),
-                number * PAGE_ROWS, page * PAGE_ROWS, self._control, self._heap, self._id_refs,
-            )  # fmt: skip
-            self.erased[partition] += int((lengths == 0).sum())
-            taken.append(page)
+
+    def end_partition(self, partition: int, next_ordinal: int) -> None:
+        """All its pages are here."""
         self.next_ordinal[partition] = next_ordinal
-        return taken
+
+    def load_ids(self, partition: int, number: int, blob: bytes, next_ordinal: int) -> int:
+        """Bring back page `number` of a partition. Returns the page it got here."""
+        rows = min(PAGE_ROWS, next_ordinal - number * PAGE_ROWS)
+        lengths = np.frombuffer(blob, dtype=np.uint16, count=PAGE_ROWS)[:rows]
+        data = np.frombuffer(blob, dtype=np.uint8, offset=PAGE_ROWS * 2)
+        hashes = hash_strings(data, np.cumsum(lengths, dtype=np.uint32))
+        page = self._take_page(partition, number)
+        place_ids(
+            data, lengths, hashes, self._seed, self._table, int(self._base[partition]), int(self._sizes[partition]),
+            number * PAGE_ROWS, page * PAGE_ROWS, self._control, self._heap, self._id_refs,
+        )  # fmt: skip
+        self.erased[partition] += int((lengths == 0).sum())
+        self.dirty[page] = 1
+        return page
+
+    def drop_partition(self, partition: int) -> None:
+        """Forget a partition: its table and pages are free for others. The bytes of its ids are zeroed; a restart packs those of the others."""
+        pages = self.page_table[partition]
+        for page in pages[pages > 0].tolist():
+            refs = slice(page * PAGE_ROWS, (page + 1) * PAGE_ROWS)
+            zero_strings(self._id_refs[refs], self._heap)
+            self._id_refs[refs] = 0
+            self.page_newest_ms[page] = self._page_owner[page] = self.dirty[page] = 0
+            self._free_pages[self._control[2]] = page
+            self._control[2] += 1
+        pages[:] = 0
+        base, size = int(self._base[partition]), int(self._sizes[partition])
+        if size:
+            give_back(self._table, base, base + size)
+            self._free_tables.setdefault(size, []).append(base)
+            self._table_free += size
+        self._base[partition] = self._sizes[partition] = self.next_ordinal[partition] = self.erased[partition] = 0
 
     def _take_page(self, partition: int, number: int) -> int:
         """A place for a partition's page `number`."""

@@ -158,6 +158,18 @@ class Checkpoints:
         if count:
             self._db.write(batch)
 
+    def drop(self, partitions: list[int]) -> None:
+        """Forget the checkpoints of partitions: their manifests durably, then their pages. Raises WriteFailed."""
+        gone = {partition: self.manifests.pop(partition) for partition in partitions if partition in self.manifests}
+        if not gone:
+            return
+        batch = WriteBatch(raw_mode=True)
+        for partition in gone:
+            batch.delete(_manifest_key(partition))
+        self._write_durably(batch)
+        for partition, manifest in gone.items():
+            self._drop_pages(partition, manifest, {})
+
     def put_shard_state(self, state: dict[str, Any]) -> None:
         """Facts of the whole shard (dictionary sizes, event ids). Call before the manifests that rely on it."""
         self._put_durably(_SHARD_KEY, msgpack.packb(state))
@@ -310,6 +322,17 @@ class Checkpoints:
             batch.put(b"x" + key, value)
         batch.put(_LETTERS_KEY, sequence.to_bytes(8, "big"))
         self._db.write(batch)
+
+    def all_letters(self) -> list[tuple[bytes, bytes]]:
+        """(key, letter) of every refused row."""
+        return [(key[1:], value) for key, value in self._scan(b"x")]
+
+    def take_letters(self, shard: int, letters: list[tuple[bytes, bytes]]) -> None:
+        """Keep the refused rows of another shard, durably: under its number, as their keys count log records of its own."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in letters:
+            batch.put(b"x" + key + shard.to_bytes(2, "big"), value)
+        self._write_durably(batch)
 
     def dead_letters_through(self) -> int:
         """The last log record whose refused rows were kept."""

@@ -25,6 +25,11 @@ class PartitionCopy:
         self._is_marked = np.zeros(max(waiting, default=0) + 1, dtype=bool)
         self._is_marked[list(waiting)] = True
 
+    @property
+    def pages(self) -> int:
+        """How many pages are yet to be copied."""
+        return len(self._waiting)
+
     def before(self, slots: Slots) -> None:
         """Copy the marked pages of slots whose rows are about to change."""
         if not self._waiting:

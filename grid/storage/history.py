@@ -224,6 +224,33 @@ class History:
             self._put(file.name, (other._folder / file.name).read_bytes())
         self._commit(made, [], dropped_ms=other.dropped_ms)
 
+    def list_files(self, made: list[PastFile], dropped_ms: int) -> None:
+        """Put files on the list that were `received` from another shard."""
+        self._commit(made, [], dropped_ms=dropped_ms)
+
+    def receive(self, file: PastFile, chunk: bytes, *, is_first: bool, is_last: bool) -> None:
+        """The next part of a file of another shard; durable and verified with the last. Raises HistoryCorrupt."""
+        path = self._folder / file.name
+        with path.open("wb" if is_first else "ab") as out:
+            out.write(chunk)
+            if is_last:
+                out.flush()
+                os.fsync(out.fileno())
+        if is_last and xxhash.xxh3_64_intdigest(path.read_bytes()) != file.checksum:
+            raise HistoryCorrupt(str(path), "the file does not match its checksum")
+
+    def link_to(self, files: list[PastFile], folder: Path) -> None:
+        """The files also in another folder of the disk, so that they stay while someone reads them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            os.link(self._folder / file.name, folder / file.name)
+
+    def discard(self, partitions: list[int]) -> None:
+        """Drop the files of partitions that live elsewhere."""
+        gone = [file for file in self.files if file.partition in partitions]
+        if gone:
+            self._commit([], gone)
+
     def _commit(self, made: list[PastFile], gone: list[PastFile], *, through: int = 0, dropped_ms: int = 0) -> None:
         """Put files on the list and take others off, durably; then delete those. Threads may come together here."""
         sync_folder(self._folder)

@@ -32,7 +32,7 @@ from grid.state.memory import PAGE_ROWS
 from grid.storage.checkpoints import Checkpoints, Manifest, PartitionDump
 from grid.storage.copying import PartitionCopy
 from grid.storage.files import own
-from grid.storage.history import AppliedSlots, Draft, History
+from grid.storage.history import AppliedSlots, Draft, History, PastFile
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
 from grid.storage.past import PastEvents
 
@@ -83,17 +83,17 @@ class Store:
 
     def append_catalog(self, catalog: Catalog, received_ms: int) -> int:
         """Log that every owned partition goes over to `catalog`; its source is durable first."""
-        engine = self.engine
+        engine, kept = self.engine, self.engine.kept
         self.checkpoints.put_catalog(catalog.version, catalog.source)
         failpoint("catalog.put")
-        engine.reserved += np.uint64(1)
+        engine.reserved[kept] += np.uint64(1)
         header = {
             "format": FORMAT, "kind": "catalog", "received_ms": received_ms, "version": catalog.version,
             "positions": engine.reserved.tobytes(), "reserved": [], "items": [],
         }  # fmt: skip
         sequence = self.log.append(header, [])
         failpoint("catalog.logged")
-        engine.positions[:] = engine.reserved
+        engine.positions[kept] = engine.reserved[kept]
         return sequence
 
     # --- checkpoints ----------------------------------------------------------------------------------------------------
@@ -106,8 +106,8 @@ class Store:
         self.engine.copying = None
         return copy.dump
 
-    def begin_copy(self, partition: int) -> PartitionCopy:
-        """Mark what changed in a partition since its last checkpoint. Call between groups, when nothing is between log and columns;
+    def begin_copy(self, partition: int, *, is_whole: bool = False) -> PartitionCopy:
+        """Mark what changed in a partition since its last checkpoint, or all of it. Call between groups, when nothing is between log and columns;
         the engine copies marked pages before it touches them, until the caller has copied all and sets `engine.copying` to None."""
         engine = self.engine
         waiting: dict[int, tuple[int, list[tuple[str, Any]]]] = {}
@@ -117,8 +117,8 @@ class Store:
         # A column that came after the last checkpoint is new to the disk, dirty or not.
         old = set() if known is None else {key for key in keys if self._is_in(known, key)}
         for number, page in enumerate(engine.users.pages_of(partition).tolist()):
-            changed = [(key, columns) for key, columns in columns_by_key if columns.dirty[page] or key not in old]
-            for _, columns in changed:
+            changed = [(key, columns) for key, columns in columns_by_key if is_whole or columns.dirty[page] or key not in old]
+            for _, columns in changed if not is_whole else ():
                 columns.dirty[page] = 0
             if changed:
                 waiting[page] = (number, changed)
@@ -127,7 +127,7 @@ class Store:
             "next_ordinal": int(engine.users.next_ordinal[partition]), "epoch": int(engine.epochs[partition]),
             "catalog_version": engine.catalog.version, "received_ms": engine.received_ms,
             "producers": engine.producers.dump(partition), "erasures": engine.erasures.dump(partition),
-            "newest_ms": engine.users.page_newest_ms[engine.users.pages_of(partition)].tolist(),
+            "newest_ms": engine.users.page_newest_ms[engine.users.pages_of(partition)].tolist(), "floor": int(engine.floors[partition]),
         }  # fmt: skip
         engine.copying = PartitionCopy(PartitionDump(partition, facts, {}, keys), waiting)
         return engine.copying
@@ -183,7 +183,7 @@ class Store:
         self.history.begin_at(received_ms)
         self.write_shard(self.dump_shard())
         staged = {}
-        for partition in np.flatnonzero(self.engine.epochs).tolist():
+        for partition in self.kept():
             dump = self.dump_partition(partition)
             staged[partition] = self.checkpoints.stage(dump)
             self._covered[partition] = int(dump.facts["sequence"])
@@ -194,7 +194,7 @@ class Store:
         """Checkpoint every owned partition, here and now: for embedding, tests and a clean stop."""
         self.checkpoints.is_paced = False
         self.write_shard(self.dump_shard())
-        for partition in self.owned():
+        for partition in self.kept():
             self.write_partition(self.dump_partition(partition))
         self.checkpoints.is_paced = True
 
@@ -207,10 +207,47 @@ class Store:
         """Partitions that this shard owns and that are not stopped."""
         return [p for p in np.flatnonzero(self.engine.epochs).tolist() if p not in self.engine.stopped]
 
+    def kept(self) -> list[int]:
+        """As `owned`, with those that are about to be."""
+        return [p for p in np.flatnonzero(self.engine.kept).tolist() if p not in self.engine.stopped]
+
     @property
     def covered_sequence(self) -> int:
-        """The last record that every partition's checkpoint covers."""
-        return min((self._covered.get(p, 0) for p in self.owned()), default=0)
+        """The last record that every partition's checkpoint covers; all of the log where there is no partition."""
+        return min((self._covered.get(p, 0) for p in self.kept()), default=self.log.next_sequence - 1)
+
+    # --- partitions that come and go ------------------------------------------------------------------------------------
+
+    def forget_slots(self) -> None:
+        """Slots of applied rows mean nothing any more, as pages come to others: users of past events are looked up from now on."""
+        self.applied = AppliedSlots()
+
+    def columns_by_key(self) -> dict[str, Any]:
+        """What goes to disk by page, under its name there."""
+        return dict(self._columns())
+
+    def write_arrived(self, shard: dict[str, Any], dumps: list[PartitionDump], files: list[PastFile], dropped_ms: int) -> None:
+        """Make partitions that came from another shard durable, all or none: `dumps` as `begin_copy` makes them, their history files already
+        put. In a thread. Raises WriteFailed."""
+        self.write_shard(shard)
+        staged = {dump.partition: self.checkpoints.stage(dump) for dump in dumps}
+        self.history.list_files(files, dropped_ms)
+        failpoint("arrival.staged")
+        self.checkpoints.install(staged)
+        for dump in dumps:
+            self._covered[dump.partition] = int(dump.facts["sequence"])
+
+    def discard(self, partitions: list[int]) -> None:
+        """Remove from the disk what it has of partitions that live elsewhere. In a thread."""
+        self.checkpoints.drop(partitions)
+        self.history.discard(partitions)
+        for partition in partitions:
+            self._covered.pop(partition, None)
+
+    def foreign(self) -> list[int]:
+        """Partitions that the disk has something of, and that are not kept: they moved away, or their move was broken off."""
+        kept = set(np.flatnonzero(self.engine.kept).tolist())
+        return sorted({*self.checkpoints.manifests, *(file.partition for file in self.history.files)} - kept)
 
     def unwritten_history(self) -> list[tuple[Path, int]]:
         """(segment, its last sequence) of closed segments that are not in history yet, oldest first."""
@@ -237,10 +274,9 @@ class Store:
     def find_users(self, draft: Draft) -> None:
         """Fill in a draft's ordinals. Where the engine runs; all of a closed segment is applied, as the next begins with the group after it."""
         engine = self.engine
-        if draft.slots is not None:
-            draft.ordinals = engine.ordinals_at(draft.slots)
-        else:
-            draft.ordinals = engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions)
+        is_ours = engine.kept[draft.partitions] & (draft.positions > engine.floors[draft.partitions])
+        known = engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions) if draft.slots is None else engine.ordinals_at(draft.slots)
+        draft.ordinals = np.where(is_ours, known, -1)
 
     def drop_old_segments(self) -> int:
         """Delete closed segments that checkpoints and history cover. Returns how many. None while a partition is stopped: a repair needs them."""
@@ -276,8 +312,8 @@ class Store:
         for partition, fault in self.checkpoints.load_manifests(engine.partitions).items():
             self._meet(partition, str(fault), report)
         manifests = self.checkpoints.manifests
-        for number, partition in enumerate(self.owned()):
-            progress("checkpoints", number, len(self.owned()))
+        for number, partition in enumerate(self.kept()):
+            progress("checkpoints", number, len(self.kept()))
             if partition in manifests:
                 self._load_partition(partition, report)
         progress("checkpoints", 1, 1)
@@ -344,6 +380,7 @@ class Store:
         engine.received_ms = max(engine.received_ms, facts["received_ms"])
         engine.producers.load(partition, facts["producers"])
         engine.erasures.load(partition, facts.get("erasures", []))
+        engine.floors[partition] = facts.get("floor", 0)
         self._covered[partition] = int(facts["sequence"])
 
     def _replay(self, report: Recovery, progress: Progress) -> None:
@@ -363,7 +400,7 @@ class Store:
     def _replay_record(self, record: Record, report: Recovery) -> None:
         engine, header = self.engine, record.header
         if header["kind"] == "catalog":
-            positions = np.frombuffer(header["positions"], dtype=np.uint64)
+            positions = np.where(engine.kept, np.frombuffer(header["positions"], dtype=np.uint64), np.uint64(0))
             engine.positions = np.maximum(engine.positions, positions)
             engine.reserved = np.maximum(engine.reserved, positions)
             return
@@ -371,7 +408,7 @@ class Store:
         reached: dict[int, int] = {}  # several frames of a group may touch one partition
         for partition, position in touched_positions(header):
             here = reached.get(partition, int(engine.positions[partition]))
-            if position > here + 1 and engine.epochs[partition] and partition not in engine.stopped:
+            if position > here + 1 and engine.kept[partition] and partition not in engine.stopped:
                 missing = f"position {position} follows {here}; groups between are missing"
                 self._meet(partition, f"{record.file} at offset {record.offset}: {missing}", report)
             reached[partition] = max(here, position)
@@ -380,7 +417,9 @@ class Store:
             missing = f"catalog {group.catalog_version}, which {record.file} at offset {record.offset} refers to, is not in {self.folder / 'rocks'}"
             raise CheckpointCorrupt(-1, missing)
         engine.replay(group)
-        if record.sequence > self._letters_through:  # the crash came between the log and the letters; others may have been replayed since
+        if (
+            record.sequence > self._letters_through and not group.is_adopted
+        ):  # the crash came between the log and the letters; others may have been replayed since
             self.keep_dead_letters(group)
 
     def _stop_touched(self, record: Record, fault: LogCorrupt, report: Recovery) -> None:
@@ -394,7 +433,7 @@ class Store:
                 engine.dictionaries.setdefault(added.key, Dictionary(1 << 40)).add_at(added.words, added.first_code)
         touched = touched_positions(record.header) if record.header else [(p, 1 << 62) for p in self.owned()]
         for partition, position in touched:
-            if position > int(engine.positions[partition]):
+            if engine.kept[partition] and position > int(engine.positions[partition]):
                 at = position if position < 1 << 62 else int(engine.positions[partition]) + 1
                 self._meet(partition, f"{fault}; position {at}", report)
                 if self._accept_loss and position < 1 << 62:
@@ -406,7 +445,7 @@ class Store:
         first_version = self._first_logged_version()
         for name, state in engine.features.items():
             key, since = self._key_of(state), self._introduced(name)
-            for partition in self.owned():
+            for partition in self.kept():
                 manifest = self.checkpoints.manifests.get(partition)
                 is_old = manifest is not None and self._is_in(manifest, key)
                 if not is_old and (manifest is not None or first_version < since) and int(engine.users.next_ordinal[partition]):

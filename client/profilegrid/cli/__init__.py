@@ -11,7 +11,7 @@ from profilegrid.cli.output import app, fail, note, problem_of
 
 def load_commands() -> None:
     """Register our commands and those that other distributions add."""
-    from profilegrid.cli import audiences, catalogs, profiles, watching, writing  # noqa: F401 - importing registers
+    from profilegrid.cli import audiences, catalogs, layouts, profiles, watching, writing  # noqa: F401 - importing registers
 
     for entry in importlib.metadata.entry_points(group="profilegrid.commands"):
         entry.load()(app)

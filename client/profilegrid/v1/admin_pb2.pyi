@@ -6,6 +6,102 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Layout(_message.Message):
+    __slots__ = ("shards", "drained", "sets_drained")
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    SETS_DRAINED_FIELD_NUMBER: _ClassVar[int]
+    shards: int
+    drained: _containers.RepeatedScalarFieldContainer[int]
+    sets_drained: bool
+    def __init__(self, shards: _Optional[int] = ..., drained: _Optional[_Iterable[int]] = ..., sets_drained: _Optional[bool] = ...) -> None: ...
+
+class PlanLayoutRequest(_message.Message):
+    __slots__ = ("layout",)
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    layout: Layout
+    def __init__(self, layout: _Optional[_Union[Layout, _Mapping]] = ...) -> None: ...
+
+class PartitionMove(_message.Message):
+    __slots__ = ("partition", "source", "target")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    source: int
+    target: int
+    def __init__(self, partition: _Optional[int] = ..., source: _Optional[int] = ..., target: _Optional[int] = ...) -> None: ...
+
+class PlanLayoutResponse(_message.Message):
+    __slots__ = ("shards", "drained", "moves", "users", "partitions")
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    shards: int
+    drained: _containers.RepeatedScalarFieldContainer[int]
+    moves: _containers.RepeatedCompositeFieldContainer[PartitionMove]
+    users: int
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, shards: _Optional[int] = ..., drained: _Optional[_Iterable[int]] = ..., moves: _Optional[_Iterable[_Union[PartitionMove, _Mapping]]] = ..., users: _Optional[int] = ..., partitions: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class SetLayoutRequest(_message.Message):
+    __slots__ = ("layout", "bytes_per_s")
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    layout: Layout
+    bytes_per_s: int
+    def __init__(self, layout: _Optional[_Union[Layout, _Mapping]] = ..., bytes_per_s: _Optional[int] = ...) -> None: ...
+
+class SetLayoutResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class KeepLayoutRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class KeepLayoutResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetLayoutRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetLayoutResponse(_message.Message):
+    __slots__ = ("shards", "shards_wanted", "drained", "moves_left", "moves_total", "partitions", "source", "target", "phase", "pages_done", "pages_total", "pause_ms_max", "problem", "is_done")
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_WANTED_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
+    MOVES_LEFT_FIELD_NUMBER: _ClassVar[int]
+    MOVES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_DONE_FIELD_NUMBER: _ClassVar[int]
+    PAGES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_MS_MAX_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    IS_DONE_FIELD_NUMBER: _ClassVar[int]
+    shards: int
+    shards_wanted: int
+    drained: _containers.RepeatedScalarFieldContainer[int]
+    moves_left: int
+    moves_total: int
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    source: int
+    target: int
+    phase: str
+    pages_done: int
+    pages_total: int
+    pause_ms_max: float
+    problem: str
+    is_done: bool
+    def __init__(self, shards: _Optional[int] = ..., shards_wanted: _Optional[int] = ..., drained: _Optional[_Iterable[int]] = ..., moves_left: _Optional[int] = ..., moves_total: _Optional[int] = ..., partitions: _Optional[_Iterable[int]] = ..., source: _Optional[int] = ..., target: _Optional[int] = ..., phase: _Optional[str] = ..., pages_done: _Optional[int] = ..., pages_total: _Optional[int] = ..., pause_ms_max: _Optional[float] = ..., problem: _Optional[str] = ..., is_done: _Optional[bool] = ...) -> None: ...
+
 class CreateSnapshotRequest(_message.Message):
     __slots__ = ("url",)
     URL_FIELD_NUMBER: _ClassVar[int]

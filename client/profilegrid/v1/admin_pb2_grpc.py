@@ -89,6 +89,26 @@ class AdminServiceStub:
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.TellErasuresRequest.SerializeToString,
                 response_deserializer=profilegrid_dot_v1_dot_admin__pb2.TellErasuresResponse.FromString,
                 _registered_method=True)
+        self.PlanLayout = channel.unary_unary(
+                '/profilegrid.v1.AdminService/PlanLayout',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.PlanLayoutRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.PlanLayoutResponse.FromString,
+                _registered_method=True)
+        self.SetLayout = channel.unary_unary(
+                '/profilegrid.v1.AdminService/SetLayout',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.SetLayoutRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.SetLayoutResponse.FromString,
+                _registered_method=True)
+        self.KeepLayout = channel.unary_unary(
+                '/profilegrid.v1.AdminService/KeepLayout',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.KeepLayoutRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.KeepLayoutResponse.FromString,
+                _registered_method=True)
+        self.GetLayout = channel.unary_unary(
+                '/profilegrid.v1.AdminService/GetLayout',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.GetLayoutRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.GetLayoutResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -173,6 +193,34 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PlanLayout(self, request, context):
+        """What it would take to have so many shards, or to have nothing on some of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLayout(self, request, context):
+        """Go to a layout while everything is served. Goes on by itself, over restarts too, until it is there; another call changes the aim.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def KeepLayout(self, request, context):
+        """Move nothing any more: partitions stay where they are now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLayout(self, request, context):
+        """How far the moves are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -230,6 +278,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.TellErasures,
                     request_deserializer=profilegrid_dot_v1_dot_admin__pb2.TellErasuresRequest.FromString,
                     response_serializer=profilegrid_dot_v1_dot_admin__pb2.TellErasuresResponse.SerializeToString,
+            ),
+            'PlanLayout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PlanLayout,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.PlanLayoutRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.PlanLayoutResponse.SerializeToString,
+            ),
+            'SetLayout': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLayout,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.SetLayoutRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.SetLayoutResponse.SerializeToString,
+            ),
+            'KeepLayout': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepLayout,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.KeepLayoutRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.KeepLayoutResponse.SerializeToString,
+            ),
+            'GetLayout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLayout,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.GetLayoutRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.GetLayoutResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -529,6 +597,114 @@ class AdminService:
             '/profilegrid.v1.AdminService/TellErasures',
             profilegrid_dot_v1_dot_admin__pb2.TellErasuresRequest.SerializeToString,
             profilegrid_dot_v1_dot_admin__pb2.TellErasuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PlanLayout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/PlanLayout',
+            profilegrid_dot_v1_dot_admin__pb2.PlanLayoutRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.PlanLayoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLayout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/SetLayout',
+            profilegrid_dot_v1_dot_admin__pb2.SetLayoutRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.SetLayoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def KeepLayout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/KeepLayout',
+            profilegrid_dot_v1_dot_admin__pb2.KeepLayoutRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.KeepLayoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLayout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/GetLayout',
+            profilegrid_dot_v1_dot_admin__pb2.GetLayoutRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.GetLayoutResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -14,10 +14,12 @@ from profilegrid_rules import Vector
 from grid.catalog import Catalog, Feature
 from grid.kernels.lists import CLASSES
 from grid.state.dictionary import Dictionary
-from grid.state.memory import PAGE_ROWS, Space, reserve
+from grid.state.memory import PAGE_ROWS, Space, give_back, reserve
 from grid.state.rows import RowNumbers, Rows
 
 Slots = NDArray[np.int64]
+# Codes int64[n] of one dictionary to codes of another.
+Turn = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 ONE = np.ones(1, dtype=np.float64)
 
 
@@ -98,13 +100,18 @@ class FeatureColumns(ABC):
     def load_page(self, page: int, blob: bytes) -> None:
         """Inverse of `dump_page`, into an empty page."""
 
+    def drop_page(self, page: int) -> None:
+        """The page is nobody's any more: as if it had never been used."""
+        self.clear(page_slots(page))
+        self.dirty[page] = 0
+
     @property
     def dictionary_key(self) -> str | None:
         """The dictionary whose codes are in its pages; None: there are none."""
         return None
 
-    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
-        """A page with the codes of another shard's dictionary, with ours: codes int64[theirs]."""
+    def recoded(self, blob: bytes, turn: Turn) -> bytes:
+        """A page with other codes in place of its own."""
         raise AssertionError(f"{self.feature.name} has no codes")
 
     def vector(self, slots: Slots, as_of_ms: int) -> tuple[Vector, Reading]:
@@ -170,6 +177,11 @@ class FixedColumns(FeatureColumns):
             array.reshape(-1, width)[slots] = 0
         self.dirty[slots >> 12] = 1
 
+    def drop_page(self, page: int) -> None:
+        for array, width in self.arrays.values():
+            give_back(array, page * PAGE_ROWS * width, (page + 1) * PAGE_ROWS * width)
+        self.dirty[page] = 0
+
     def dump_page(self, page: int) -> bytes:
         parts = [array[page * PAGE_ROWS * width : (page + 1) * PAGE_ROWS * width] for array, width in self.arrays.values()]
         return b"".join(part.tobytes() for part in parts) if any(part.any() for part in parts) else b""
@@ -201,11 +213,11 @@ class ListArena:
         return int(self.control[1]) * 8
 
 
-def recoded_lists(blob: bytes, codes: NDArray[np.int64]) -> bytes:
+def recoded_lists(blob: bytes, turn: Turn) -> bytes:
     """A page of lists with other codes for its keys: int32[4096] how many each, uint32 keys, and what stands behind them."""
     counts = np.frombuffer(blob, dtype=np.int32, count=PAGE_ROWS)
     keys = np.frombuffer(blob, dtype=np.uint32, count=int(np.maximum(counts, 0).sum()), offset=PAGE_ROWS * 4)
-    return blob[: PAGE_ROWS * 4] + codes[keys].astype(np.uint32).tobytes() + blob[PAGE_ROWS * 4 + keys.nbytes :]
+    return blob[: PAGE_ROWS * 4] + turn(keys.astype(np.int64)).astype(np.uint32).tobytes() + blob[PAGE_ROWS * 4 + keys.nbytes :]
 
 
 def page_slots(page: int) -> Slots:

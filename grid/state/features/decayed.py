@@ -44,6 +44,10 @@ class Landmarks:
         time, is_set = np.frombuffer(blob, dtype=np.float64, count=2)
         self.times[page], self.is_set[page] = time, is_set
 
+    def forget(self, page: int) -> None:
+        """As before the first event."""
+        self.times[page] = self.is_set[page] = 0
+
 
 class DecayedColumns(FixedColumns):
     """Weights that halve every half-life."""
@@ -69,6 +73,10 @@ class DecayedColumns(FixedColumns):
     def _factors(self, pages: NDArray[np.int64], as_of_ms: int) -> NDArray[np.float64] | None:
         factors = page_factors(self._landmarks.times, pages, float(as_of_ms), self._landmarks.half_life)
         return factors if np.isfinite(factors).all() else None  # as_of lies ages before the landmark: 0 · inf
+
+    def drop_page(self, page: int) -> None:
+        super().drop_page(page)
+        self._landmarks.forget(page)
 
     def dump_page(self, page: int) -> bytes:
         blob = super().dump_page(page)

@@ -10,7 +10,7 @@ from grid.kernels.decay import ageing, decayed_entries, forward_weights
 from grid.kernels.lists import keyed_add, keyed_cells, keyed_find, keyed_has, keyed_items, keyed_load, keyed_scale, list_clear, list_counts
 from grid.kernels.windows import keyed_ring_add, keyed_ring_read
 from grid.state.dictionary import Dictionary
-from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, page_slots, recoded_lists
+from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, Turn, page_slots, recoded_lists
 from grid.state.features.decayed import Landmarks
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import RowNumbers, Rows, hop_index
@@ -123,8 +123,8 @@ class KeyedColumns(FeatureColumns):
     def dictionary_key(self) -> str | None:
         return self.feature.by
 
-    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
-        return recoded_lists(blob, codes)
+    def recoded(self, blob: bytes, turn: Turn) -> bytes:
+        return recoded_lists(blob, turn)
 
     @property
     def nbytes(self) -> int:
@@ -170,8 +170,12 @@ class KeyedDecayedColumns(KeyedColumns):
         if len(blob) > 16:
             super().load_page(page, blob[16:])
 
-    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
-        return blob[:16] + (super().recoded(blob[16:], codes) if len(blob) > 16 else b"")
+    def drop_page(self, page: int) -> None:
+        super().drop_page(page)
+        self._landmarks.forget(page)
+
+    def recoded(self, blob: bytes, turn: Turn) -> bytes:
+        return blob[:16] + (super().recoded(blob[16:], turn) if len(blob) > 16 else b"")
 
 
 class KeyedWindowColumns(KeyedColumns):

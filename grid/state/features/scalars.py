@@ -10,7 +10,7 @@ from profilegrid_rules import TextVector, Vector
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.scalars import count_add, decode_number, decode_time, encode_number, encode_time, keep_first_or_last, raise_to, sum_add
-from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots
+from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots, Turn
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
 
@@ -113,9 +113,12 @@ class FirstLastColumns(FixedColumns):
     def dictionary_key(self) -> str | None:
         return self.feature.property_name if self.property_type in TEXT_TYPES else None
 
-    def recoded(self, blob: bytes, codes: NDArray[np.int64]) -> bytes:
+    def recoded(self, blob: bytes, turn: Turn) -> bytes:
         times, values = np.frombuffer(blob, dtype=np.uint64).reshape(2, PAGE_ROWS)
-        return times.tobytes() + np.where(times != 0, codes[np.where(times != 0, values, 0).astype(np.int64)], 0).astype(np.uint64).tobytes()
+        known = times != 0
+        turned = np.zeros(PAGE_ROWS, dtype=np.uint64)
+        turned[known] = turn(values[known].astype(np.int64)).astype(np.uint64)
+        return times.tobytes() + turned.tobytes()
 
     def _bits(self, values: NDArray[Any], column: Any) -> NDArray[np.uint64]:
         if self.property_type in TEXT_TYPES:

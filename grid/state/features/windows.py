@@ -67,9 +67,10 @@ class WindowColumns(FeatureColumns):
     def load_page(self, page: int, blob: bytes) -> None:
         has = np.unpackbits(np.frombuffer(blob, dtype=np.uint8, count=PAGE_ROWS // 8), bitorder="little").astype(bool)
         n = int(has.sum())
-        first = int(self._control[0])
-        self._control[0] += n
-        rings = np.arange(first, first + n)
+        first, free = int(self._control[0]), int(self._control[1])
+        again = self._free_rings[max(free - n, 0) : free].astype(np.int64)
+        self._control += [n - again.size, -again.size]
+        rings = np.concatenate([again, np.arange(first, first + n - again.size)])
         self._ring_of[page * PAGE_ROWS + np.flatnonzero(has)] = rings
         at = PAGE_ROWS // 8
         self._newest[rings] = np.frombuffer(blob, dtype=np.int64, count=n, offset=at)

@@ -1,0 +1,504 @@
+"""Partitions that move from one shard to another while both serve. The controller leads; this is both shards' part of it.
+
+    source                                                      target
+    a quiet moment: pages marked, log closed, tail begins       expects them under a token
+    pages, facts, history files      --lane-->                  in memory, then durable as checkpoints
+    what was committed since         --lane-->                  logged, fsynced, applied
+    sealed: writes of them wait      --the rest-->              has all
+        (the controller persists the new owner)
+    released: no read any more
+                                                                takes over: serves
+    forgets them; writes that waited are sent there
+
+Whoever crashes before the controller has persisted leaves the source the owner, which has everything; after it, the target, which has
+everything on its disk. Nothing is taken back once it is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+from profilegrid.errors import ProfilegridError
+from profilegrid.lanes import MOVE, Lane
+
+from actors.committing import stop_at_once
+from grid.errors import MoveFailed, WriteFailed
+from grid.failpoints import failpoint
+from grid.group import Group
+from grid.state.dedupe import EventIds
+from grid.state.dictionary import Strings
+from grid.state.users import Slots
+from grid.storage.checkpoints import PartitionDump
+from grid.storage.copying import PartitionCopy
+from grid.storage.history import PastFile
+from grid.transferring import Turned, entered
+
+if TYPE_CHECKING:
+    from actors.serving import ShardServer
+
+log = logging.getLogger("profilegrid")
+LANE_TIMEOUT_S, DRAIN_TIMEOUT_S = 30.0, 60.0
+CHUNK_BYTES = 4 << 20
+PAGES_UNDER_WAY_MAX = 4
+TAIL_BYTES_MAX, TAIL_MESSAGE_BYTES = 256 << 20, 1 << 20
+
+
+class Copies:
+    """Copies of several partitions that are being made together, as an engine sees them."""
+
+    def __init__(self, copies: list[PartitionCopy]) -> None:
+        self._copies = copies
+
+    def before(self, slots: Slots) -> None:
+        """Rows of these slots are about to change."""
+        for copy in self._copies:
+            copy.before(slots)
+
+
+class Outgoing:
+    """Partitions on their way out: copied, then followed until they are sealed."""
+
+    def __init__(self, shard: ShardServer, token: str, partitions: list[int], lane: str, bytes_per_s: float) -> None:
+        self._shard, self.token, self.partitions, self._bytes_per_s = shard, token, partitions, bytes_per_s
+        self._lane = Lane(lane, LANE_TIMEOUT_S)
+        self._folder = shard.store.folder / "moving"
+        self._is_moving = np.zeros(shard.engine.partitions, dtype=bool)
+        self._is_moving[partitions] = True
+        self._tail: deque[Group] = deque()
+        self._tail_bytes = 0
+        self._is_drained = asyncio.Event()
+        self._following: asyncio.Task[None] | None = None
+        self._files: list[PastFile] = []
+        self.pages_done = self.pages_total = self.bytes_sent = 0
+        self.failed: MoveFailed | None = None
+        self.is_released = False
+
+    # --- the copy ---------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send all there is, then go on with what is committed meanwhile. Returns when the target has nearly everything. Raises MoveFailed."""
+        shard = self._shard
+        await shard.rememberer.catch_up(shard.store.log.next_sequence - 1)
+        async with shard.rememberer.still():
+            await shard.checkpointing.acquire()  # it copies pages too
+            try:
+                copies, facts = await self._cut()
+            except BaseException:
+                shard.checkpointing.release()
+                raise
+        try:
+            await self._ask("begin", facts)
+            for copy in copies:
+                await self._send_pages(copy)
+        finally:
+            shard.engine.copying = None
+            shard.checkpointing.release()
+        for file in self._files:
+            await self._send_file(file)
+        await self._ask("commit")
+        self._following = asyncio.create_task(self._follow())
+        await self.drained()
+
+    async def _cut(self) -> tuple[list[PartitionCopy], dict[str, Any]]:
+        """The moment that the copy is of: what was committed before is in pages and history files, what comes after follows by itself."""
+        shard, store, engine = self._shard, self._shard.store, self._shard.engine
+        async with shard.committer.quiet():
+            await asyncio.to_thread(store.log.roll)
+            copies = [store.begin_copy(partition, is_whole=True) for partition in self.partitions]
+            engine.copying = Copies(copies)
+            shard.committer.followers.append(self.follow)
+            facts = {
+                "catalog_version": engine.catalog.version, "partitions": {copy.dump.partition: copy.dump.facts for copy in copies},
+                "event_ids": list(engine.event_ids.dump()), "forgotten_started_ms": engine.producers.forgotten_started_ms,
+                "complete_since": {name: state.complete_since_ms for name, state in engine.features.items()},
+                "dropped_ms": store.history.dropped_ms,
+            }  # fmt: skip
+        try:
+            await shard.rememberer.convert_closed()
+            self._files = [file for partition in self.partitions for file in store.history.of_partition(partition)]
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await asyncio.to_thread(store.history.link_to, self._files, self._folder)
+        except BaseException:
+            engine.copying = None
+            raise
+        self.pages_total = sum(copy.pages for copy in copies)
+        return copies, facts
+
+    async def _send_pages(self, copy: PartitionCopy) -> None:
+        """One page after another, some under way at a time."""
+        partition, pages = copy.dump.partition, copy.dump.pages
+        under_way: deque[asyncio.Task[None]] = deque()
+        try:
+            while copy.copy_next() or pages:
+                await asyncio.sleep(0)
+                for number in sorted({number for _, number in pages}):
+                    mine = {key: pages.pop((key, number)) for key in copy.dump.columns if (key, number) in pages}
+                    under_way.append(asyncio.create_task(self._send_page(partition, number, mine)))
+                    self.pages_done += 1
+                    while len(under_way) >= PAGES_UNDER_WAY_MAX:
+                        await under_way.popleft()
+            while under_way:
+                await under_way.popleft()
+        finally:
+            for task in under_way:
+                task.cancel()
+
+    async def _send_page(self, partition: int, number: int, blobs: dict[str, bytes]) -> None:
+        columns, dictionaries = self._shard.store.columns_by_key(), self._shard.engine.dictionaries
+        parts = []
+        for key, blob in blobs.items():
+            words_key = None if key == "ids" else columns[key].dictionary_key
+            if not blob or words_key is None:
+                parts.append([key, blob, None, None])
+                continue
+            turned = Turned(dictionaries[words_key])
+            blob = columns[key].recoded(blob, turned)
+            parts.append([key, blob, turned.words.data.tobytes(), turned.words.ends.astype(np.uint32).tobytes()])
+            await asyncio.sleep(0)
+        await self._ask("page", partition, number, parts)
+
+    async def _send_file(self, file: PastFile) -> None:
+        path, sent = self._folder / file.name, 0
+        with path.open("rb") as source:
+            while sent < file.nbytes:
+                chunk = await asyncio.to_thread(source.read, CHUNK_BYTES)
+                is_first, sent = sent == 0, sent + len(chunk)
+                await self._ask("file", list(astuple(file)), chunk, is_first, sent >= file.nbytes)
+
+    async def _ask(self, what: str, *arguments: Any) -> None:
+        """One step of the target's. A message that is too large goes in pieces. Raises MoveFailed."""
+        packed = msgpack.packb([what, *arguments])
+        try:
+            if len(packed) > CHUNK_BYTES * 2:
+                for at in range(0, len(packed), CHUNK_BYTES):
+                    await self._lane.ask(MOVE, msgpack.packb([self.token, "piece", packed[at : at + CHUNK_BYTES], at + CHUNK_BYTES >= len(packed)]))
+            else:
+                await self._lane.ask(MOVE, msgpack.packb([self.token, "whole", packed]))
+        except ProfilegridError as error:
+            raise MoveFailed(f"the target: {error}") from None
+        self.bytes_sent += len(packed)
+        if self._bytes_per_s:
+            await asyncio.sleep(len(packed) / self._bytes_per_s)
+
+    # --- the tail ---------------------------------------------------------------------------------------------------------
+
+    def follow(self, group: Group) -> None:
+        """A group was committed: what of it is on its way goes after it."""
+        part = group.part_of(self._is_moving)
+        if part is None or self.failed is not None:
+            return
+        self._tail.append(part)
+        self._tail_bytes += part.nbytes
+        self._is_drained.clear()
+        if self._tail_bytes > TAIL_BYTES_MAX:
+            self._fail(MoveFailed(f"{self._tail_bytes >> 20} MB wait for the target: it does not keep up with what is written"))
+
+    async def _follow(self) -> None:
+        try:
+            while True:
+                if not self._tail:
+                    self._is_drained.set()
+                    await asyncio.sleep(0.001)
+                    continue
+                taken, nbytes = [self._tail.popleft()], 0
+                while self._tail and nbytes < TAIL_MESSAGE_BYTES and self._tail[0].catalog_version == taken[0].catalog_version:
+                    nbytes += self._tail[0].nbytes
+                    taken.append(self._tail.popleft())
+                header, body = Group.joined(taken).encode()
+                await self._ask("tail", msgpack.packb(header), b"".join(body))
+                self._tail_bytes -= sum(group.nbytes for group in taken)
+        except MoveFailed as error:
+            self._fail(error)
+
+    async def drained(self) -> None:
+        """Return when the target has all that was committed. Raises MoveFailed."""
+        if self._tail or self._following is None:
+            self._is_drained.clear()
+        try:
+            await asyncio.wait_for(self._is_drained.wait(), DRAIN_TIMEOUT_S)
+        except TimeoutError:
+            raise MoveFailed(f"the target did not catch up within {DRAIN_TIMEOUT_S:g} s") from None
+        if self.failed is not None:
+            raise self.failed
+
+    def _fail(self, error: MoveFailed) -> None:
+        self.failed = error
+        self._tail.clear()
+        self._is_drained.set()
+
+    def end(self) -> None:
+        """Follow no more."""
+        if self.follow in self._shard.committer.followers:
+            self._shard.committer.followers.remove(self.follow)
+        if self._following is not None:
+            self._following.cancel()
+        self._lane.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Incoming:
+    """Partitions on their way in."""
+
+    def __init__(self, shard: ShardServer, token: str, partitions: list[int]) -> None:
+        self._shard, self.token, self.partitions = shard, token, partitions
+        self._pieces: list[bytes] = []
+        self._dumps: dict[int, PartitionDump] = {}
+        self._files: list[PastFile] = []
+        self._facts: dict[str, Any] = {}
+        self.is_whole = False
+
+    async def take(self, step: list[Any]) -> None:
+        """One step that the source asks for."""
+        if step[0] == "piece":
+            self._pieces.append(step[1])
+            if not step[2]:
+                return
+            step, self._pieces = ["whole", b"".join(self._pieces)], []
+        what, *arguments = msgpack.unpackb(step[1], strict_map_key=False)
+        steps: dict[str, Callable[..., Awaitable[None]]] = {
+            "begin": self._begin, "page": self._page, "file": self._file, "commit": self._commit, "tail": self._follow,
+        }  # fmt: skip
+        await steps[what](*arguments)
+
+    async def _begin(self, facts: dict[str, Any]) -> None:
+        engine = self._shard.engine
+        if facts["catalog_version"] != engine.catalog.version:
+            raise MoveFailed(f"the source has catalog {facts['catalog_version']}, this shard {engine.catalog.version}")
+        self._facts = facts
+        event_ids = EventIds()
+        event_ids.load(*facts["event_ids"])
+        engine.event_ids.merge(event_ids)
+        for partition, mine in facts["partitions"].items():
+            engine.users.begin_partition(partition, mine["next_ordinal"])
+            engine.producers.load(partition, mine["producers"])
+            engine.erasures.load(partition, mine["erasures"])
+            self._dumps[partition] = PartitionDump(partition, mine, {}, mine["columns"])
+
+    async def _page(self, partition: int, number: int, parts: list[Any]) -> None:
+        """A page into the columns, and aside for the disk."""
+        engine, dump, columns = self._shard.engine, self._dumps[partition], self._shard.store.columns_by_key()
+        if engine.memory is not None:
+            engine.memory.draw(2 * sum(len(blob) for _, blob, _, _ in parts))
+        blobs = {key: blob for key, blob, _, _ in parts}
+        page = engine.users.load_ids(partition, number, blobs["ids"], dump.facts["next_ordinal"])
+        engine.users.page_newest_ms[page] = dump.facts["newest_ms"][number]
+        for key, blob, data, ends in parts:
+            if key != "ids" and blob:
+                if data is not None:
+                    codes = entered(
+                        Strings(np.frombuffer(data, dtype=np.uint8), np.frombuffer(ends, dtype=np.uint32)), engine.dictionaries[columns[key].dictionary_key]
+                    )
+                    blob = columns[key].recoded(blob, codes.__getitem__)
+                columns[key].load_page(page, blob)
+                await asyncio.sleep(0)
+            dump.pages[key, number] = blob
+        for column in columns.values():
+            column.dirty[page] = 0  # the disk gets it as it is now
+
+    async def _file(self, facts: list[Any], chunk: bytes, is_first: bool, is_last: bool) -> None:
+        file = PastFile(*facts)
+        await asyncio.to_thread(self._shard.store.history.receive, file, chunk, is_first=is_first, is_last=is_last)
+        if is_last:
+            self._files.append(file)
+
+    async def _commit(self) -> None:
+        """All that came is durable and counts, at the position that it is of."""
+        shard, engine, store = self._shard, self._shard.engine, self._shard.store
+        async with shard.checkpointing:
+            async with shard.committer.quiet():
+                dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
+            for dump in self._dumps.values():
+                dump.facts |= {"sequence": sequence, "floor": dump.facts["position"], "epoch": 0}
+            try:
+                await asyncio.to_thread(store.write_arrived, dumped, list(self._dumps.values()), self._files, self._facts["dropped_ms"])
+            except WriteFailed as error:
+                stop_at_once(error)
+        for partition, dump in self._dumps.items():
+            engine.positions[partition] = engine.reserved[partition] = engine.floors[partition] = dump.facts["position"]
+            engine.users.end_partition(partition, dump.facts["next_ordinal"])
+            engine.arriving[partition] = True
+        engine.received_ms = max(engine.received_ms, *(dump.facts["received_ms"] for dump in self._dumps.values()))
+        engine.producers.forgotten_started_ms = max(engine.producers.forgotten_started_ms, self._facts["forgotten_started_ms"])
+        for name, since_ms in self._facts["complete_since"].items():
+            engine.features[name].complete_since_ms = max(engine.features[name].complete_since_ms, since_ms)
+        self._dumps.clear()
+        self.is_whole = True
+
+    async def _follow(self, header: bytes, body: bytes) -> None:
+        """What was committed since, into our log and columns."""
+        group = Group.decode(msgpack.unpackb(header, strict_map_key=False), memoryview(body), 0)
+        if not self.is_whole or group.catalog_version not in self._shard.engine.catalogs:
+            raise MoveFailed(f"what follows came too early, or is of catalog {group.catalog_version}, which this shard does not have")
+        await self._shard.committer.adopt(group)
+
+
+class Moves:
+    """Both parts for one shard, in its loop. What the controller asks may come twice or late: the token, or the epoch, tells."""
+
+    def __init__(self, shard: ShardServer) -> None:
+        self._shard = shard
+        self.outgoing: Outgoing | None = None
+        self.incoming: Incoming | None = None
+        self._dropping = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def status(self) -> dict[str, Any]:
+        """The moves that are under way, and how far the one that leaves is. Safe from another thread."""
+        leaving, coming = self.outgoing, self.incoming
+        facts = {"tokens": [move.token for move in (leaving, coming) if move is not None]}
+        return facts | ({"pages": [leaving.pages_done, leaving.pages_total], "bytes": leaving.bytes_sent} if leaving is not None else {})
+
+    def _check_quiet(self) -> None:
+        """Raise MoveFailed while something is under way that a partition must not be moved under."""
+        engine = self._shard.engine
+        self._shard.check_serving()
+        backfilling = [name for name, state in engine.features.items() if not state.is_complete]
+        if backfilling:
+            raise MoveFailed(f"features are being backfilled: {', '.join(backfilling)}")
+        if engine.is_loading:
+            raise MoveFailed("users are being loaded")
+        if engine.stopped:
+            raise MoveFailed(f"partitions {sorted(engine.stopped)} are stopped by damage; repair them first")
+
+    # --- the target's ---------------------------------------------------------------------------------------------------------
+
+    async def expect(self, token: str, partitions: list[int]) -> None:
+        """Be ready for partitions, which a source sends under a token. Whatever is left of them here goes first. Raises MoveFailed."""
+        self._check_quiet()
+        if self.incoming is not None:
+            await self.cancel(self.incoming.token)
+        if self._shard.engine.kept[partitions].any():
+            raise MoveFailed(f"of partitions {partitions} some are here already")
+        await self._drop(partitions)
+        self.incoming = Incoming(self._shard, token, partitions)
+
+    async def take(self, payload: bytes) -> None:
+        """A message of a source. Raises MoveFailed, MemoryExhausted."""
+        try:
+            token, *step = msgpack.unpackb(payload)
+        except (ValueError, TypeError):
+            raise MoveFailed("a message that cannot be read") from None
+        if self.incoming is None or token != self.incoming.token:
+            raise MoveFailed("nothing is expected under this token")
+        await self.incoming.take(step)
+
+    def take_over(self, epochs: dict[int, int]) -> None:
+        """Serve partitions from now on, in these epochs. Raises MoveFailed when they are not here whole."""
+        engine = self._shard.engine
+        for partition in epochs:
+            if not engine.kept[partition]:
+                raise MoveFailed(f"partition {partition} is not here")
+        for partition, epoch in epochs.items():
+            engine.epochs[partition] = max(int(engine.epochs[partition]), epoch)
+            engine.arriving[partition] = False
+        if self.incoming is not None and set(self.incoming.partitions) <= set(epochs):
+            self.incoming = None
+
+    # --- the source's ---------------------------------------------------------------------------------------------------------
+
+    async def send(self, token: str, partitions: list[int], lane: str, bytes_per_s: float) -> None:
+        """Copy partitions to a target and follow it up. Returns when it has nearly everything. Raises MoveFailed."""
+        self._check_quiet()
+        if self.outgoing is not None:
+            raise MoveFailed("other partitions are on their way")
+        if (self._shard.engine.epochs[partitions] == 0).any():
+            raise MoveFailed(f"of partitions {partitions} some are not here")
+        self.outgoing = Outgoing(self._shard, token, partitions, lane, bytes_per_s)
+        await self.outgoing.run()
+
+    async def seal(self, token: str) -> None:
+        """Let writes of the partitions wait, and return when the target has all that was committed. Raises MoveFailed."""
+        leaving = self.outgoing
+        if leaving is None or leaving.token != token:
+            raise MoveFailed("no such move is under way")
+        async with self._shard.committer.quiet():
+            self._shard.engine.sealed[leaving.partitions] = True
+        await leaving.drained()
+        failpoint("move.sealed")
+
+    def release(self, epochs: dict[int, int]) -> None:
+        """Answer no read of partitions any more: they are another's, in these epochs. Cannot be taken back."""
+        engine = self._shard.engine
+        if self.outgoing is not None and set(self.outgoing.partitions) & set(epochs):
+            self.outgoing.is_released = True
+        for partition, epoch in epochs.items():
+            if int(engine.epochs[partition]) < epoch:
+                engine.epochs[partition] = 0
+        self._shard.wake_watchers()
+
+    def forget(self, epochs: dict[int, int]) -> None:
+        """Another serves the partitions: send writes that waited there, drop what is here of them."""
+        engine = self._shard.engine
+        self.release(epochs)
+        gone = [partition for partition in epochs if not engine.kept[partition]]
+        if self.outgoing is not None and self.outgoing.is_released:
+            self.outgoing.end()
+            self.outgoing = None
+        engine.sealed[gone] = False
+        self._shard.committer.let_go()
+        expected = set(self.incoming.partitions) if self.incoming is not None else set()
+        self._in_background(self._drop([partition for partition in gone if partition not in expected]))
+
+    async def cancel(self, token: str) -> None:
+        """Give a move up: the source serves as before, the target drops what came. Nothing when it is another's token, or too late."""
+        engine = self._shard.engine
+        if self.outgoing is not None and self.outgoing.token == token and not self.outgoing.is_released:
+            self.outgoing.end()
+            engine.sealed[self.outgoing.partitions] = False
+            self.outgoing = None
+            self._shard.committer.let_go()
+        if self.incoming is not None and self.incoming.token == token:
+            coming, self.incoming = self.incoming, None
+            engine.arriving[coming.partitions] = False
+            await self._drop([partition for partition in coming.partitions if not engine.kept[partition]])
+
+    # --- what has left ----------------------------------------------------------------------------------------------------------
+
+    async def drop_foreign(self) -> None:
+        """What the disk still has of partitions that are another's."""
+        foreign = self._shard.store.foreign()
+        if foreign:
+            log.info("dropping what is left of partitions that moved", extra={"facts": {"partitions": len(foreign)}})
+            await self._drop(foreign)
+
+    async def _drop(self, partitions: list[int]) -> None:
+        """Partitions from memory and disk, as far as they are there; others are served meanwhile."""
+        shard = self._shard
+        on_disk = set(shard.store.foreign())
+        partitions = [p for p in partitions if p in on_disk or shard.engine.users.page_table[p].any()]
+        if not partitions:
+            return
+        async with self._dropping, shard.rememberer.still(), shard.checkpointing:
+            async with shard.committer.quiet():
+                shard.store.forget_slots()
+            for partition in partitions:
+                for _ in shard.engine.drop_in_steps(partition):
+                    await asyncio.sleep(0)
+            try:
+                await asyncio.to_thread(shard.store.discard, partitions)
+            except WriteFailed as error:
+                stop_at_once(error)
+        if any(erasure.partition in partitions for erasure in shard.engine.erasures.pending):
+            self._in_background(self._erase())
+
+    async def _erase(self) -> None:
+        """Users that were erased must be gone from this disk too, also where their partition is another's now."""
+        await self._shard.rememberer.erase()
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("what has left could not be dropped; it is tried again at the next start", exc_info=task.exception())

@@ -1,0 +1,128 @@
+"""scale, drain, rebalance: where partitions lie, changed while the grid serves."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, app, connect, note, print_json, print_table
+
+if TYPE_CHECKING:
+    from profilegrid.sync import Client
+    from profilegrid.v1.admin_pb2 import GetLayoutResponse, PlanLayoutResponse
+
+LOOK_S = 0.2
+Plan = Annotated[bool, typer.Option("--plan", help="Only say what would move.")]
+Rate = Annotated[float, typer.Option("--rate-mb", min=0.0, metavar="MB/S", help="Bound of what moves take, MB a second (0: none).")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; it goes on by itself.")]
+
+
+@app.command()
+def scale(
+    shards: Annotated[int | None, typer.Option("--shards", min=1, max=64, help="How many shards there shall be; without it: say how far it is.")] = None,
+    plan: Plan = False,
+    rate: Rate = 0.0,
+    no_wait: NoWait = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Move nothing more; what has moved stays where it is. Run it again to go on.")] = False,
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
+) -> None:
+    """Have more shards, or fewer, while everything is served. Partitions move a few at a time; their writes wait for some 20 ms each.
+
+    Ctrl-C ends only this view: the moves go on, over restarts too. Run it again to see how far it is.
+    """
+    with connect(target) as grid:
+        if cancel:
+            grid.keep_layout()
+            note("nothing moves any more; run scale again to go on")
+        elif shards is not None:
+            _go(grid, {"shards": shards}, plan, rate, no_wait, as_json)
+            return
+        _tell(grid.layout(), as_json)
+
+
+@app.command()
+def drain(
+    shards: Annotated[list[int], typer.Argument(help="Shards that shall hold nothing; others take their partitions.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Let them hold partitions again.")] = False,
+    plan: Plan = False,
+    rate: Rate = 0.0,
+    no_wait: NoWait = False,
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
+) -> None:
+    """Take all partitions off some shards while everything is served, before their disk or machine is taken away, say."""
+    with connect(target) as grid:
+        drained = set(grid.layout().drained)
+        _go(grid, {"drained": sorted(drained - set(shards) if undo else drained | set(shards))}, plan, rate, no_wait, as_json)
+
+
+@app.command()
+def rebalance(plan: Plan = False, rate: Rate = 0.0, no_wait: NoWait = False, target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
+    """Spread partitions evenly over the shards that are not drained, with as few moves as that takes."""
+    with connect(target) as grid:
+        _go(grid, {}, plan, rate, no_wait, as_json)
+
+
+def _go(grid: Client, layout: dict[str, Any], plan: bool, rate: float, no_wait: bool, as_json: bool) -> None:
+    planned = grid.plan_layout(**layout)
+    if plan:
+        _show_plan(planned, as_json)
+        return
+    note(f"{len(planned.moves)} partitions with about {planned.users:,} users move")
+    grid.set_layout(**layout, bytes_per_s=int(rate * 1e6))
+    if not no_wait:
+        _watch(grid)
+    _tell(grid.layout(), as_json)
+
+
+def _show_plan(planned: PlanLayoutResponse, as_json: bool) -> None:
+    moves = [{"partition": move.partition, "source": move.source, "target": move.target} for move in planned.moves]
+    if as_json:
+        print_json({"shards": planned.shards, "drained": list(planned.drained), "moves": moves, "users": planned.users, "partitions": list(planned.partitions)})
+        return
+    print(f"{len(moves)} partitions with about {planned.users:,} users would move")
+    ways: dict[tuple[int, int], int] = {}
+    for move in planned.moves:
+        ways[move.source, move.target] = ways.get((move.source, move.target), 0) + 1
+    if ways:
+        print_table(("from shard", "to shard", "partitions"), [(source, target, count) for (source, target), count in sorted(ways.items())])
+    print_table(("shard", "partitions then"), list(enumerate(planned.partitions)))
+
+
+def _watch(grid: Client) -> None:
+    """A bar until all is where it shall be. Ctrl-C ends the view only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("partitions"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    said = ""
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=None)
+            while not (now := grid.layout()).is_done:
+                moving = f"{len(now.partitions)} from shard {now.source} to {now.target}: {now.pages_done} of {now.pages_total} pages" if now.phase else ""
+                bar.update(task, completed=now.moves_total - now.moves_left, total=now.moves_total or None, description=moving or now.problem)
+                if now.problem != said and now.problem:
+                    bar.console.print(f"waits: {now.problem}")
+                said = now.problem
+                time.sleep(LOOK_S)
+    except KeyboardInterrupt:
+        note("the moves go on; see how far: profilegrid scale; stop them: profilegrid scale --cancel")
+
+
+def _tell(now: GetLayoutResponse, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "shards": now.shards, "shards_wanted": now.shards_wanted, "drained": list(now.drained), "moves_left": now.moves_left,
+                "moves_total": now.moves_total, "pause_ms_max": round(now.pause_ms_max, 1), "problem": now.problem or None, "is_done": now.is_done,
+            }
+        )  # fmt: skip
+        return
+    drained = f", {', '.join(map(str, now.drained))} of them drained" if now.drained else ""
+    state = "every partition is where it shall be" if now.is_done else f"{now.moves_left} of {now.moves_total} partitions are still to move"
+    paused = f"; their writes waited {now.pause_ms_max:.0f} ms at most" if now.pause_ms_max else ""
+    print(f"{now.shards} shards{drained}: {state}{paused}" + (f"; waits: {now.problem}" if now.problem else ""))
