@@ -164,10 +164,11 @@ class Committer:
         self._arrived.set()
 
     def _open(self, works: list[Work]) -> list[Work]:
-        """Those of works that are not to be held."""
-        if not self._engine.sealed.any():
+        """Those of works that are not to be held: no partition of theirs is about to leave, or to be ours."""
+        is_waiting = self._engine.sealed | self._engine.arriving
+        if not is_waiting.any():
             return works
-        is_held = [bool(self._engine.sealed[work.frame.partitions].any()) for work in works]
+        is_held = [bool(is_waiting[work.frame.partitions].any()) for work in works]
         for work, held in zip(works, is_held, strict=True):
             if held:
                 self._held.append(work)

@@ -1,14 +1,15 @@
 """Partitions that move from one shard to another while both serve. The controller leads; this is both shards' part of it.
 
     source                                                      target
-    a quiet moment: pages marked, log closed, tail begins       expects them under a token
-    pages, facts, history files      --lane-->                  in memory, then durable as checkpoints
+                                                                expects them under a token
+    each: its pages at one moment; from then it is followed     in memory
+    log closed, history files        --lane-->                  durable, pages as checkpoints
     what was committed since         --lane-->                  logged, fsynced, applied
-    sealed: writes of them wait      --the rest-->              has all
+    sealed: writes of them wait      --the rest-->              has all; writes that come already wait
         (the controller persists the new owner)
-    released: no read any more
+    released: no read any more; writes are sent there
                                                                 takes over: serves
-    forgets them; writes that waited are sent there
+    forgets them
 
 Whoever crashes before the controller has persisted leaves the source the owner, which has everything; after it, the target, which has
 everything on its disk. Nothing is taken back once it is released.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple
@@ -35,7 +37,6 @@ from grid.failpoints import failpoint
 from grid.group import Group
 from grid.state.dedupe import EventIds
 from grid.state.dictionary import Strings
-from grid.state.users import Slots
 from grid.storage.checkpoints import PartitionDump
 from grid.storage.copying import PartitionCopy
 from grid.storage.history import PastFile
@@ -51,16 +52,17 @@ PAGES_UNDER_WAY_MAX = 4
 TAIL_BYTES_MAX, TAIL_MESSAGE_BYTES = 256 << 20, 1 << 20
 
 
-class Copies:
-    """Copies of several partitions that are being made together, as an engine sees them."""
+class Times:
+    """How long each part of something took, for the log."""
 
-    def __init__(self, copies: list[PartitionCopy]) -> None:
-        self._copies = copies
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
 
-    def before(self, slots: Slots) -> None:
-        """Rows of these slots are about to change."""
-        for copy in self._copies:
-            copy.before(slots)
+    def end(self, part: str) -> None:
+        """A part has ended; the next begins."""
+        now = time.monotonic()
+        self.seconds[part], self._since = round(now - self._since, 3), now
 
 
 class Outgoing:
@@ -70,11 +72,10 @@ class Outgoing:
         self._shard, self.token, self.partitions, self._bytes_per_s = shard, token, partitions, bytes_per_s
         self._lane = Lane(lane, LANE_TIMEOUT_S)
         self._folder = shard.store.folder / "moving"
-        self._is_moving = np.zeros(shard.engine.partitions, dtype=bool)
-        self._is_moving[partitions] = True
+        self._is_moving = np.zeros(shard.engine.partitions, dtype=bool)  # those whose copy has begun
         self._tail: deque[Group] = deque()
         self._tail_bytes = 0
-        self._is_drained = asyncio.Event()
+        self._is_drained, self._has_tail = asyncio.Event(), asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._files: list[PastFile] = []
         self.pages_done = self.pages_total = self.bytes_sent = 0
@@ -85,52 +86,57 @@ class Outgoing:
 
     async def run(self) -> None:
         """Send all there is, then go on with what is committed meanwhile. Returns when the target has nearly everything. Raises MoveFailed."""
-        shard = self._shard
+        shard, times = self._shard, Times()
         await shard.rememberer.catch_up(shard.store.log.next_sequence - 1)
-        async with shard.rememberer.still():
-            await shard.checkpointing.acquire()  # it copies pages too
-            try:
-                copies, facts = await self._cut()
-            except BaseException:
-                shard.checkpointing.release()
-                raise
-        try:
-            await self._ask("begin", facts)
-            for copy in copies:
-                await self._send_pages(copy)
-        finally:
-            shard.engine.copying = None
-            shard.checkpointing.release()
+        times.end("history")
+        self.pages_total = sum(int(shard.engine.users.pages_of(partition).size) for partition in self.partitions)
+        shard.committer.followers.append(self.follow)
+        async with shard.checkpointing:  # it copies pages too
+            for partition in self.partitions:
+                await self._copy(partition)
+        times.end("pages")
+        facts = await self._close_past()
+        times.end("past")
         for file in self._files:
             await self._send_file(file)
-        await self._ask("commit")
+        times.end("files")
+        await self._ask("commit", facts)
+        times.end("durable")
         self._following = asyncio.create_task(self._follow())
         await self.drained()
+        times.end("tail")
+        log.info("partitions copied to another shard", extra={"facts": {"partitions": self.partitions, "bytes": self.bytes_sent, "seconds": times.seconds}})
 
-    async def _cut(self) -> tuple[list[PartitionCopy], dict[str, Any]]:
-        """The moment that the copy is of: what was committed before is in pages and history files, what comes after follows by itself."""
-        shard, store, engine = self._shard, self._shard.store, self._shard.engine
+    async def _copy(self, partition: int) -> None:
+        """A partition as it is at one moment; what is committed in it after that follows."""
+        shard = self._shard
         async with shard.committer.quiet():
-            await asyncio.to_thread(store.log.roll)
-            copies = [store.begin_copy(partition, is_whole=True) for partition in self.partitions]
-            engine.copying = Copies(copies)
-            shard.committer.followers.append(self.follow)
-            facts = {
-                "catalog_version": engine.catalog.version, "partitions": {copy.dump.partition: copy.dump.facts for copy in copies},
-                "event_ids": list(engine.event_ids.dump()), "forgotten_started_ms": engine.producers.forgotten_started_ms,
-                "complete_since": {name: state.complete_since_ms for name, state in engine.features.items()},
-                "dropped_ms": store.history.dropped_ms,
-            }  # fmt: skip
+            copy = shard.store.begin_copy(partition, is_whole=True)
+            self._is_moving[partition] = True
         try:
+            await self._ask("begin", partition, shard.engine.catalog.version, copy.dump.facts)
+            await self._send_pages(copy)
+        finally:
+            shard.engine.copying = None
+
+    async def _close_past(self) -> dict[str, Any]:
+        """The history files of what was committed up to a moment, kept aside, and what belongs to no partition, as of then."""
+        shard, store, engine = self._shard, self._shard.store, self._shard.engine
+        await asyncio.to_thread(store.log.prepare_segment)
+        async with shard.rememberer.still():
+            async with shard.committer.quiet():
+                await asyncio.to_thread(store.log.roll)
+                facts = {
+                    "floors": {partition: int(engine.positions[partition]) for partition in self.partitions},
+                    "event_ids": list(engine.event_ids.dump()), "forgotten_started_ms": engine.producers.forgotten_started_ms,
+                    "complete_since": {name: state.complete_since_ms for name, state in engine.features.items()},
+                    "dropped_ms": store.history.dropped_ms,
+                }  # fmt: skip
             await shard.rememberer.convert_closed()
             self._files = [file for partition in self.partitions for file in store.history.of_partition(partition)]
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
             await asyncio.to_thread(store.history.link_to, self._files, self._folder)
-        except BaseException:
-            engine.copying = None
-            raise
-        self.pages_total = sum(copy.pages for copy in copies)
-        return copies, facts
+        return facts
 
     async def _send_pages(self, copy: PartitionCopy) -> None:
         """One page after another, some under way at a time."""
@@ -198,6 +204,7 @@ class Outgoing:
         self._tail.append(part)
         self._tail_bytes += part.nbytes
         self._is_drained.clear()
+        self._has_tail.set()
         if self._tail_bytes > TAIL_BYTES_MAX:
             self._fail(MoveFailed(f"{self._tail_bytes >> 20} MB wait for the target: it does not keep up with what is written"))
 
@@ -206,8 +213,8 @@ class Outgoing:
             while True:
                 if not self._tail:
                     self._is_drained.set()
-                    await asyncio.sleep(0.001)
-                    continue
+                    self._has_tail.clear()
+                    await self._has_tail.wait()
                 taken, nbytes = [self._tail.popleft()], 0
                 while self._tail and nbytes < TAIL_MESSAGE_BYTES and self._tail[0].catalog_version == taken[0].catalog_version:
                     nbytes += self._tail[0].nbytes
@@ -252,7 +259,6 @@ class Incoming:
         self._pieces: list[bytes] = []
         self._dumps: dict[int, PartitionDump] = {}
         self._files: list[PastFile] = []
-        self._facts: dict[str, Any] = {}
         self.is_whole = False
 
     async def take(self, step: list[Any]) -> None:
@@ -268,19 +274,16 @@ class Incoming:
         }  # fmt: skip
         await steps[what](*arguments)
 
-    async def _begin(self, facts: dict[str, Any]) -> None:
+    async def _begin(self, partition: int, catalog_version: int, facts: dict[str, Any]) -> None:
         engine = self._shard.engine
-        if facts["catalog_version"] != engine.catalog.version:
-            raise MoveFailed(f"the source has catalog {facts['catalog_version']}, this shard {engine.catalog.version}")
-        self._facts = facts
-        event_ids = EventIds()
-        event_ids.load(*facts["event_ids"])
-        engine.event_ids.merge(event_ids)
-        for partition, mine in facts["partitions"].items():
-            engine.users.begin_partition(partition, mine["next_ordinal"])
-            engine.producers.load(partition, mine["producers"])
-            engine.erasures.load(partition, mine["erasures"])
-            self._dumps[partition] = PartitionDump(partition, mine, {}, mine["columns"])
+        if catalog_version != engine.catalog.version:
+            raise MoveFailed(f"the source has catalog {catalog_version}, this shard {engine.catalog.version}")
+        if partition not in self.partitions or partition in self._dumps:
+            raise MoveFailed(f"partition {partition} is not expected, or came before")
+        engine.users.begin_partition(partition, facts["next_ordinal"])
+        engine.producers.load(partition, facts["producers"])
+        engine.erasures.load(partition, facts["erasures"])
+        self._dumps[partition] = PartitionDump(partition, facts, {}, facts["columns"])
 
     async def _page(self, partition: int, number: int, parts: list[Any]) -> None:
         """A page into the columns, and aside for the disk."""
@@ -309,26 +312,30 @@ class Incoming:
         if is_last:
             self._files.append(file)
 
-    async def _commit(self) -> None:
-        """All that came is durable and counts, at the position that it is of."""
+    async def _commit(self, facts: dict[str, Any]) -> None:
+        """All that came is durable and counts, each partition at the position that it is of."""
         shard, engine, store = self._shard, self._shard.engine, self._shard.store
+        event_ids = EventIds()
+        event_ids.load(*facts["event_ids"])
+        engine.event_ids.merge(event_ids)
+        engine.producers.forgotten_started_ms = max(engine.producers.forgotten_started_ms, facts["forgotten_started_ms"])
+        for name, since_ms in facts["complete_since"].items():
+            engine.features[name].complete_since_ms = max(engine.features[name].complete_since_ms, since_ms)
         async with shard.checkpointing:
             async with shard.committer.quiet():
                 dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
-            for dump in self._dumps.values():
-                dump.facts |= {"sequence": sequence, "floor": dump.facts["position"], "epoch": 0}
+            for partition, dump in self._dumps.items():
+                dump.facts |= {"sequence": sequence, "floor": facts["floors"][partition], "epoch": 0}
             try:
-                await asyncio.to_thread(store.write_arrived, dumped, list(self._dumps.values()), self._files, self._facts["dropped_ms"])
+                await asyncio.to_thread(store.write_arrived, dumped, list(self._dumps.values()), self._files, facts["dropped_ms"])
             except WriteFailed as error:
                 stop_at_once(error)
         for partition, dump in self._dumps.items():
-            engine.positions[partition] = engine.reserved[partition] = engine.floors[partition] = dump.facts["position"]
+            engine.positions[partition] = engine.reserved[partition] = dump.facts["position"]
+            engine.floors[partition] = dump.facts["floor"]
             engine.users.end_partition(partition, dump.facts["next_ordinal"])
             engine.arriving[partition] = True
         engine.received_ms = max(engine.received_ms, *(dump.facts["received_ms"] for dump in self._dumps.values()))
-        engine.producers.forgotten_started_ms = max(engine.producers.forgotten_started_ms, self._facts["forgotten_started_ms"])
-        for name, since_ms in self._facts["complete_since"].items():
-            engine.features[name].complete_since_ms = max(engine.features[name].complete_since_ms, since_ms)
         self._dumps.clear()
         self.is_whole = True
 
@@ -399,6 +406,7 @@ class Moves:
         for partition, epoch in epochs.items():
             engine.epochs[partition] = max(int(engine.epochs[partition]), epoch)
             engine.arriving[partition] = False
+        self._shard.committer.let_go()
         if self.incoming is not None and set(self.incoming.partitions) <= set(epochs):
             self.incoming = None
 
@@ -425,25 +433,25 @@ class Moves:
         failpoint("move.sealed")
 
     def release(self, epochs: dict[int, int]) -> None:
-        """Answer no read of partitions any more: they are another's, in these epochs. Cannot be taken back."""
+        """Answer no read of partitions any more, and send writes that waited on: they are another's, in these epochs. Cannot be taken back."""
         engine = self._shard.engine
         if self.outgoing is not None and set(self.outgoing.partitions) & set(epochs):
             self.outgoing.is_released = True
         for partition, epoch in epochs.items():
             if int(engine.epochs[partition]) < epoch:
                 engine.epochs[partition] = 0
+                engine.sealed[partition] = False
+        self._shard.committer.let_go()
         self._shard.wake_watchers()
 
     def forget(self, epochs: dict[int, int]) -> None:
-        """Another serves the partitions: send writes that waited there, drop what is here of them."""
+        """Another serves the partitions: drop what is here of them."""
         engine = self._shard.engine
         self.release(epochs)
         gone = [partition for partition in epochs if not engine.kept[partition]]
         if self.outgoing is not None and self.outgoing.is_released:
             self.outgoing.end()
             self.outgoing = None
-        engine.sealed[gone] = False
-        self._shard.committer.let_go()
         expected = set(self.incoming.partitions) if self.incoming is not None else set()
         self._in_background(self._drop([partition for partition in gone if partition not in expected]))
 
@@ -458,6 +466,7 @@ class Moves:
         if self.incoming is not None and self.incoming.token == token:
             coming, self.incoming = self.incoming, None
             engine.arriving[coming.partitions] = False
+            self._shard.committer.let_go()
             await self._drop([partition for partition in coming.partitions if not engine.kept[partition]])
 
     # --- what has left ----------------------------------------------------------------------------------------------------------

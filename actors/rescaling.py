@@ -18,8 +18,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actors.calls import ask
-from grid.errors import FieldInvalid, GridError, MoveFailed
+from actors.calls import awaited
+from grid.errors import FieldInvalid, MoveFailed
 from grid.failpoints import failpoint
 from grid.replication.placement import Place, plan
 from grid.storage.files import replace_file
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("profilegrid")
 SHARDS_MAX = 64
-BATCH_PARTITIONS = 8
+# A batch: large enough that the moment in which its writes wait is a small part of the time that it takes.
+BATCH_BYTES, USER_BYTES = 96 << 20, 128
 SHORT_S, SEAL_S, COPY_S = 10.0, 70.0, 3600.0
 LOOK_S, AGAIN_S = 0.05, 1.0
 RETIRED = "RETIRED"
@@ -44,7 +45,7 @@ class Rescaler:
         self._batch: tuple[int, int, list[int]] | None = None
         self._phase = ""
         self._total = 0
-        self._pause_ms_max = 0.0
+        self._pause_ms_max = self._sealed_s = 0.0
         self._again_s = 0.0
         self.problem = ""
 
@@ -141,8 +142,8 @@ class Rescaler:
             finally:
                 self._batch, self._token, self._phase = None, "", ""
             failpoint("move.saved")
+            self._sealed_s = sealed
             await self._hand_over()
-        self._pause_ms_max = max(self._pause_ms_max, (time.monotonic() - sealed) * 1000)
         self.problem = ""
         return True
 
@@ -155,7 +156,8 @@ class Rescaler:
                 ways.setdefault((owner, target), []).append(partition)
         for (source, target), partitions in ways.items():
             if controller.is_ready(source) and controller.is_ready(target):
-                return source, target, partitions[:BATCH_PARTITIONS]
+                nbytes = controller.health(source)["users"] * USER_BYTES // max(state.owners.count(source), 1)
+                return source, target, partitions[: max(BATCH_BYTES // max(nbytes, 1), 1)]
         if ways:
             self.problem = f"shards {sorted({shard for way in ways for shard in way if not controller.is_ready(shard)})} do not serve yet"
         return None
@@ -188,6 +190,7 @@ class Rescaler:
             await self._tell(source, "release", {p: state.epochs[p] for p in partitions})
             failpoint("move.released")
             await self._tell(target, "take_over", {p: state.epochs[p] for p in partitions})
+            self._pause_ms_max, self._sealed_s = max(self._pause_ms_max, (time.monotonic() - self._sealed_s) * 1000 if self._sealed_s else 0.0), 0.0
             failpoint("move.taken_over")
             await self._tell(source, "forget", {p: state.epochs[p] for p in partitions})
             for partition in partitions:
@@ -214,11 +217,11 @@ class Rescaler:
 
     async def _tell(self, shard: int, method: str, *arguments: Any, timeout_s: float = SHORT_S) -> Any:
         try:
-            return await ask(getattr(self._controller.shard_actor(shard), method).remote(*arguments), timeout_s)
-        except GridError:
-            raise
+            return await asyncio.wait_for(awaited(getattr(self._controller.shard_actor(shard), method).remote(*arguments)), timeout_s)
         except Exception as error:
-            raise MoveFailed(f"shard {shard} does not {method.replace('_', ' ')}: {error}") from None
+            cause = getattr(error, "cause", None) or error
+            what = cause.what if isinstance(cause, MoveFailed) else f"{type(cause).__name__}: {cause}".strip().splitlines()[0]
+            raise MoveFailed(f"shard {shard}, asked to {method.replace('_', ' ')}: {what}") from error
 
     # --- shards that end ----------------------------------------------------------------------------------------------------
 

@@ -128,13 +128,15 @@ class Deliveries:
         report = Report()
         left = rows
         deadline = time.monotonic() + self.timeout
-        backoff = BACKOFF_S
+        backoff, has_moved = BACKOFF_S, False
         while left.size:
             retry, delay_s = left, backoff
             try:
                 map_ = await self._connections.map()
                 outcomes = await asyncio.gather(*(self._send(parcel, producer, number, map_) for parcel in split(batch, left, partitions, map_)))
                 retry, delay_s = self._sort_outcomes(outcomes, report, backoff)
+                if not has_moved and all(isinstance(outcome, pb.IngestResponse) or outcome.reason == "PARTITION_MOVED" for _, outcome in outcomes):
+                    has_moved, delay_s = True, 0.0  # the new map has its new owner, who serves
             except (Unavailable, Overloaded):
                 self._connections.forget_map()
             if not retry.size:

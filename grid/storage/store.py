@@ -29,7 +29,7 @@ from grid.frame import ABSENT, UNSET
 from grid.group import FORMAT, Group, reserved_words, touched_positions
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
-from grid.storage.checkpoints import Checkpoints, Manifest, PartitionDump
+from grid.storage.checkpoints import ARRIVAL_PACE, PACE, Checkpoints, Manifest, PartitionDump
 from grid.storage.copying import PartitionCopy
 from grid.storage.files import own
 from grid.storage.history import AppliedSlots, Draft, History, PastFile
@@ -230,7 +230,11 @@ class Store:
         """Make partitions that came from another shard durable, all or none: `dumps` as `begin_copy` makes them, their history files already
         put. In a thread. Raises WriteFailed."""
         self.write_shard(shard)
-        staged = {dump.partition: self.checkpoints.stage(dump) for dump in dumps}
+        self.checkpoints.pace = ARRIVAL_PACE
+        try:
+            staged = {dump.partition: self.checkpoints.stage(dump) for dump in dumps}
+        finally:
+            self.checkpoints.pace = PACE
         self.history.list_files(files, dropped_ms)
         failpoint("arrival.staged")
         self.checkpoints.install(staged)
