@@ -160,6 +160,11 @@ class Log:
         """Sequence of the first record of a segment."""
         return int(segment.stem)
 
+    @property
+    def oldest_sequence(self) -> int:
+        """Of the first record that is there, or would be."""
+        return min((self.first_sequence(segment) for segment in self.segments()), default=1)
+
     def remove(self, segment: Path) -> None:
         """Delete a segment that history and checkpoints cover."""
         failpoint("segment.before_drop")

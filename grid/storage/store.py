@@ -388,7 +388,8 @@ class Store:
         self._covered[partition] = int(facts["sequence"])
 
     def _replay(self, report: Recovery, progress: Progress) -> None:
-        start = self.covered_sequence + 1
+        # A shard that holds nothing reads what is there; what is not was of partitions that have left.
+        start = self.covered_sequence + 1 if self.kept() else self.log.oldest_sequence
         self._letters_through = self.checkpoints.dead_letters_through()
         total = self.log.bytes_from(start)
         done = 0

@@ -43,6 +43,7 @@ BY_DISK = (
     ("log.before_write", "enospc", False), ("log.written", "eio", False), ("checkpoint.pages_put", "enospc", True), ("checkpoint.staged", "eio", True),
 )  # fmt: skip
 BY_CATALOG = ("controller.before_save", "controller.saved")
+BY_MOVE = ("arrival.staged", "move.sealed", "move.saved", "move.released", "move.taken_over")
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Torture:
         self.grid = RunningGrid(self.folder / "data", *options, environment={"PROFILEGRID_FAILPOINTS": str(self.points)}).up()
         self.ledger = Ledger()
         self.features = 0
+        self.drained: list[int] = []
         self.workers: list[Worker] = []
 
     # --- traffic --------------------------------------------------------------------------------------------------------
@@ -127,6 +129,11 @@ class Torture:
             )
         if not self.keeps_log:
             found |= {f"kill at {point}": lambda point=point: self._at(point, self._erase) for point in BY_ERASURE}
+            found |= {f"kill at {point}": lambda point=point: self._at(point, self._move) for point in BY_MOVE}
+            found["kill -9 shard in a move"] = lambda: self._in_a_move(lambda: self._kill_shards([self.rng.randrange(2)]))
+            found["kill -9 both shards in a move"] = lambda: self._in_a_move(lambda: self._kill_shards([0, 1]))
+            found["kill -9 controller in a move"] = lambda: self._in_a_move(lambda: self._kill("ray::Controller"))
+            found["kill -9 shard and controller in a move"] = lambda: self._in_a_move(self._kill_shard_and_controller)
         return found
 
     def _kill_shards(self, shards: list[int]) -> None:
@@ -177,6 +184,27 @@ class Torture:
         with self.grid.client(read_timeout=60.0) as grid:
             grid.apply_catalog(catalog, force=True)
 
+    def _move(self) -> None:
+        """All of a shard's partitions to the other, or half of them back."""
+        self.drained = [] if self.drained else [self.rng.randrange(2)]
+        with self.grid.client(read_timeout=60.0) as grid:
+            grid.set_layout(drained=self.drained)
+
+    def _in_a_move(self, fault: Callable[[], None]) -> None:
+        self._move()
+        time.sleep(self.rng.uniform(0.0, 1.0))
+        fault()
+
+    def _wait_for_moves(self) -> None:
+        """Every partition comes where it shall be, and is nowhere else."""
+        with self.grid.client(read_timeout=60.0) as grid:
+            deadline = time.monotonic() + 120
+            while not grid.layout().is_done:
+                if time.monotonic() > deadline:
+                    self.problems.append(f"partitions do not move: {grid.layout().problem}")
+                    return
+                time.sleep(0.2)
+
     def _erase(self) -> None:
         with self.grid.client(delivery_timeout=60.0) as grid:
             grid.track("erased", "hit", {"weight": 3, "key": "k0"})
@@ -205,8 +233,11 @@ class Torture:
                 self._pending.join(150)
             lost, doubled = self.check()
             tally.lost, tally.doubled = tally.lost + lost, tally.doubled + doubled
+            if "move" in name:
+                self._wait_for_moves()
             self.say(f"{number + 1}/{len(order)} {name}: back after {away_s:.1f} s, lost {lost}, doubled {doubled}, {self.ledger.batches} batches so far")
         self.stop_traffic()
+        self._wait_for_moves()
         if self.features:
             self._check_backfilled()
         self.problems += self.ledger.faults
