@@ -35,12 +35,9 @@ from actors.committing import stop_at_once
 from grid.errors import MoveFailed, WriteFailed
 from grid.failpoints import failpoint
 from grid.group import Group
-from grid.state.dedupe import EventIds
-from grid.state.dictionary import Strings
-from grid.storage.checkpoints import PartitionDump
 from grid.storage.copying import PartitionCopy
 from grid.storage.history import PastFile
-from grid.transferring import Turned, entered
+from grid.transferring import Arrival, packed, shared_facts
 
 if TYPE_CHECKING:
     from actors.serving import ShardServer
@@ -128,9 +125,7 @@ class Outgoing:
                 await asyncio.to_thread(store.log.roll)
                 facts = {
                     "floors": {partition: int(engine.positions[partition]) for partition in self.partitions},
-                    "event_ids": list(engine.event_ids.dump()), "forgotten_started_ms": engine.producers.forgotten_started_ms,
-                    "complete_since": {name: state.complete_since_ms for name, state in engine.features.items()},
-                    "dropped_ms": store.history.dropped_ms,
+                    "dropped_ms": store.history.dropped_ms, **shared_facts(engine),
                 }  # fmt: skip
             await shard.rememberer.convert_closed()
             self._files = [file for partition in self.partitions for file in store.history.of_partition(partition)]
@@ -161,13 +156,7 @@ class Outgoing:
         columns, dictionaries = self._shard.store.columns_by_key(), self._shard.engine.dictionaries
         parts = []
         for key, blob in blobs.items():
-            words_key = None if key == "ids" else columns[key].dictionary_key
-            if not blob or words_key is None:
-                parts.append([key, blob, None, None])
-                continue
-            turned = Turned(dictionaries[words_key])
-            blob = columns[key].recoded(blob, turned)
-            parts.append([key, blob, turned.words.data.tobytes(), turned.words.ends.astype(np.uint32).tobytes()])
+            parts.append(packed(key, blob, None if key == "ids" else columns[key], dictionaries))
             await asyncio.sleep(0)
         await self._ask("page", partition, number, parts)
 
@@ -257,7 +246,7 @@ class Incoming:
     def __init__(self, shard: ShardServer, token: str, partitions: list[int]) -> None:
         self._shard, self.token, self.partitions = shard, token, partitions
         self._pieces: list[bytes] = []
-        self._dumps: dict[int, PartitionDump] = {}
+        self._arrival = Arrival(shard.engine, shard.store.columns_by_key())
         self._files: list[PastFile] = []
         self.is_whole = False
 
@@ -278,33 +267,16 @@ class Incoming:
         engine = self._shard.engine
         if catalog_version != engine.catalog.version:
             raise MoveFailed(f"the source has catalog {catalog_version}, this shard {engine.catalog.version}")
-        if partition not in self.partitions or partition in self._dumps:
-            raise MoveFailed(f"partition {partition} is not expected, or came before")
-        engine.users.begin_partition(partition, facts["next_ordinal"])
-        engine.producers.load(partition, facts["producers"])
-        engine.erasures.load(partition, facts["erasures"])
-        self._dumps[partition] = PartitionDump(partition, facts, {}, facts["columns"])
+        if partition not in self.partitions:
+            raise MoveFailed(f"partition {partition} is not expected")
+        self._arrival.begin(partition, facts)
 
-    async def _page(self, partition: int, number: int, parts: list[Any]) -> None:
+    async def _page(self, partition: int, number: int, parts: list[list[Any]]) -> None:
         """A page into the columns, and aside for the disk."""
-        engine, dump, columns = self._shard.engine, self._dumps[partition], self._shard.store.columns_by_key()
-        if engine.memory is not None:
-            engine.memory.draw(2 * sum(len(blob) for _, blob, _, _ in parts))
-        blobs = {key: blob for key, blob, _, _ in parts}
-        page = engine.users.load_ids(partition, number, blobs["ids"], dump.facts["next_ordinal"])
-        engine.users.page_newest_ms[page] = dump.facts["newest_ms"][number]
-        for key, blob, data, ends in parts:
-            if key != "ids" and blob:
-                if data is not None:
-                    codes = entered(
-                        Strings(np.frombuffer(data, dtype=np.uint8), np.frombuffer(ends, dtype=np.uint32)), engine.dictionaries[columns[key].dictionary_key]
-                    )
-                    blob = columns[key].recoded(blob, codes.__getitem__)
-                columns[key].load_page(page, blob)
-                await asyncio.sleep(0)
-            dump.pages[key, number] = blob
-        for column in columns.values():
-            column.dirty[page] = 0  # the disk gets it as it is now
+        if self._shard.engine.memory is not None:
+            self._shard.engine.memory.draw(2 * sum(len(blob) for _, blob, _, _ in parts))
+        for _ in self._arrival.page(partition, number, parts):
+            await asyncio.sleep(0)
 
     async def _file(self, facts: list[Any], chunk: bytes, is_first: bool, is_last: bool) -> None:
         file = PastFile(*facts)
@@ -313,30 +285,19 @@ class Incoming:
             self._files.append(file)
 
     async def _commit(self, facts: dict[str, Any]) -> None:
-        """All that came is durable and counts, each partition at the position that it is of."""
-        shard, engine, store = self._shard, self._shard.engine, self._shard.store
-        event_ids = EventIds()
-        event_ids.load(*facts["event_ids"])
-        engine.event_ids.merge(event_ids)
-        engine.producers.forgotten_started_ms = max(engine.producers.forgotten_started_ms, facts["forgotten_started_ms"])
-        for name, since_ms in facts["complete_since"].items():
-            engine.features[name].complete_since_ms = max(engine.features[name].complete_since_ms, since_ms)
+        """All that came is durable, and counts."""
+        shard, store, dumps = self._shard, self._shard.store, list(self._arrival.dumps.values())
+        self._arrival.share(facts)
         async with shard.checkpointing:
             async with shard.committer.quiet():
                 dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
-            for partition, dump in self._dumps.items():
-                dump.facts |= {"sequence": sequence, "floor": facts["floors"][partition], "epoch": 0}
+            for dump in dumps:
+                dump.facts |= {"sequence": sequence, "floor": facts["floors"][dump.partition], "epoch": 0}
             try:
-                await asyncio.to_thread(store.write_arrived, dumped, list(self._dumps.values()), self._files, facts["dropped_ms"])
+                await asyncio.to_thread(store.write_arrived, dumped, dumps, self._files, facts["dropped_ms"])
             except WriteFailed as error:
                 stop_at_once(error)
-        for partition, dump in self._dumps.items():
-            engine.positions[partition] = engine.reserved[partition] = dump.facts["position"]
-            engine.floors[partition] = dump.facts["floor"]
-            engine.users.end_partition(partition, dump.facts["next_ordinal"])
-            engine.arriving[partition] = True
-        engine.received_ms = max(engine.received_ms, *(dump.facts["received_ms"] for dump in self._dumps.values()))
-        self._dumps.clear()
+        self._arrival.settle()
         self.is_whole = True
 
     async def _follow(self, header: bytes, body: bytes) -> None:

@@ -1,18 +1,24 @@
 """A partition from one engine into another: the same users at the same ordinals, codes of words turned into the other's.
 
 Codes are a shard's own, so pages of two shards that hold the same users differ where they hold codes; everything else goes as it is.
+`Transfer` has both engines at hand; `packed` and `Arrival` are the two ends of a way that takes bytes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grid.engine import Engine
-from grid.errors import holds
+from grid.errors import MoveFailed, holds
 from grid.state.attributes import AttributeColumns
+from grid.state.dedupe import EventIds
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.features import FeatureColumns
+from grid.storage.checkpoints import PartitionDump
 
 Codes = NDArray[np.int64]
 Columns = FeatureColumns | AttributeColumns
@@ -92,3 +98,78 @@ class Transfer:
             codes[used] = entered(words.words_of(used), theirs)
             self._codes[key] = codes
         return self._codes[key]
+
+
+def packed(key: str, blob: bytes, columns: Columns | None, dictionaries: dict[str, Dictionary]) -> list[Any]:
+    """A page of a column for another shard: [key, bytes, the words that its codes number as data and ends; None where it has no codes]."""
+    words_key = None if columns is None else columns.dictionary_key
+    if not blob or columns is None or words_key is None:
+        return [key, blob, None, None]
+    turned = Turned(dictionaries[words_key])
+    blob = columns.recoded(blob, turned)
+    return [key, blob, turned.words.data.tobytes(), turned.words.ends.astype(np.uint32).tobytes()]
+
+
+def shared_facts(engine: Engine) -> dict[str, Any]:
+    """What belongs to no partition, as plain data. Call between groups."""
+    return {
+        "event_ids": list(engine.event_ids.dump()), "forgotten_started_ms": engine.producers.forgotten_started_ms,
+        "complete_since": {name: state.complete_since_ms for name, state in engine.features.items()},
+    }  # fmt: skip
+
+
+class Arrival:
+    """Partitions that come into an engine page by page, in any order. Nobody sees them before `settle`."""
+
+    def __init__(self, engine: Engine, columns: dict[str, Any]) -> None:
+        self._engine, self._columns = engine, columns
+        # As checkpoints take them: what was sent, in codes of ours.
+        self.dumps: dict[int, PartitionDump] = {}
+
+    def begin(self, partition: int, facts: dict[str, Any]) -> None:
+        """`facts` as a checkpoint's manifest has them. Raises MoveFailed when it has begun already."""
+        if partition in self.dumps:
+            raise MoveFailed(f"partition {partition} came before")
+        engine = self._engine
+        engine.users.begin_partition(partition, facts["next_ordinal"])
+        engine.producers.load(partition, facts["producers"])
+        engine.erasures.load(partition, facts["erasures"])
+        self.dumps[partition] = PartitionDump(partition, facts, {}, facts["columns"])
+
+    def page(self, partition: int, number: int, parts: list[list[Any]]) -> Iterator[None]:
+        """A page, `packed` by column, the ids among them. In steps of about a column each."""
+        engine, dump = self._engine, self.dumps[partition]
+        by_key = {key: (blob, data, ends) for key, blob, data, ends in parts}
+        page = engine.users.load_ids(partition, number, by_key["ids"][0], dump.facts["next_ordinal"])
+        engine.users.page_newest_ms[page] = dump.facts["newest_ms"][number]
+        for key, (blob, data, ends) in by_key.items():
+            columns = self._columns[key]
+            if key != "ids" and blob:
+                if data is not None:
+                    words = Strings(np.frombuffer(data, dtype=np.uint8), np.frombuffer(ends, dtype=np.uint32))
+                    blob = columns.recoded(blob, entered(words, engine.dictionaries[columns.dictionary_key]).__getitem__)
+                columns.load_page(page, blob)
+                yield
+            dump.pages[key, number] = blob
+        for columns in self._columns.values():
+            columns.dirty[page] = 0  # the disk gets it as it is now
+
+    def share(self, facts: dict[str, Any]) -> None:
+        """Take `shared_facts` of the source."""
+        engine, event_ids = self._engine, EventIds()
+        event_ids.load(*facts["event_ids"])
+        engine.event_ids.merge(event_ids)
+        engine.producers.forgotten_started_ms = max(engine.producers.forgotten_started_ms, facts["forgotten_started_ms"])
+        for name, since_ms in facts["complete_since"].items():
+            engine.features[name].complete_since_ms = max(engine.features[name].complete_since_ms, since_ms)
+
+    def settle(self) -> None:
+        """The dumps are durable: the partitions are here, each at the position that it is of, ready for what was committed after it."""
+        engine = self._engine
+        for partition, dump in self.dumps.items():
+            engine.positions[partition] = engine.reserved[partition] = dump.facts["position"]
+            engine.floors[partition] = dump.facts["floor"]
+            engine.received_ms = max(engine.received_ms, dump.facts["received_ms"])
+            engine.users.end_partition(partition, dump.facts["next_ordinal"])
+            engine.arriving[partition] = True
+        self.dumps = {}

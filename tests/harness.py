@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 from profilegrid.columns import Batch, attributes_batch, deletes_batch, events_batch
 from profilegrid.results import Profile
@@ -21,6 +22,7 @@ from grid.state.memory import Space
 from grid.storage.store import Recovery, Store
 
 PARTITIONS = 4
+ALL = tuple(range(PARTITIONS))
 SPACE = Space(slots_max=1 << 18, list_words_max=1 << 24, id_bytes_max=1 << 24, partition_pages_max=64)
 NOW_MS = 1_700_000_000_000
 
@@ -48,15 +50,20 @@ def past_rows(shard: Shard) -> list[dict[str, Any]]:
 class Shard:
     """One shard that owns all partitions of a small grid."""
 
-    def __init__(self, folder: Path, catalog: dict[str, Any] | None = None, *, keep_log: bool = True, accept_loss: bool = False) -> None:
-        self.folder, self._keep_log = folder, keep_log
+    def __init__(
+        self, folder: Path, catalog: dict[str, Any] | None = None, *, keep_log: bool = True, accept_loss: bool = False, owned: tuple[int, ...] = ALL
+    ) -> None:
+        self.folder, self._keep_log, self.owned = folder, keep_log, owned
+        # Partitions (bool[P]) whose groups are followed, and what was committed in them since.
+        self.following = np.zeros(PARTITIONS, dtype=bool)
+        self.followed: list[Group] = []
         self.recovery = self._open(accept_loss=accept_loss)
         if catalog is not None and not self.engine.catalog.version:
             self.apply_catalog(catalog)
 
     def _open(self, *, accept_loss: bool = False) -> Recovery:
         self.engine = Engine(partitions=PARTITIONS, space=SPACE)
-        self.engine.epochs[:] = 1
+        self.engine.epochs[list(self.owned)] = 1
         self.store = Store(self.folder, self.engine, keep_log=self._keep_log, segment_bytes=1 << 18, owner_timeout_s=1.0)
         self.store.checkpoints.is_paced = False
         try:
@@ -107,7 +114,23 @@ class Shard:
             return []
         self.engine.apply(group)
         self.store.applied.keep(group)
+        self.follow(group)
         return [self.engine.reply(item) for item in judged]
+
+    def follow(self, group: Group) -> None:
+        """Keep what of a group must follow partitions that are on their way."""
+        part = group.part_of(self.following)
+        if part is not None:
+            self.followed.append(part)
+
+    def adopt(self, group: Group) -> None:
+        """What another shard committed, as it comes over the wire."""
+        header, body = group.encode()
+        came = Group.decode(msgpack.unpackb(msgpack.packb(header)), memoryview(b"".join(body)), 0)
+        self.engine.adopt(came)
+        self.store.append(came, is_durable=False)
+        self.engine.apply(came)
+        self.store.applied.keep(came)
 
     def track(self, rows: list[tuple[str, str, int, dict[str, Any] | None, str | None]], number: int, producer: bytes = b"p" * 16, **options: Any) -> Reply:
         return self.commit([self.frame(events_batch(rows), producer, number)], **options)[0]

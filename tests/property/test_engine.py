@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from grid.state.dictionary import Strings
 from grid.storage.checkpoints import Checkpoints
 from grid.storage.restoring import make_shard
 from grid.storage.snapshots import stage
-from grid.transferring import Transfer
+from grid.transferring import Arrival, Transfer, packed, shared_facts
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, SPACE, Shard, pages_of, past_rows
 from tests.model import Model
@@ -89,6 +90,47 @@ def past_of(shard: Shard) -> list[Any]:
         )
         for row in past_rows(shard)
     )
+
+
+def move(source: Shard, target: Shard, partitions: list[int], between: Callable[[int], Any]) -> None:
+    """Partitions from one shard to another as the two do it, `between` called in the midst of each copy."""
+    arrival, columns = Arrival(target.engine, target.store.columns_by_key()), source.store.columns_by_key()
+    for number, partition in enumerate(partitions):
+        copy = source.store.begin_copy(partition, is_whole=True)
+        source.following[partition] = True
+        arrival.begin(partition, copy.dump.facts)
+        copy.copy_next()
+        between(number)
+        while copy.copy_next():
+            pass
+        source.engine.copying = None
+        for page in sorted({page for _, page in copy.dump.pages}):
+            blobs = {key: blob for (key, of), blob in copy.dump.pages.items() if of == page}
+            parts = [packed(key, blob, None if key == "ids" else columns[key], source.engine.dictionaries) for key, blob in blobs.items()]
+            for _ in arrival.page(partition, page, parts):
+                pass
+    arrival.share(shared_facts(source.engine))
+    source.store.log.roll()
+    source.store.write_history()
+    files = [file for partition in partitions for file in source.store.history.of_partition(partition)]
+    for file in files:
+        target.store.history.receive(file, (source.folder / "history" / file.name).read_bytes(), is_first=True, is_last=True)
+    for partition, dump in arrival.dumps.items():
+        dump.facts |= {"sequence": target.store.log.next_sequence - 1, "floor": int(source.engine.positions[partition])}
+    target.store.write_arrived(target.store.dump_shard(), list(arrival.dumps.values()), files, source.store.history.dropped_ms)
+    arrival.settle()
+    for group in source.followed:
+        target.adopt(group)
+    source.followed.clear()
+    source.engine.epochs[partitions], target.engine.epochs[partitions] = 0, 2
+    target.engine.arriving[partitions] = False
+    source.following[partitions] = False
+    target.owned = (*target.owned, *partitions)
+    for partition in partitions:
+        for _ in source.engine.drop_in_steps(partition):
+            pass
+    source.store.forget_slots()
+    source.store.discard(partitions)
 
 
 class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
@@ -209,6 +251,26 @@ class TheEngineNeverLosesOrDoublesAnEvent(RuleBasedStateMachine):
         self.shard = Shard(folder)
         assert not self.shard.recovery.stopped
         assert not self.shard.recovery.incomplete
+
+    @rule(batch=BATCHES, moved=st.sets(st.sampled_from(range(PARTITIONS)), min_size=1), at=st.integers(0, PARTITIONS - 1))
+    def its_partitions_move_to_another_shard_while_a_batch_is_committed(self, batch: list[Any], moved: set[int], at: int) -> None:
+        """Some first and the others after them; what goes on from here goes on there. Nothing is left where they were."""
+        self.lives += 1
+        target = Shard(self.folder / f"moved-{self.lives}", owned=())
+        for version, catalog in self.shard.engine.catalogs.items():
+            if version:
+                target.store.append_catalog(catalog, NOW_MS)
+                target.engine.install_catalog(catalog)
+        move(self.shard, target, sorted(moved), lambda number: number == at % len(moved) and self.a_batch_is_acknowledged(batch))
+        others = [partition for partition in range(PARTITIONS) if partition not in moved]
+        if others:
+            move(self.shard, target, others, lambda number: None)
+        assert not self.shard.engine.users.next_ordinal.any()
+        assert not self.shard.engine.users._heap[: int(self.shard.engine.users._control[0])].any(), "bytes of ids are left"
+        assert all(not state.columns.dump_page(page) for state in self.shard.engine.features.values() for page in range(1, 9))
+        assert self.shard.store.foreign() == []
+        self.shard.close()
+        self.shard = target
 
     @rule(words=st.lists(st.sampled_from(["x", "鞋", "k3", "k7", "Rome", "b", "other"]), max_size=7, unique=True))
     def it_reads_the_same_in_a_shard_whose_words_have_other_codes(self, words: list[str]) -> None:
