@@ -151,9 +151,6 @@ class Controller:
                 self.state = State.unpack(path.read_bytes())
             except (ValueError, TypeError) as error:
                 raise DataFolderForeign(str(path), str(error)) from error
-            if self._config.shards not in (0, self.state.shards):
-                how = f"start it without --shards, then: profilegrid scale --shards {self._config.shards}"
-                raise DataFolderForeign(self._config.folder, f"it has {self.state.shards} shards; {how}")
         else:
             shards = self._config.shards or SHARDS_DEFAULT
             owners = [partition % shards for partition in range(self._config.partitions)]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.controller import GridConfig
+from actors.controller import GridConfig, State
 from actors.names import CONTROLLER, COORDINATOR, NAMESPACE
 from grid.errors import DataFolderForeign, GridError
 from grid.storage.files import own, replace_file
@@ -85,8 +85,21 @@ def check_place(config: GridConfig) -> None:
     available = _available_memory()
     if available < MEMORY_BYTES_MIN:
         raise CannotStart(f"{available >> 20} MB of memory are available, at least {MEMORY_BYTES_MIN >> 20} MB are needed")
+    _check_shards(config)
     if not marker.exists():
         replace_file(marker, FORMAT.encode())
+
+
+def _check_shards(config: GridConfig) -> None:
+    """Raise CannotStart when a grid that exists is asked to have another number of shards: that takes moves."""
+    path = Path(config.folder) / "controller" / "state.bin"
+    if not config.shards or not path.exists():
+        return
+    with contextlib.suppress(ValueError, TypeError):  # what is wrong with it the controller tells
+        shards = State.unpack(path.read_bytes()).shards_wanted
+        if shards != config.shards:
+            how = f"start it without --shards, then: profilegrid scale --shards {config.shards}"
+            raise CannotStart(f"{config.folder} has {shards} shards; {how}")
 
 
 def _available_memory() -> int:

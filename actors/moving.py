@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import shutil
 import time
 from collections import deque
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("profilegrid")
 LANE_TIMEOUT_S, DRAIN_TIMEOUT_S = 30.0, 60.0
 CHUNK_BYTES = 4 << 20
-PAGES_UNDER_WAY_MAX = 4
+PAGES_UNDER_WAY_MAX = 2
 TAIL_BYTES_MAX, TAIL_MESSAGE_BYTES = 256 << 20, 1 << 20
 
 
@@ -75,6 +76,7 @@ class Outgoing:
         self._is_drained, self._has_tail = asyncio.Event(), asyncio.Event()
         self._following: asyncio.Task[None] | None = None
         self._files: list[PastFile] = []
+        self._paced_s = 0.0
         self.pages_done = self.pages_total = self.bytes_sent = 0
         self.failed: MoveFailed | None = None
         self.is_released = False
@@ -180,8 +182,8 @@ class Outgoing:
         except ProfilegridError as error:
             raise MoveFailed(f"the target: {error}") from None
         self.bytes_sent += len(packed)
-        if self._bytes_per_s:
-            await asyncio.sleep(len(packed) / self._bytes_per_s)
+        self._paced_s = max(self._paced_s, time.monotonic()) + len(packed) / self._bytes_per_s
+        await asyncio.sleep(self._paced_s - time.monotonic())
 
     # --- the tail ---------------------------------------------------------------------------------------------------------
 
@@ -209,6 +211,7 @@ class Outgoing:
                     nbytes += self._tail[0].nbytes
                     taken.append(self._tail.popleft())
                 header, body = Group.joined(taken).encode()
+                self._bytes_per_s = math.inf  # what is committed meanwhile keeps its own pace
                 await self._ask("tail", msgpack.packb(header), b"".join(body))
                 self._tail_bytes -= sum(group.nbytes for group in taken)
         except MoveFailed as error:

@@ -390,7 +390,7 @@ class AsyncClient:
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "PlanLayout", request)  # type: ignore[no-any-return]
 
     async def set_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None, bytes_per_s: int = 0) -> None:
-        """Have the grid go to that layout; it goes on by itself, `layout` tells how far it is. `bytes_per_s` bounds what moves take; 0: no bound."""
+        """Have the grid go to that layout; it goes on by itself, `layout` tells how far it is. `bytes_per_s` bounds what moves take; 0: 64 MB."""
         request = admin_pb2.SetLayoutRequest(layout=_layout(shards, drained), bytes_per_s=bytes_per_s)
         await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "SetLayout", request)
 

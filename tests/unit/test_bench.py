@@ -25,6 +25,7 @@ NAMES = {
     "export",
     "memory",
     "recover",
+    "rescale",
     "checkpoint",
     "scale_out",
     "start",

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from profilegrid.sync import Client
     from profilegrid.v1.admin_pb2 import GetLayoutResponse, PlanLayoutResponse
 
-LOOK_S = 0.2
+LOOK_S, RATE_MB = 0.2, 64.0
 Plan = Annotated[bool, typer.Option("--plan", help="Only say what would move.")]
-Rate = Annotated[float, typer.Option("--rate-mb", min=0.0, metavar="MB/S", help="Bound of what moves take, MB a second (0: none).")]
+Rate = Annotated[float, typer.Option("--rate-mb", min=0.001, metavar="MB/S", help="Bound of what moves take, MB a second.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; it goes on by itself.")]
 
 
@@ -23,7 +23,7 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; it goes
 def scale(
     shards: Annotated[int | None, typer.Option("--shards", min=1, max=64, help="How many shards there shall be; without it: say how far it is.")] = None,
     plan: Plan = False,
-    rate: Rate = 0.0,
+    rate: Rate = RATE_MB,
     no_wait: NoWait = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="Move nothing more; what has moved stays where it is. Run it again to go on.")] = False,
     target: Target = DEFAULT_TARGET,
@@ -48,7 +48,7 @@ def drain(
     shards: Annotated[list[int], typer.Argument(help="Shards that shall hold nothing; others take their partitions.")],
     undo: Annotated[bool, typer.Option("--undo", help="Let them hold partitions again.")] = False,
     plan: Plan = False,
-    rate: Rate = 0.0,
+    rate: Rate = RATE_MB,
     no_wait: NoWait = False,
     target: Target = DEFAULT_TARGET,
     as_json: Json = False,
@@ -60,7 +60,7 @@ def drain(
 
 
 @app.command()
-def rebalance(plan: Plan = False, rate: Rate = 0.0, no_wait: NoWait = False, target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
+def rebalance(plan: Plan = False, rate: Rate = RATE_MB, no_wait: NoWait = False, target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
     """Spread partitions evenly over the shards that are not drained, with as few moves as that takes."""
     with connect(target) as grid:
         _go(grid, {}, plan, rate, no_wait, as_json)
