@@ -236,7 +236,7 @@ class Store:
         finally:
             self.checkpoints.pace = PACE
         self.history.list_files(files, dropped_ms)
-        failpoint("arrival.staged")
+        failpoint("move.staged")
         self.checkpoints.install(staged)
         for dump in dumps:
             self._covered[dump.partition] = int(dump.facts["sequence"])

@@ -43,7 +43,7 @@ BY_DISK = (
     ("log.before_write", "enospc", False), ("log.written", "eio", False), ("checkpoint.pages_put", "enospc", True), ("checkpoint.staged", "eio", True),
 )  # fmt: skip
 BY_CATALOG = ("controller.before_save", "controller.saved")
-BY_MOVE = ("arrival.staged", "move.sealed", "move.saved", "move.released", "move.taken_over")
+BY_MOVE = ("move.staged", "move.sealed", "move.saved", "move.released", "move.taken_over")
 
 
 @dataclass
