@@ -9,7 +9,7 @@ from profilegrid.columns import Strings
 
 from actors.coordinator import _in_order
 from loadtests import population
-from loadtests.bench import audiences, reading, scaling, work, writing
+from loadtests.bench import audiences, moving, reading, scaling, work, writing
 from loadtests.bench.cli import fallen_rows
 from loadtests.bench.rows import ROWS, Row, beside
 
@@ -33,7 +33,7 @@ NAMES = {
 
 
 def test_every_row_of_the_issue_is_registered() -> None:
-    assert {audiences.__name__, reading.__name__, scaling.__name__, writing.__name__}
+    assert {audiences.__name__, moving.__name__, reading.__name__, scaling.__name__, writing.__name__}
     assert set(ROWS) >= NAMES
 
 
