@@ -263,7 +263,7 @@ class Committer:
                 self.events += reply.accepted if judged.frame.kind == "events" else 0
                 self._meter.acknowledged(time.perf_counter() - work.arrived)
                 _settle(work, reply)
-            if not group.is_adopted and any(judged.rejections for judged in group.judged):
+            if any(judged.rejections for judged in group.judged):
                 self.dead_letters += self._store.keep_dead_letters(group)
                 for judged in group.judged:
                     for reason, count in Counter(rejection.reason for rejection in judged.rejections).items():

@@ -431,6 +431,8 @@ class Controller:
         created_ms, state = now_ms(), self.state
         async with self.layout_lock:  # each partition is in one shard's part
             parts = [ShardPart.of(part) for part in await self._of_every_shard("snapshot", url)]
+        if sum(len(part.positions) for part in parts) != state.partitions:
+            raise SnapshotFailed(url, "some partitions were in no shard: they are being handed over; make another")
         snapshot = Snapshot(new_id(created_ms), created_ms, now_ms(), state.partitions, state.seed, state.catalog_version, dict(state.catalogs), parts)
         try:
             await asyncio.to_thread(repository.commit, snapshot)

@@ -33,6 +33,7 @@ from profilegrid.errors import ProfilegridError
 from profilegrid.lanes import MOVE, Lane
 
 from actors.committing import stop_at_once
+from actors.replaying import finish_open_plan
 from grid.errors import MoveFailed, WriteFailed
 from grid.failpoints import failpoint
 from grid.group import Group
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("profilegrid")
 LANE_TIMEOUT_S, DRAIN_TIMEOUT_S = 30.0, 60.0
 CHUNK_BYTES = 4 << 20
-PAGES_UNDER_WAY_MAX = 2
+PAGES_UNDER_WAY_MAX, LETTERS_A_MESSAGE = 2, 1_000
 TAIL_BYTES_MAX, TAIL_MESSAGE_BYTES = 256 << 20, 1 << 20
 
 
@@ -74,18 +75,32 @@ class Outgoing:
         self._tail: deque[Group] = deque()
         self._tail_bytes = 0
         self._is_drained, self._has_tail = asyncio.Event(), asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._files: list[PastFile] = []
-        self._paced_s = 0.0
+        self._letters: list[tuple[bytes, bytes]] = []
+        self._paced_s, self._in_pieces = 0.0, asyncio.Lock()
         self.pages_done = self.pages_total = self.bytes_sent = 0
         self.failed: MoveFailed | None = None
-        self.is_released = False
+        self.is_released = self._is_ended = False
 
     # --- the copy ---------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Send all there is, then go on with what is committed meanwhile. Returns when the target has nearly everything. Raises MoveFailed."""
+        self._running = asyncio.create_task(self._run())
+        try:
+            await asyncio.wait([self._running])
+            if self._running.cancelled():
+                raise MoveFailed("the move was given up")
+            self._running.result()
+        except BaseException:
+            await self.end()
+            raise
+
+    async def _run(self) -> None:
         shard, times = self._shard, Times()
+        await finish_open_plan(shard)
         await shard.rememberer.catch_up(shard.store.log.next_sequence - 1)
         times.end("history")
         self.pages_total = sum(int(shard.engine.users.pages_of(partition).size) for partition in self.partitions)
@@ -98,6 +113,8 @@ class Outgoing:
         times.end("past")
         for file in self._files:
             await self._send_file(file)
+        for first in range(0, len(self._letters), LETTERS_A_MESSAGE):
+            await self._ask("letters", self._letters[first : first + LETTERS_A_MESSAGE])
         times.end("files")
         await self._ask("commit", facts)
         times.end("durable")
@@ -129,6 +146,7 @@ class Outgoing:
                     "floors": {partition: int(engine.positions[partition]) for partition in self.partitions},
                     "dropped_ms": store.history.dropped_ms, **shared_facts(engine),
                 }  # fmt: skip
+                self._letters = await asyncio.to_thread(store.letters_of, self.partitions, shard.config.shard)
             await shard.rememberer.convert_closed()
             self._files = [file for partition in self.partitions for file in store.history.of_partition(partition)]
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
@@ -172,17 +190,18 @@ class Outgoing:
 
     async def _ask(self, what: str, *arguments: Any) -> None:
         """One step of the target's. A message that is too large goes in pieces. Raises MoveFailed."""
-        packed = msgpack.packb([what, *arguments])
+        raw = msgpack.packb([what, *arguments])
         try:
-            if len(packed) > CHUNK_BYTES * 2:
-                for at in range(0, len(packed), CHUNK_BYTES):
-                    await self._lane.ask(MOVE, msgpack.packb([self.token, "piece", packed[at : at + CHUNK_BYTES], at + CHUNK_BYTES >= len(packed)]))
+            if len(raw) > CHUNK_BYTES * 2:
+                async with self._in_pieces:  # of one message at a time
+                    for at in range(0, len(raw), CHUNK_BYTES):
+                        await self._lane.ask(MOVE, msgpack.packb([self.token, "piece", raw[at : at + CHUNK_BYTES], at + CHUNK_BYTES >= len(raw)]))
             else:
-                await self._lane.ask(MOVE, msgpack.packb([self.token, "whole", packed]))
+                await self._lane.ask(MOVE, msgpack.packb([self.token, "whole", raw]))
         except ProfilegridError as error:
             raise MoveFailed(f"the target: {error}") from None
-        self.bytes_sent += len(packed)
-        self._paced_s = max(self._paced_s, time.monotonic()) + len(packed) / self._bytes_per_s
+        self.bytes_sent += len(raw)
+        self._paced_s = max(self._paced_s, time.monotonic()) + len(raw) / self._bytes_per_s
         await asyncio.sleep(self._paced_s - time.monotonic())
 
     # --- the tail ---------------------------------------------------------------------------------------------------------
@@ -233,14 +252,20 @@ class Outgoing:
         self._tail.clear()
         self._is_drained.set()
 
-    def end(self) -> None:
-        """Follow no more."""
+    async def end(self) -> None:
+        """Copy and follow no more. May be called twice."""
+        if self._running is not None and not self._running.done():
+            self._running.cancel()
+            await asyncio.wait([self._running])
         if self.follow in self._shard.committer.followers:
             self._shard.committer.followers.remove(self.follow)
         if self._following is not None:
             self._following.cancel()
         self._lane.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        if not self._is_ended:
+            self._is_ended = True
+            self._shard.replaying.release()
 
 
 class Incoming:
@@ -251,10 +276,34 @@ class Incoming:
         self._pieces: list[bytes] = []
         self._arrival = Arrival(shard.engine, shard.store.columns_by_key())
         self._files: list[PastFile] = []
-        self.is_whole = False
+        self._letters: list[tuple[bytes, bytes]] = []
+        self.is_whole = self.is_over = False
+        self._under_way = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
     async def take(self, step: list[Any]) -> None:
-        """One step that the source asks for."""
+        """One step that the source asks for. Raises MoveFailed, also when the move is given up meanwhile."""
+        self._under_way += 1
+        self._is_idle.clear()
+        try:
+            await self._take(step)
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._is_idle.set()
+
+    async def end(self) -> None:
+        """Take nothing more; returns when no step is under way, so that what came can be dropped."""
+        self.is_over = True
+        await self._is_idle.wait()
+
+    def _check_open(self) -> None:
+        if self.is_over:
+            raise MoveFailed("the move was given up")
+
+    async def _take(self, step: list[Any]) -> None:
+        self._check_open()
         if step[0] == "piece":
             self._pieces.append(step[1])
             if not step[2]:
@@ -262,7 +311,7 @@ class Incoming:
             step, self._pieces = ["whole", b"".join(self._pieces)], []
         what, *arguments = msgpack.unpackb(step[1], strict_map_key=False)
         steps: dict[str, Callable[..., Awaitable[None]]] = {
-            "begin": self._begin, "page": self._page, "file": self._file, "commit": self._commit, "tail": self._follow,
+            "begin": self._begin, "page": self._page, "file": self._file, "letters": self._letter, "commit": self._commit, "tail": self._follow,
         }  # fmt: skip
         await steps[what](*arguments)
 
@@ -280,12 +329,16 @@ class Incoming:
             self._shard.engine.memory.draw(2 * sum(len(blob) for _, blob, _, _ in parts))
         for _ in self._arrival.page(partition, number, parts):
             await asyncio.sleep(0)
+            self._check_open()
 
     async def _file(self, facts: list[Any], chunk: bytes, is_first: bool, is_last: bool) -> None:
         file = PastFile(*facts)
         await asyncio.to_thread(self._shard.store.history.receive, file, chunk, is_first=is_first, is_last=is_last)
         if is_last:
             self._files.append(file)
+
+    async def _letter(self, letters: list[list[bytes]]) -> None:
+        self._letters += [(key, value) for key, value in letters]
 
     async def _commit(self, facts: dict[str, Any]) -> None:
         """All that came is durable, and counts."""
@@ -297,7 +350,7 @@ class Incoming:
             for dump in dumps:
                 dump.facts |= {"sequence": sequence, "floor": facts["floors"][dump.partition], "epoch": 0}
             try:
-                await asyncio.to_thread(store.write_arrived, dumped, dumps, self._files, facts["dropped_ms"])
+                await asyncio.to_thread(store.write_arrived, dumped, dumps, self._files, facts["dropped_ms"], self._letters)
             except WriteFailed as error:
                 stop_at_once(error)
         self._arrival.settle()
@@ -336,6 +389,8 @@ class Moves:
             raise MoveFailed(f"features are being backfilled: {', '.join(backfilling)}")
         if engine.is_loading:
             raise MoveFailed("users are being loaded")
+        if engine.exhausted is not None:
+            raise MoveFailed(str(engine.exhausted))
         if engine.stopped:
             raise MoveFailed(f"partitions {sorted(engine.stopped)} are stopped by damage; repair them first")
 
@@ -383,6 +438,9 @@ class Moves:
             raise MoveFailed("other partitions are on their way")
         if (self._shard.engine.epochs[partitions] == 0).any():
             raise MoveFailed(f"of partitions {partitions} some are not here")
+        if self._shard.replaying.locked():
+            raise MoveFailed("dead letters are being replayed")
+        await self._shard.replaying.acquire()
         self.outgoing = Outgoing(self._shard, token, partitions, lane, bytes_per_s)
         await self.outgoing.run()
 
@@ -408,27 +466,27 @@ class Moves:
         self._shard.committer.let_go()
         self._shard.wake_watchers()
 
-    def forget(self, epochs: dict[int, int]) -> None:
+    async def forget(self, epochs: dict[int, int]) -> None:
         """Another serves the partitions: drop what is here of them."""
         engine = self._shard.engine
         self.release(epochs)
         gone = [partition for partition in epochs if not engine.kept[partition]]
         if self.outgoing is not None and self.outgoing.is_released:
-            self.outgoing.end()
-            self.outgoing = None
-        expected = set(self.incoming.partitions) if self.incoming is not None else set()
-        self._in_background(self._drop([partition for partition in gone if partition not in expected]))
+            leaving, self.outgoing = self.outgoing, None
+            await leaving.end()
+        self._in_background(self._drop(gone))
 
     async def cancel(self, token: str) -> None:
         """Give a move up: the source serves as before, the target drops what came. Nothing when it is another's token, or too late."""
         engine = self._shard.engine
         if self.outgoing is not None and self.outgoing.token == token and not self.outgoing.is_released:
-            self.outgoing.end()
-            engine.sealed[self.outgoing.partitions] = False
-            self.outgoing = None
+            leaving, self.outgoing = self.outgoing, None
+            await leaving.end()
+            engine.sealed[leaving.partitions] = False
             self._shard.committer.let_go()
         if self.incoming is not None and self.incoming.token == token:
             coming, self.incoming = self.incoming, None
+            await coming.end()
             engine.arriving[coming.partitions] = False
             self._shard.committer.let_go()
             await self._drop([partition for partition in coming.partitions if not engine.kept[partition]])
@@ -452,6 +510,8 @@ class Moves:
         async with self._dropping, shard.rememberer.still(), shard.checkpointing:
             async with shard.committer.quiet():
                 shard.store.forget_slots()
+            expected = set() if self.incoming is None else set(self.incoming.partitions)
+            partitions = [p for p in partitions if p not in expected and not shard.engine.kept[p]]
             for partition in partitions:
                 for _ in shard.engine.drop_in_steps(partition):
                     await asyncio.sleep(0)

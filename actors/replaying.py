@@ -10,22 +10,34 @@ from __future__ import annotations
 
 import asyncio
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profilegrid.columns import Batch, attributes_batch, events_batch
 
-from actors.serving import ShardServer
 from grid.verdict import ID_BYTES_MAX
+
+if TYPE_CHECKING:
+    from actors.serving import ShardServer
 
 ROWS_MAX = 5_000
 
 
 async def replay_dead_letters(shard: ShardServer, reason: str) -> tuple[int, int, int]:
     """Ingest the dead letters of a reason (empty: all). Returns (replayed, accepted, rejected)."""
+    async with shard.replaying:
+        return await _replay(shard, reason)
+
+
+async def finish_open_plan(shard: ShardServer) -> None:
+    """Carry out what a crash left of a replay."""
+    plan = shard.store.checkpoints.replay_plan()
+    if plan.get("keys"):
+        await _carry_out(shard, plan["number"], plan["keys"])
+
+
+async def _replay(shard: ShardServer, reason: str) -> tuple[int, int, int]:
+    await finish_open_plan(shard)
     checkpoints = shard.store.checkpoints
-    open_plan = checkpoints.replay_plan()
-    if open_plan.get("keys"):
-        await _carry_out(shard, open_plan["number"], open_plan["keys"])
     letters = await asyncio.to_thread(checkpoints.dead_letters_of, reason)
     wanted = [(key, letter["kind"]) for key, letter in letters if _can_be_replayed(letter)]
     replayed = accepted = rejected = 0

@@ -112,7 +112,8 @@ class Rescaler:
             return
         try:
             if self._controller.state.handovers:
-                await self._hand_over()
+                async with self._controller.layout_lock:
+                    await self._hand_over()
             elif not await self._move_batch():
                 await self._retire()
         except Exception as error:
@@ -234,8 +235,7 @@ class Rescaler:
         if state.shards <= state.shards_wanted or last in state.owners or state.handovers or not controller.is_ready(last):
             return
         async with controller.layout_lock:
-            letters, erased = await self._tell(last, "all_letters", timeout_s=SEAL_S)
-            await self._tell(0, "take_letters", last, letters, erased, timeout_s=SEAL_S)
+            await self._tell(0, "note_erased", await self._tell(last, "erased_users", timeout_s=SEAL_S), timeout_s=SEAL_S)
             folder = controller.shard_folder(last)
             replace_file(folder / RETIRED, b"")
             state.shards = last

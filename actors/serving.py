@@ -113,6 +113,8 @@ class ShardServer:
         self._tasks: list[asyncio.Task[Any]] = []
         self.checkpointing = asyncio.Lock()
         self._snapshotting = asyncio.Lock()
+        # Held while dead letters are ingested once more, and while partitions leave with theirs.
+        self.replaying = asyncio.Lock()
         self.moves = Moves(self)
         # (done, in all) of a snapshot that is being made.
         self.snapshot_bytes = (0, 0)
@@ -373,15 +375,9 @@ class ShardServer:
         done, total = self.snapshot_bytes
         self.snapshot_bytes = (done + nbytes, total)
 
-    async def all_letters(self) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, int]]]:
-        """(refused rows with their keys, users that were erased) of this shard."""
+    async def note_erased(self, erased: list[tuple[int, int]]) -> None:
+        """Remember the erased users of a shard that is about to end, durably. May be repeated."""
         self.check_serving()
-        return await asyncio.to_thread(self.store.checkpoints.all_letters), await self.erased_users()
-
-    async def take_letters(self, shard: int, letters: list[tuple[bytes, bytes]], erased: list[tuple[int, int]]) -> None:
-        """Keep those of a shard that is about to end, durably. May be repeated."""
-        self.check_serving()
-        await asyncio.to_thread(self.store.checkpoints.take_letters, shard, letters)
         await asyncio.to_thread(self.store.checkpoints.note_erased, erased)
 
     async def erased_users(self) -> list[tuple[int, int]]:

@@ -130,15 +130,11 @@ class Shard:
 
     async def forget(self, epochs: dict[int, int]) -> None:
         """Drop partitions that another shard serves."""
-        self._server.moves.forget(epochs)
+        await self._server.moves.forget(epochs)
 
-    async def take_letters(self, shard: int, letters: list[tuple[bytes, bytes]], erased: list[tuple[int, int]]) -> None:
-        """Keep the refused rows and the list of erased users of a shard that is about to end."""
-        await self._server.take_letters(shard, letters, erased)
-
-    async def all_letters(self) -> tuple[list[tuple[bytes, bytes]], list[tuple[int, int]]]:
-        """(refused rows with their keys, users that were erased) of this shard."""
-        return await self._server.all_letters()
+    async def note_erased(self, erased: list[tuple[int, int]]) -> None:
+        """Remember the erased users of a shard that is about to end."""
+        await self._server.note_erased(erased)
 
     async def dead_letters(self, limit: int) -> list[bytes]:
         """Refused rows, newest first, as msgpack."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,9 +102,12 @@ class Checkpoints:
             raise WriteFailed(str(self._folder), str(error)) from error
         return Manifest(dump.facts, kept)
 
-    def install(self, manifests: dict[int, Manifest], loads: dict[str, int] | None = None) -> None:
-        """Make staged manifests the newest checkpoints of their partitions, all or none, with the list of bulk loads. Raises WriteFailed."""
+    def install(self, manifests: dict[int, Manifest], loads: dict[str, int] | None = None, letters: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """Make staged manifests the newest checkpoints of their partitions, all or none, with the list of bulk loads and refused rows that came
+        along. Raises WriteFailed."""
         batch = WriteBatch(raw_mode=True)
+        for key, value in letters:
+            batch.put(b"x" + key, value)
         for partition, manifest in manifests.items():
             batch.put(_manifest_key(partition), _pack_manifest(manifest))
         if loads is not None:
@@ -327,13 +330,6 @@ class Checkpoints:
     def all_letters(self) -> list[tuple[bytes, bytes]]:
         """(key, letter) of every refused row."""
         return [(key[1:], value) for key, value in self._scan(b"x")]
-
-    def take_letters(self, shard: int, letters: list[tuple[bytes, bytes]]) -> None:
-        """Keep the refused rows of another shard, durably: under its number, as their keys count log records of its own."""
-        batch = WriteBatch(raw_mode=True)
-        for key, value in letters:
-            batch.put(b"x" + key + shard.to_bytes(2, "big"), value)
-        self._write_durably(batch)
 
     def dead_letters_through(self) -> int:
         """The last log record whose refused rows were kept."""

@@ -38,6 +38,8 @@ from grid.storage.past import PastEvents
 
 DEAD_LETTERS_MAX, DEAD_LETTERS_MS = 1_000_000, 7 * 86_400_000
 DRAFTS_MAX = 500
+# Of a refused row's key: time, record, frame, row. One that came from another shard has two more.
+LETTER_KEY_BYTES = 22
 Progress = Callable[[str, int, int], None]
 
 
@@ -226,9 +228,11 @@ class Store:
         """What goes to disk by page, under its name there."""
         return dict(self._columns())
 
-    def write_arrived(self, shard: dict[str, Any], dumps: list[PartitionDump], files: list[PastFile], dropped_ms: int) -> None:
+    def write_arrived(
+        self, shard: dict[str, Any], dumps: list[PartitionDump], files: list[PastFile], dropped_ms: int, letters: list[tuple[bytes, bytes]]
+    ) -> None:
         """Make partitions that came from another shard durable, all or none: `dumps` as `begin_copy` makes them, their history files already
-        put. In a thread. Raises WriteFailed."""
+        put, their refused rows. In a thread. Raises WriteFailed."""
         self.write_shard(shard)
         self.checkpoints.pace = ARRIVAL_PACE
         try:
@@ -237,7 +241,7 @@ class Store:
             self.checkpoints.pace = PACE
         self.history.list_files(files, dropped_ms)
         failpoint("move.staged")
-        self.checkpoints.install(staged)
+        self.checkpoints.install(staged, letters=letters)
         for dump in dumps:
             self._covered[dump.partition] = int(dump.facts["sequence"])
 
@@ -245,8 +249,18 @@ class Store:
         """Remove from the disk what it has of partitions that live elsewhere. In a thread."""
         self.checkpoints.drop(partitions)
         self.history.discard(partitions)
+        self.checkpoints.forget_dead_letters(lambda letter: self._partition_of(letter) in partitions)
         for partition in partitions:
             self._covered.pop(partition, None)
+
+    def letters_of(self, partitions: list[int], shard: int) -> list[tuple[bytes, bytes]]:
+        """(key, letter) of the refused rows of partitions, for another shard. In a thread. Keys count records of our log: `shard` makes them unique."""
+        mark = shard.to_bytes(2, "big")
+        found = [(key, value) for key, value in self.checkpoints.all_letters() if self._partition_of(msgpack.unpackb(value)) in partitions]
+        return [(key + mark if len(key) == LETTER_KEY_BYTES else key, value) for key, value in found]
+
+    def _partition_of(self, letter: dict[str, Any]) -> int:
+        return xxhash.xxh3_64_intdigest(letter["event"]["user_id"].encode()) % self.engine.partitions
 
     def foreign(self) -> list[int]:
         """Partitions that the disk has something of, and that are not kept: they moved away, or their move was broken off."""
@@ -422,9 +436,7 @@ class Store:
             missing = f"catalog {group.catalog_version}, which {record.file} at offset {record.offset} refers to, is not in {self.folder / 'rocks'}"
             raise CheckpointCorrupt(-1, missing)
         engine.replay(group)
-        if (
-            record.sequence > self._letters_through and not group.is_adopted
-        ):  # the crash came between the log and the letters; others may have been replayed since
+        if record.sequence > self._letters_through:  # the crash came between the log and the letters; others may have been replayed since
             self.keep_dead_letters(group)
 
     def _stop_touched(self, record: Record, fault: LogCorrupt, report: Recovery) -> None:
@@ -483,10 +495,14 @@ class Store:
     # --- refused rows -------------------------------------------------------------------------------------------------------
 
     def keep_dead_letters(self, group: Group) -> int:
-        """Keep the refused rows of a group. Returns how many."""
+        """Keep the refused rows of a group. Returns how many. Not those of partitions that have left, or that brought them along."""
         letters = []
         for number, judged in enumerate(group.judged):
+            is_ours = self.engine.kept[judged.frame.partitions] & (judged.positions > self.engine.floors[judged.frame.partitions])
+            ends = np.cumsum(judged.frame.block_rows, dtype=np.int64)
             for rejection in judged.rejections:
+                if not is_ours[np.searchsorted(ends, rejection.row, side="right")]:
+                    continue
                 key = group.received_ms.to_bytes(8, "big") + group.sequence.to_bytes(8, "big") + number.to_bytes(2, "big") + rejection.row.to_bytes(4, "big")
                 letters.append((key, msgpack.packb(dead_letter(group.received_ms, judged.frame, rejection))))
         if letters:

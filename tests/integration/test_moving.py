@@ -125,6 +125,8 @@ def test_shards_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid:
         assert client.get("retried")["count"] == 1
     assert not (grid.folder / "shard-2").exists()
     assert [letter["event"]["user_id"] for letter in grid.json("deadletters")] == ["refused"]
+    assert grid.json("deadletters", "--replay") == {"replayed": 1, "accepted": 0, "rejected": 1}
+    assert [letter["event"]["user_id"] for letter in grid.json("deadletters")] == ["refused"]
 
 
 def test_what_moved_survives_a_crash_of_everything_and_its_past_fills_new_features(grid: RunningGrid) -> None:

@@ -117,7 +117,7 @@ def move(source: Shard, target: Shard, partitions: list[int], between: Callable[
         target.store.history.receive(file, (source.folder / "history" / file.name).read_bytes(), is_first=True, is_last=True)
     for partition, dump in arrival.dumps.items():
         dump.facts |= {"sequence": target.store.log.next_sequence - 1, "floor": int(source.engine.positions[partition])}
-    target.store.write_arrived(target.store.dump_shard(), list(arrival.dumps.values()), files, source.store.history.dropped_ms)
+    target.store.write_arrived(target.store.dump_shard(), list(arrival.dumps.values()), files, source.store.history.dropped_ms, [])
     arrival.settle()
     for group in source.followed:
         target.adopt(group)
