@@ -139,8 +139,7 @@ class Committer:
 
     def offer(self, frame: Frame, nbytes: int) -> asyncio.Future[Reply]:
         """As `commit`: done then. Raises Overloaded."""
-        if self._inbox_bytes + nbytes > INBOX_BYTES_MAX:
-            raise Overloaded("the shard's inbox", self._inbox_bytes, INBOX_BYTES_MAX, RETRY_MS)
+        self.check_room(nbytes)
         work = Work(frame, nbytes, asyncio.get_running_loop().create_future(), time.perf_counter())
         self._inbox.append(work)
         self._inbox_bytes += nbytes
@@ -174,6 +173,11 @@ class Committer:
                 self._held.append(work)
                 self._inbox_bytes += work.nbytes
         return [work for work, held in zip(works, is_held, strict=True) if not held]
+
+    def check_room(self, nbytes: int) -> None:
+        """Raise Overloaded when the inbox is full: before a message is parsed, so that refusing takes little from what is accepted."""
+        if self._inbox_bytes + nbytes > INBOX_BYTES_MAX:
+            raise Overloaded("the shard's inbox", self._inbox_bytes, INBOX_BYTES_MAX, RETRY_MS)
 
     @property
     def inbox_bytes(self) -> int:

@@ -173,6 +173,7 @@ class LaneConnection(asyncio.Protocol):
         started = time.perf_counter()
         try:
             self._shard.check_serving()
+            self._shard.committer.check_room(len(payload))
             reply = self._shard.committer.offer(convert.frame(events_pb2.Frame.FromString(payload)), len(payload))
         except Exception as error:
             self._refuse("Ingest", tag, error, started)
