@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("profilegrid")
 LANE_TIMEOUT_S, DRAIN_TIMEOUT_S = 30.0, 60.0
 CHUNK_BYTES = 4 << 20
+MOVING_FOLDER = "moving"
 PAGES_UNDER_WAY_MAX, LETTERS_A_MESSAGE = 2, 1_000
 TAIL_BYTES_MAX, TAIL_MESSAGE_BYTES = 256 << 20, 1 << 20
 
@@ -70,7 +71,7 @@ class Outgoing:
     def __init__(self, shard: ShardServer, token: str, partitions: list[int], lane: str, bytes_per_s: float) -> None:
         self._shard, self.token, self.partitions, self._bytes_per_s = shard, token, partitions, bytes_per_s
         self._lane = Lane(lane, LANE_TIMEOUT_S)
-        self._folder = shard.store.folder / "moving"
+        self._folder = shard.store.folder / MOVING_FOLDER
         self._is_moving = np.zeros(shard.engine.partitions, dtype=bool)  # those whose copy has begun
         self._tail: deque[Group] = deque()
         self._tail_bytes = 0
@@ -277,6 +278,7 @@ class Incoming:
         self._arrival = Arrival(shard.engine, shard.store.columns_by_key())
         self._files: list[PastFile] = []
         self._letters: list[tuple[bytes, bytes]] = []
+        self.received: set[str] = set()
         self.is_whole = self.is_over = False
         self._under_way = 0
         self._is_idle = asyncio.Event()
@@ -333,6 +335,7 @@ class Incoming:
 
     async def _file(self, facts: list[Any], chunk: bytes, is_first: bool, is_last: bool) -> None:
         file = PastFile(*facts)
+        self.received.add(file.name)
         await asyncio.to_thread(self._shard.store.history.receive, file, chunk, is_first=is_first, is_last=is_last)
         if is_last:
             self._files.append(file)
@@ -487,6 +490,7 @@ class Moves:
         if self.incoming is not None and self.incoming.token == token:
             coming, self.incoming = self.incoming, None
             await coming.end()
+            await asyncio.to_thread(self._shard.store.history.forget_received, coming.received)
             engine.arriving[coming.partitions] = False
             self._shard.committer.let_go()
             await self._drop([partition for partition in coming.partitions if not engine.kept[partition]])
@@ -494,7 +498,8 @@ class Moves:
     # --- what has left ----------------------------------------------------------------------------------------------------------
 
     async def drop_foreign(self) -> None:
-        """What the disk still has of partitions that are another's."""
+        """What the disk still has of partitions that are another's, or were on their way."""
+        await asyncio.to_thread(shutil.rmtree, self._shard.store.folder / MOVING_FOLDER, ignore_errors=True)
         foreign = self._shard.store.foreign()
         if foreign:
             log.info("dropping what is left of partitions that moved", extra={"facts": {"partitions": len(foreign)}})

@@ -239,6 +239,11 @@ class History:
         if is_last and xxhash.xxh3_64_intdigest(path.read_bytes()) != file.checksum:
             raise HistoryCorrupt(str(path), "the file does not match its checksum")
 
+    def forget_received(self, names: set[str]) -> None:
+        """Remove files that were received, wholly or not, and are not on the list."""
+        for name in names - {file.name for file in self.files}:
+            (self._folder / name).unlink(missing_ok=True)
+
     def link_to(self, files: list[PastFile], folder: Path) -> None:
         """The files also in another folder of the disk, so that they stay while someone reads them."""
         folder.mkdir(parents=True, exist_ok=True)
