@@ -120,6 +120,8 @@ def warm(folder: Path) -> None:
         delete.kind, delete.columns = "deletes", []
         group = engine.prepare([delete], NOW_MS)
         engine.apply(group)
+        for _ in engine.drop_in_steps(0):
+            pass
         store.close()
 
 
