@@ -112,7 +112,8 @@ def warm(folder: Path) -> None:
         Selection(engine, rule, NOW_MS).of_many([0])[0].counts()
         scans = ("a_category IN ('x', 'y')", "a_int > 1", "a_float < 2", "a_bool", "count >= 0", "sum < 1", "decayed_count > 1", "last_time > now()")
         for scan in scans:
-            Selection(engine, compile_rule(scan, catalog.rule_schema), NOW_MS).of(0)
+            for as_of_ms in (NOW_MS, moment):  # what has decayed is scaled, but from ages before its landmark
+                Selection(engine, compile_rule(scan, catalog.rule_schema), as_of_ms).of(0)
         for wide in (1 << 20, 1 << 40):
             engine.attributes["a_int"].set(slots[:1], np.array([wide]), None, None)
             Selection(engine, compile_rule("a_int > 1", catalog.rule_schema), NOW_MS).of(0)
