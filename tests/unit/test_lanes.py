@@ -171,9 +171,11 @@ class Shard:
 
     def check_serving(self) -> None: ...
 
-    def offer(self, frame: Any, nbytes: int) -> asyncio.Future[Reply]:
+    def check_room(self, nbytes: int) -> None:
         if self.refusal is not None:
             raise self.refusal
+
+    def offer(self, frame: Any, nbytes: int) -> asyncio.Future[Reply]:
         self.replies.append(asyncio.get_running_loop().create_future())
         return self.replies[-1]
 
