@@ -482,7 +482,7 @@ class Controller:
         await self.start()
         shards, drained = self._layout(shards, drained)
         targets = self._rescaler.targets_for(shards, drained)
-        moves = [(p, owner, target) for p, (owner, target) in enumerate(zip(self.state.owners, targets, strict=True)) if owner != target]
+        moves = self._rescaler.moves_to(targets)
         users = [self.health(shard).get("users", 0) for shard in range(self.state.shards)]
         held = [max(self.state.owners.count(shard), 1) for shard in range(self.state.shards)]
         return {

@@ -23,7 +23,7 @@ import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ from grid.failpoints import failpoint
 from grid.group import Group
 from grid.storage.copying import PartitionCopy
 from grid.storage.history import PastFile
-from grid.transferring import Arrival, packed, shared_facts
+from grid.transferring import Arrival, packed, shared_facts, take_shared
 
 if TYPE_CHECKING:
     from actors.serving import ShardServer
@@ -220,20 +220,21 @@ class Outgoing:
             self._fail(MoveFailed(f"{self._tail_bytes >> 20} MB wait for the target: it does not keep up with what is written"))
 
     async def _follow(self) -> None:
+        self._bytes_per_s = math.inf  # what is committed meanwhile keeps its own pace
         try:
             while True:
                 if not self._tail:
                     self._is_drained.set()
                     self._has_tail.clear()
                     await self._has_tail.wait()
-                taken, nbytes = [self._tail.popleft()], 0
+                taken = [self._tail.popleft()]
+                nbytes = taken[0].nbytes
                 while self._tail and nbytes < TAIL_MESSAGE_BYTES and self._tail[0].catalog_version == taken[0].catalog_version:
                     nbytes += self._tail[0].nbytes
                     taken.append(self._tail.popleft())
                 header, body = Group.joined(taken).encode()
-                self._bytes_per_s = math.inf  # what is committed meanwhile keeps its own pace
                 await self._ask("tail", msgpack.packb(header), b"".join(body))
-                self._tail_bytes -= sum(group.nbytes for group in taken)
+                self._tail_bytes -= nbytes
         except MoveFailed as error:
             self._fail(error)
 
@@ -346,7 +347,7 @@ class Incoming:
     async def _commit(self, facts: dict[str, Any]) -> None:
         """All that came is durable, and counts."""
         shard, store, dumps = self._shard, self._shard.store, list(self._arrival.dumps.values())
-        self._arrival.share(facts)
+        take_shared(shard.engine, facts)
         async with shard.checkpointing:
             async with shard.committer.quiet():
                 dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
@@ -375,13 +376,13 @@ class Moves:
         self.outgoing: Outgoing | None = None
         self.incoming: Incoming | None = None
         self._dropping = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def status(self) -> dict[str, Any]:
         """The moves that are under way, and how far the one that leaves is. Safe from another thread."""
         leaving, coming = self.outgoing, self.incoming
         facts = {"tokens": [move.token for move in (leaving, coming) if move is not None]}
-        return facts | ({"pages": [leaving.pages_done, leaving.pages_total], "bytes": leaving.bytes_sent} if leaving is not None else {})
+        return facts | ({"pages": [leaving.pages_done, leaving.pages_total]} if leaving is not None else {})
 
     def _check_quiet(self) -> None:
         """Raise MoveFailed while something is under way that a partition must not be moved under."""
@@ -500,10 +501,7 @@ class Moves:
     async def drop_foreign(self) -> None:
         """What the disk still has of partitions that are another's, or were on their way."""
         await asyncio.to_thread(shutil.rmtree, self._shard.store.folder / MOVING_FOLDER, ignore_errors=True)
-        foreign = self._shard.store.foreign()
-        if foreign:
-            log.info("dropping what is left of partitions that moved", extra={"facts": {"partitions": len(foreign)}})
-            await self._drop(foreign)
+        await self._drop(self._shard.store.foreign())
 
     async def _drop(self, partitions: list[int]) -> None:
         """Partitions from memory and disk, as far as they are there; others are served meanwhile."""
@@ -512,6 +510,7 @@ class Moves:
         partitions = [p for p in partitions if p in on_disk or shard.engine.users.page_table[p].any()]
         if not partitions:
             return
+        log.info("dropping what is left of partitions that moved", extra={"facts": {"partitions": len(partitions)}})
         async with self._dropping, shard.rememberer.still(), shard.checkpointing:
             async with shard.committer.quiet():
                 shard.store.forget_slots()
@@ -525,18 +524,15 @@ class Moves:
             except WriteFailed as error:
                 stop_at_once(error)
         if any(erasure.partition in partitions for erasure in shard.engine.erasures.pending):
-            self._in_background(self._erase())
+            # They must be gone from this disk too, also where their partition is another's now.
+            self._in_background(shard.rememberer.erase())
 
-    async def _erase(self) -> None:
-        """Users that were erased must be gone from this disk too, also where their partition is another's now."""
-        await self._shard.rememberer.erase()
-
-    def _in_background(self, work: Any) -> None:
+    def _in_background(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("what has left could not be dropped; it is tried again at the next start", exc_info=task.exception())

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.calls import awaited
@@ -47,7 +47,7 @@ class Rescaler:
         self._batch: tuple[int, int, list[int]] | None = None
         self._phase = ""
         self._total = 0
-        self._pause_ms_max = self._sealed_s = 0.0
+        self._pause_ms_max = 0.0
         self._again_s = 0.0
         self.problem = ""
 
@@ -86,9 +86,15 @@ class Rescaler:
 
     @property
     def left(self) -> int:
-        """Partitions that are not where they shall be, or still counted at where they were."""
-        state = self._controller.state
-        return sum(owner != target for owner, target in zip(state.owners, state.targets, strict=True))
+        """Partitions that are not where they shall be."""
+        return len(self.moves_to(self._controller.state.targets))
+
+    def moves_to(self, targets: list[int]) -> list[tuple[int, int, int]]:
+        """(partition, from, to) of each that is elsewhere."""
+        owners = self._controller.state.owners
+        if owners == targets:  # nearly always, and asked 20 times a second
+            return []
+        return [(partition, owner, target) for partition, (owner, target) in enumerate(zip(owners, targets, strict=True)) if owner != target]
 
     def status(self) -> dict[str, Any]:
         """How far it is."""
@@ -145,18 +151,14 @@ class Rescaler:
             finally:
                 self._batch, self._token, self._phase = None, "", ""
             failpoint("move.saved")
-            self._sealed_s = sealed
-            await self._hand_over()
+            await self._hand_over(sealed)
         self.problem = ""
         return True
 
     def _next_batch(self) -> tuple[int, int, list[int]] | None:
         """Partitions with the same way, whose shards both serve."""
         state, controller = self._controller.state, self._controller
-        ways: dict[tuple[int, int], list[int]] = {}
-        for partition, (owner, target) in enumerate(zip(state.owners, state.targets, strict=True)):
-            if owner != target:
-                ways.setdefault((owner, target), []).append(partition)
+        ways = _ways(self.moves_to(state.targets))
         for (source, target), partitions in ways.items():
             if controller.is_ready(source) and controller.is_ready(target):
                 nbytes = controller.health(source)["users"] * USER_BYTES // max(state.owners.count(source), 1)
@@ -179,12 +181,10 @@ class Rescaler:
             log.critical("the new owner could not be persisted", exc_info=True)
             os._exit(70)
 
-    async def _hand_over(self) -> None:
-        """What follows a change of owner, for all that is on the list. Every step may be repeated."""
+    async def _hand_over(self, sealed_s: float | None = None) -> None:
+        """What follows a change of owner, for all that is on the list. Every step may be repeated. `sealed_s`: since when writes wait, if known."""
         state = self._controller.state
-        ways: dict[tuple[int, int], list[int]] = {}
-        for partition, source in state.handovers.items():
-            ways.setdefault((source, state.owners[partition]), []).append(partition)
+        ways = _ways((partition, source, state.owners[partition]) for partition, source in state.handovers.items())
         for (source, target), partitions in ways.items():
             for shard in (source, target):
                 if not self._controller.is_ready(shard):
@@ -193,7 +193,8 @@ class Rescaler:
             await self._tell(source, "release", {p: state.epochs[p] for p in partitions})
             failpoint("move.released")
             await self._tell(target, "take_over", {p: state.epochs[p] for p in partitions})
-            self._pause_ms_max, self._sealed_s = max(self._pause_ms_max, (time.monotonic() - self._sealed_s) * 1000 if self._sealed_s else 0.0), 0.0
+            if sealed_s is not None:
+                self._pause_ms_max = max(self._pause_ms_max, (time.monotonic() - sealed_s) * 1000)
             failpoint("move.taken_over")
             await self._tell(source, "forget", {p: state.epochs[p] for p in partitions})
             for partition in partitions:
@@ -251,3 +252,11 @@ class Rescaler:
             is_gone = folder.name.removeprefix("shard-").isdigit() and int(folder.name.removeprefix("shard-")) >= self._controller.state.shards
             if is_gone and (folder / RETIRED).exists():
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ways(moves: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int], list[int]]:
+    """Partitions by (from, to)."""
+    ways: dict[tuple[int, int], list[int]] = {}
+    for partition, source, target in moves:
+        ways.setdefault((source, target), []).append(partition)
+    return ways

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from grid.catalog import Catalog, Feature
 from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardLoading
 from grid.frame import Frame
 from grid.group import Group, Judged
-from grid.kernels.ids import gather_strings
 from grid.producers import BlockReply, Producers
 from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns, attribute_key
 from grid.state.dedupe import EventIds
@@ -449,7 +448,7 @@ class Engine:
                 strings.append(frame.ids)
                 hashes.append(frame.id_hashes)
             else:
-                strings.append(Strings(*gather_strings(frame.ids.data, frame.ids.ends, pick)))
+                strings.append(frame.ids.take(pick))
                 hashes.append(frame.id_hashes[pick])
         ids = strings[0] if len(strings) == 1 else joined_strings(strings)
         ends = ids.ends.astype(np.int64)
@@ -583,6 +582,14 @@ class Engine:
         return judge
 
     # --- partitions that come and go ------------------------------------------------------------------------------------
+
+    def load_facts(self, partition: int, facts: dict[str, Any]) -> None:
+        """What a partition has beside its pages, as a checkpoint's manifest has it: its position, producers, deletions."""
+        self.positions[partition] = self.reserved[partition] = facts["position"]
+        self.received_ms = max(self.received_ms, facts["received_ms"])
+        self.producers.load(partition, facts["producers"])
+        self.erasures.load(partition, facts.get("erasures", []))
+        self.floors[partition] = facts.get("floor", 0)
 
     def drop_in_steps(self, partition: int) -> Iterator[None]:
         """Forget a partition that lives elsewhere now, page by page; nothing may refer to it. Its deletions stay on the list of what is to be

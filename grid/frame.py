@@ -44,10 +44,9 @@ class Column:
         if self.list_ends is None:
             values, ends = self.values[rows], None
         else:
-            taken = lengths_of(self.list_ends)[rows]
-            taken_ends: NDArray[np.int64] = np.cumsum(taken)
-            starts = np.repeat(self.list_ends[rows].astype(np.int64) - taken_ends, taken)
-            values, ends = self.values[starts + np.arange(starts.size)], taken_ends.astype(np.uint32)
+            lengths = lengths_of(self.list_ends)
+            starts, taken = (self.list_ends - lengths)[rows], lengths[rows]
+            values, ends = self.values[_spans(starts, taken)], np.cumsum(taken).astype(np.uint32)
         if self.words is None:
             return Column(self.name, self.type, presence, values, None, ends)
         # A row without the property has any code.
@@ -113,8 +112,7 @@ class Frame:
 
     def take(self, blocks: NDArray[np.int64]) -> tuple[Frame, NDArray[np.int64]]:
         """(the frame of some blocks, ascending; int64[n] which rows it has)."""
-        starts, counts = self.block_starts[blocks], self.block_rows[blocks].astype(np.int64)
-        rows = np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
+        rows = _spans(self.block_starts[blocks], self.block_rows[blocks].astype(np.int64))
         is_events = self.kind == "events"
         frame = Frame(
             self.kind, self.producer, self.batch, self.catalog_version, self.partitions[blocks], self.block_rows[blocks], self.epochs[blocks],
@@ -211,6 +209,11 @@ class Frame:
         return cls(
             kind, producer, batch, version, partitions, block_rows, epochs, id_strings, times, names, events, decoded, event_id_strings, is_durable, started
         )
+
+
+def _spans(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[sum]: the numbers starts[i], starts[i] + 1, … of each span, one span after another."""
+    return np.repeat(starts - (np.cumsum(counts) - counts), counts) + np.arange(int(counts.sum()))
 
 
 def expect(condition: bool, where: str, got: str, expected: str) -> None:

@@ -65,19 +65,15 @@ class Transfer:
             self._copy(attribute, target.attributes[name], pages, taken)
         target.users.page_newest_ms[taken] = source.users.page_newest_ms[pages]
         target.users.dirty[taken] = 1
-        target.positions[partition] = target.reserved[partition] = source.positions[partition]
-        target.received_ms = max(target.received_ms, source.received_ms)
-        target.producers.load(partition, source.producers.dump(partition))
-        target.erasures.load(partition, source.erasures.dump(partition))
+        facts = {
+            "position": int(source.positions[partition]), "received_ms": source.received_ms,
+            "producers": source.producers.dump(partition), "erasures": source.erasures.dump(partition),
+        }  # fmt: skip
+        target.load_facts(partition, facts)
 
     def shard(self) -> None:
-        """What belongs to no partition: event ids, which producers were forgotten, since when features are complete. Once a source."""
-        source, target = self._source, self._target
-        target.event_ids.merge(source.event_ids)
-        target.producers.forgotten_started_ms = max(target.producers.forgotten_started_ms, source.producers.forgotten_started_ms)
-        for name, state in source.features.items():
-            there = target.features[name]
-            there.complete_since_ms = max(there.complete_since_ms, state.complete_since_ms)
+        """What belongs to no partition. Once a source."""
+        take_shared(self._target, shared_facts(self._source))
 
     def _copy(self, source: Columns, target: Columns, pages: list[int], taken: list[int]) -> None:
         key = source.dictionary_key
@@ -111,11 +107,21 @@ def packed(key: str, blob: bytes, columns: Columns | None, dictionaries: dict[st
 
 
 def shared_facts(engine: Engine) -> dict[str, Any]:
-    """What belongs to no partition, as plain data. Call between groups."""
+    """What belongs to no partition, as plain data: event ids, which producers were forgotten, since when features are complete. Call between groups."""
     return {
         "event_ids": list(engine.event_ids.dump()), "forgotten_started_ms": engine.producers.forgotten_started_ms,
         "complete_since": {name: state.complete_since_ms for name, state in engine.features.items()},
     }  # fmt: skip
+
+
+def take_shared(engine: Engine, facts: dict[str, Any]) -> None:
+    """Add another shard's `shared_facts`."""
+    event_ids = EventIds()
+    event_ids.load(*facts["event_ids"])
+    engine.event_ids.merge(event_ids)
+    engine.producers.forgotten_started_ms = max(engine.producers.forgotten_started_ms, facts["forgotten_started_ms"])
+    for name, since_ms in facts["complete_since"].items():
+        engine.features[name].complete_since_ms = max(engine.features[name].complete_since_ms, since_ms)
 
 
 class Arrival:
@@ -130,10 +136,7 @@ class Arrival:
         """`facts` as a checkpoint's manifest has them. Raises MoveFailed when it has begun already."""
         if partition in self.dumps:
             raise MoveFailed(f"partition {partition} came before")
-        engine = self._engine
-        engine.users.begin_partition(partition, facts["next_ordinal"])
-        engine.producers.load(partition, facts["producers"])
-        engine.erasures.load(partition, facts["erasures"])
+        self._engine.users.begin_partition(partition, facts["next_ordinal"])
         self.dumps[partition] = PartitionDump(partition, facts, {}, facts["columns"])
 
     def page(self, partition: int, number: int, parts: list[list[Any]]) -> Iterator[None]:
@@ -154,22 +157,11 @@ class Arrival:
         for columns in self._columns.values():
             columns.dirty[page] = 0  # the disk gets it as it is now
 
-    def share(self, facts: dict[str, Any]) -> None:
-        """Take `shared_facts` of the source."""
-        engine, event_ids = self._engine, EventIds()
-        event_ids.load(*facts["event_ids"])
-        engine.event_ids.merge(event_ids)
-        engine.producers.forgotten_started_ms = max(engine.producers.forgotten_started_ms, facts["forgotten_started_ms"])
-        for name, since_ms in facts["complete_since"].items():
-            engine.features[name].complete_since_ms = max(engine.features[name].complete_since_ms, since_ms)
-
     def settle(self) -> None:
         """The dumps are durable: the partitions are here, each at the position that it is of, ready for what was committed after it."""
         engine = self._engine
         for partition, dump in self.dumps.items():
-            engine.positions[partition] = engine.reserved[partition] = dump.facts["position"]
-            engine.floors[partition] = dump.facts["floor"]
-            engine.received_ms = max(engine.received_ms, dump.facts["received_ms"])
+            engine.load_facts(partition, dump.facts)
             engine.users.end_partition(partition, dump.facts["next_ordinal"])
             engine.arriving[partition] = True
         self.dumps = {}

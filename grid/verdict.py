@@ -16,7 +16,6 @@ from grid.catalog import Catalog
 from grid.catalog.durations import format_duration
 from grid.errors import FrameInvalid
 from grid.frame import PRESENT, UNSET, Column, Frame
-from grid.kernels.ids import gather_strings
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.rows import TEXT_TYPES, PropertyColumn, Rows, joined_strings
 
@@ -275,13 +274,8 @@ def reserve_words(
         fresh = fresh[:room]
         if fresh.size == 0:
             return None
-    added = _subset(words, fresh)
+    added = words.take(fresh)
     return Reserved(key, dictionary.add(added), added)
-
-
-def _subset(words: Strings, codes: NDArray[np.int64]) -> Strings:
-    data, ends = gather_strings(words.data, np.ascontiguousarray(words.ends, dtype=np.uint32), codes)
-    return Strings(data, ends)
 
 
 def coded_properties(catalog: Catalog) -> Mapping[tuple[str, str], str]:

@@ -12,8 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import profilegrid
+import yaml
 
 from loadtests.bench.sides import COMMAND, free_port
+from tests.catalogs import EVERY_KIND
+
+
+def grid_of_every_kind(folder: Path, *options: str) -> RunningGrid:
+    """A grid whose catalog has every kind of feature and attribute, started."""
+    catalog = folder / "catalog.yaml"
+    catalog.write_text(yaml.safe_dump(EVERY_KIND, sort_keys=False))
+    return RunningGrid(folder / "data", "--catalog", str(catalog), *options).up()
 
 
 class RunningGrid:

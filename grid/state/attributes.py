@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from profilegrid_rules import TextVector, Vector, Words
 
-from grid.kernels.ids import gather_strings
 from grid.kernels.lists import bytes_get, bytes_put, keyed_items, keyed_load, list_clear, set_contains, set_put
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.features.base import ListArena, Reading, Scannable, Slots, Turn, page_slots, recoded_lists
@@ -336,8 +335,7 @@ class _PerRow(Words):
     def words_used(self, codes: NDArray[Any]) -> tuple[Strings, NDArray[np.int32]]:
         """(the texts of the rows that codes name, int32[n] codes renumbered into them)."""
         used, numbers = np.unique(codes, return_inverse=True)
-        words = Strings(*gather_strings(self._strings.data, self._strings.ends.astype(np.uint32), used.astype(np.int64)))
-        return words, numbers.astype(np.int32)
+        return self._strings.take(used.astype(np.int64)), numbers.astype(np.int32)
 
 
 _FORMS: dict[str, Any] = {"set": SetAttribute, "text": TextAttribute, "category": CodedAttribute, "key": CodedAttribute, "int": IntAttribute}

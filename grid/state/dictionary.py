@@ -55,7 +55,7 @@ class Strings:
         """uint64[n]: xxh3_64 of each."""
         return hash_strings(self.data, np.ascontiguousarray(self.ends, dtype=np.uint32))
 
-    def take(self, rows: NDArray[np.int64]) -> Strings:
+    def take(self, rows: NDArray[np.integer[Any]]) -> Strings:
         """The texts at `rows`, copied together."""
         return Strings(*gather_strings(self.data, np.ascontiguousarray(self.ends, dtype=np.uint32), rows))
 
@@ -108,8 +108,7 @@ class Dictionary(Words):
         """Enter the words whose code (as `find_all` gave it) is -1, and fill their codes in. The words are distinct."""
         unknown = np.flatnonzero(codes < 0)
         if unknown.size:
-            fresh = Strings(*gather_strings(words.data, np.ascontiguousarray(words.ends, dtype=np.uint32), unknown))
-            codes[unknown] = self.add(fresh) + np.arange(unknown.size)
+            codes[unknown] = self.add(words.take(unknown)) + np.arange(unknown.size)
 
     def add_at(self, words: Strings, first_code: int) -> None:
         """Enter words as the log numbered them; those already here (a checkpoint was newer) are left alone."""

@@ -177,7 +177,6 @@ class Users:
         """Bring back a partition from its id pages, in order. Returns the page numbers they got here."""
         self.begin_partition(partition, next_ordinal)
         taken = [self.load_ids(partition, number, blob, next_ordinal) for number, blob in enumerate(pages)]
-        self.dirty[taken] = 0  # they are on disk
         self.end_partition(partition, next_ordinal)
         return taken
 
@@ -202,7 +201,6 @@ class Users:
             number * PAGE_ROWS, page * PAGE_ROWS, self._control, self._heap, self._id_refs,
         )  # fmt: skip
         self.erased[partition] += int((lengths == 0).sum())
-        self.dirty[page] = 1
         return page
 
     def drop_partition(self, partition: int) -> None:

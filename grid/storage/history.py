@@ -24,7 +24,6 @@ from grid.catalog import Catalog
 from grid.errors import HistoryCorrupt
 from grid.failpoints import failpoint
 from grid.group import Group, Judged
-from grid.kernels.ids import gather_strings
 from grid.state.dictionary import Strings
 from grid.state.memory import trim_heap
 from grid.state.rows import Rows
@@ -89,8 +88,7 @@ class Draft:
     @property
     def ids(self) -> Strings:
         """The users' ids."""
-        ids = self.judged.frame.ids
-        return Strings(*gather_strings(ids.data, np.ascontiguousarray(ids.ends, dtype=np.uint32), self.pick))
+        return self.judged.frame.ids.take(self.pick)
 
 
 class AppliedSlots:
@@ -225,19 +223,18 @@ class History:
         self._commit(made, [], dropped_ms=other.dropped_ms)
 
     def list_files(self, made: list[PastFile], dropped_ms: int) -> None:
-        """Put files on the list that were `received` from another shard."""
+        """Put files on the list that `receive` took."""
         self._commit(made, [], dropped_ms=dropped_ms)
 
     def receive(self, file: PastFile, chunk: bytes, *, is_first: bool, is_last: bool) -> None:
         """The next part of a file of another shard; durable and verified with the last. Raises HistoryCorrupt."""
-        path = self._folder / file.name
-        with path.open("wb" if is_first else "ab") as out:
+        with (self._folder / file.name).open("wb" if is_first else "ab") as out:
             out.write(chunk)
             if is_last:
                 out.flush()
                 os.fsync(out.fileno())
-        if is_last and xxhash.xxh3_64_intdigest(path.read_bytes()) != file.checksum:
-            raise HistoryCorrupt(str(path), "the file does not match its checksum")
+        if is_last:
+            self.read(file)
 
     def forget_received(self, names: set[str]) -> None:
         """Remove files that were received, wholly or not, and are not on the list."""

@@ -138,7 +138,8 @@ class Log:
         if not (self._spare.exists() and self._spare.stat().st_size >= size):
             self._make_file(self._spare, size)
         size = self._spare.stat().st_size
-        self._spare.rename(path)
+        os.link(self._spare, path)  # unlike a rename it fails when there is a segment of that name
+        self._spare.unlink()
         descriptor = os.open(path, os.O_RDWR)
         sync_folder(self._folder)
         self._keep_head(sequence)

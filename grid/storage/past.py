@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from grid.frame import Column, ColumnType, Frame
-from grid.kernels.ids import compact_codes, gather_strings
+from grid.kernels.ids import compact_codes
 from grid.kernels.past import order_by_partition, order_by_user
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.rows import TEXT_TYPES, PropertyColumn, Rows, joined_strings
@@ -53,8 +53,7 @@ class PastEvents:
         for name, values in (*users.items(), ("time", rows.times[pick]), ("event", codes[frame.events[pick]])):
             self._parts[name].append(values)
         if frame.event_ids is not None:
-            ends = np.ascontiguousarray(frame.event_ids.ends, dtype=np.uint32)
-            self._event_ids.append((self.rows, Strings(*gather_strings(frame.event_ids.data, ends, pick))))
+            self._event_ids.append((self.rows, frame.event_ids.take(pick)))
         for key, column in rows.columns.items():
             present = column.present[pick]
             if present.any():
@@ -104,7 +103,7 @@ class PastEvents:
         arrays = [_array(pa.uint32(), own["ordinal"][rows]), _array(_TIME, own["time"][rows]), _array(pa.uint64(), own["position"][rows]), event]
         fields = [pa.field(name, array.type) for name, array in zip(("@ordinal", "@time", "@position", "@event"), arrays, strict=True)]
         if ids is not None:
-            mine = Strings(*gather_strings(ids.data, ids.ends, rows))
+            mine = ids.take(rows)
             arrays.append(_texts(mine, mine.lengths > 0))
             fields.append(pa.field("@event_id", pa.string()))
         for (name, kind), column in self._columns.items():

@@ -394,11 +394,7 @@ class Store:
             engine.stopped[partition] = str(error)
             return
         engine.users.page_newest_ms[pages] = facts["newest_ms"]
-        engine.positions[partition] = engine.reserved[partition] = facts["position"]
-        engine.received_ms = max(engine.received_ms, facts["received_ms"])
-        engine.producers.load(partition, facts["producers"])
-        engine.erasures.load(partition, facts.get("erasures", []))
-        engine.floors[partition] = facts.get("floor", 0)
+        engine.load_facts(partition, facts)
         self._covered[partition] = int(facts["sequence"])
 
     def _replay(self, report: Recovery, progress: Progress) -> None:
@@ -498,6 +494,8 @@ class Store:
         """Keep the refused rows of a group. Returns how many. Not those of partitions that have left, or that brought them along."""
         letters = []
         for number, judged in enumerate(group.judged):
+            if not judged.rejections:
+                continue
             is_ours = self.engine.kept[judged.frame.partitions] & (judged.positions > self.engine.floors[judged.frame.partitions])
             ends = np.cumsum(judged.frame.block_rows, dtype=np.int64)
             for rejection in judged.rejections:

@@ -10,20 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
-from tests.catalogs import EVERY_KIND
-from tests.grids import RunningGrid
+from tests.grids import RunningGrid, grid_of_every_kind
 
 USERS = 30_000
 
 
 @pytest.fixture(scope="module")
 def empty_grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGrid]:
-    folder = tmp_path_factory.mktemp("load")
-    catalog = folder / "catalog.yaml"
-    catalog.write_text(yaml.safe_dump(EVERY_KIND, sort_keys=False))
-    running = RunningGrid(folder / "data", "--catalog", str(catalog)).up()
+    running = grid_of_every_kind(tmp_path_factory.mktemp("load"))
     yield running
     running.down()
 

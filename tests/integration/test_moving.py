@@ -7,38 +7,26 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import profilegrid
 import pytest
-import yaml
 
 from tests.catalogs import EVERY_KIND
-from tests.grids import RunningGrid
-from tests.integration.test_snapshots import RULES
+from tests.grids import RunningGrid, grid_of_every_kind
+from tests.integration.test_snapshots import USERS, answers, fill
 
-USERS, AT_MS = 2_000, 1_700_000_000_000
+AT_MS = 1_700_000_000_000
+AS_OF = AT_MS + 100_000
 WRITTEN = [f"w{n}" for n in range(40)]
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGrid]:
-    folder = tmp_path_factory.mktemp("moving")
-    catalog = folder / "catalog.yaml"
-    catalog.write_text(yaml.safe_dump(EVERY_KIND, sort_keys=False))
-    running = RunningGrid(folder / "data", "--catalog", str(catalog), "--partitions", "16").up()
-    ids = [f"u{n}" for n in range(USERS)]
+    running = grid_of_every_kind(tmp_path_factory.mktemp("moving"), "--partitions", "16")
     with running.client() as client:
         client.track_many("e", user_id=[*WRITTEN, "watched"], time=[AT_MS] * 41, c=["c1"] * 41)
-        client.track_many("e", user_id=ids * 2, time=[AT_MS + n for n in range(2 * USERS)], c=[f"c{n % 5}" for n in range(2 * USERS)], n=np.ones(2 * USERS))
-        client.set_many(user_id=ids, city=[f"city-{n % 7}" for n in range(USERS)], hobbies=[{f"h{n % 4}", "h9"} for n in range(USERS)])
+        fill(client)
     yield running
     running.down()
-
-
-def answers(client: profilegrid.Client) -> tuple[list[Any], list[int]]:
-    """Every profile, and how many users each rule has."""
-    profiles = client.get_many([f"u{n}" for n in range(USERS)], as_of=AT_MS + 100_000).to_arrow().to_pylist()
-    return profiles, [client.count(rule, as_of=AT_MS + 100_000) for rule in RULES]
 
 
 def partitions(grid: RunningGrid) -> list[int]:
@@ -101,7 +89,7 @@ def test_shards_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid:
     with grid.client(producer_id=producer) as client:
         client.track_many("e", user_id=["retried"], time=[AT_MS], c=["c1"])
         assert client.track_many("e", user_id=["refused"], time=[AT_MS], i=[0.5]).rejected == 1
-        expected = answers(client)
+        expected = answers(client, AS_OF)
     planned = grid.json("scale", "--shards", "3", "--plan")
     assert (planned["shards"], planned["partitions"], len(planned["moves"])) == (3, [6, 5, 5], 5)
     assert partitions(grid) == [8, 8]
@@ -117,7 +105,7 @@ def test_shards_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid:
             assert partitions(grid) == then
     assert traffic.problems == []
     with grid.client(producer_id=producer) as client:
-        assert answers(client) == expected
+        assert answers(client, AS_OF) == expected
         assert client.get("w7")["count"] == 1 + traffic.sent
         assert traffic.seen == sorted(traffic.seen)
         assert 1 < traffic.seen[-1] <= client.get("watched")["count"] == traffic.sent + 2
@@ -132,14 +120,14 @@ def test_shards_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid:
 def test_what_moved_survives_a_crash_of_everything_and_its_past_fills_new_features(grid: RunningGrid) -> None:
     grid.json("drain", "1")
     with grid.client() as client:
-        expected = answers(client)
+        expected = answers(client, AS_OF)
     grid.kill_everything()
     refused = grid.cli("up", "--detach", "--data", str(grid.folder), "--port", str(grid.port), "--shards", "5", targeted=False)
     assert (refused.returncode, "profilegrid scale --shards 5" in refused.stderr) == (1, True)
     grid.up()
     assert partitions(grid) == [16, 0]
     with grid.client(read_timeout=30.0) as client:
-        assert answers(client) == expected
+        assert answers(client, AS_OF) == expected
         catalog = {**EVERY_KIND, "features": {**EVERY_KIND["features"], "again": {"count": "e"}}}
         client.apply_catalog(catalog)
         grid.wait_for_backfill()

@@ -5,19 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from profilegrid.errors import ProfilegridError
 
-from tests.catalogs import EVERY_KIND
-from tests.grids import RunningGrid
+from tests.grids import grid_of_every_kind
 
 USERS = [f"user-{number}" for number in range(400)]
 
 
 def test_damage_is_told_with_its_place_the_rest_serves_and_repair_gives_up_only_what_is_damaged(tmp_path: Path) -> None:
-    catalog = tmp_path / "catalog.yaml"
-    catalog.write_text(yaml.safe_dump(EVERY_KIND, sort_keys=False))
-    grid = RunningGrid(tmp_path / "data", "--catalog", str(catalog), "--partitions", "8").up()
+    grid = grid_of_every_kind(tmp_path, "--partitions", "8")
     with grid.client() as client:
         for number in range(3):  # three groups a shard; the second will be damaged in shard 0
             client.track_many("e", user_id=USERS, k=[f"word-{number}"] * len(USERS), n=[1.0] * len(USERS))

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import profilegrid
 import pytest
-import yaml
 
-from tests.catalogs import EVERY_KIND
-from tests.grids import RunningGrid
+from tests.grids import RunningGrid, grid_of_every_kind
 
 USERS = 2_000
 RULES = ("city = 'city-3'", "count_by['c1'] > 0", "last = 'c1'", "has(hobbies, 'h2') AND count > 1", "decayed_count > 0.5", "window_count >= 1")
@@ -22,18 +20,18 @@ RULES = ("city = 'city-3'", "count_by['c1'] > 0", "last = 'c1'", "has(hobbies, '
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGrid]:
-    folder = tmp_path_factory.mktemp("snapshots")
-    catalog = folder / "catalog.yaml"
-    catalog.write_text(yaml.safe_dump(EVERY_KIND, sort_keys=False))
-    running = RunningGrid(folder / "data", "--catalog", str(catalog)).up()
+    running = grid_of_every_kind(tmp_path_factory.mktemp("snapshots"))
     with running.client() as client:
-        ids = [f"u{n}" for n in range(USERS)]
-        client.track_many(
-            "e", user_id=ids * 2, time=[1_700_000_000_000 + n for n in range(2 * USERS)], c=[f"c{n % 5}" for n in range(2 * USERS)], n=np.ones(2 * USERS)
-        )
-        client.set_many(user_id=ids, city=[f"city-{n % 7}" for n in range(USERS)], hobbies=[{f"h{n % 4}", "h9"} for n in range(USERS)])
+        fill(client)
     yield running
     running.down()
+
+
+def fill(client: profilegrid.Client) -> None:
+    """Two events of every user, and attributes."""
+    ids, times = [f"u{n}" for n in range(USERS)], [1_700_000_000_000 + n for n in range(2 * USERS)]
+    client.track_many("e", user_id=ids * 2, time=times, c=[f"c{n % 5}" for n in range(2 * USERS)], n=np.ones(2 * USERS))
+    client.set_many(user_id=ids, city=[f"city-{n % 7}" for n in range(USERS)], hobbies=[{f"h{n % 4}", "h9"} for n in range(USERS)])
 
 
 def answers(client: profilegrid.Client, as_of: int) -> tuple[list[Any], list[int]]:

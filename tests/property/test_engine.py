@@ -22,7 +22,7 @@ from grid.state.dictionary import Strings
 from grid.storage.checkpoints import Checkpoints
 from grid.storage.restoring import make_shard
 from grid.storage.snapshots import stage
-from grid.transferring import Arrival, Transfer, packed, shared_facts
+from grid.transferring import Arrival, Transfer, packed, shared_facts, take_shared
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, SPACE, Shard, pages_of, past_rows
 from tests.model import Model
@@ -109,7 +109,7 @@ def move(source: Shard, target: Shard, partitions: list[int], between: Callable[
             parts = [packed(key, blob, None if key == "ids" else columns[key], source.engine.dictionaries) for key, blob in blobs.items()]
             for _ in arrival.page(partition, page, parts):
                 pass
-    arrival.share(shared_facts(source.engine))
+    take_shared(target.engine, shared_facts(source.engine))
     source.store.log.roll()
     source.store.write_history()
     files = [file for partition in partitions for file in source.store.history.of_partition(partition)]
