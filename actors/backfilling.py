@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ class Backfill:
         catalog = self._engine.catalog
         await self._rememberer.catch_up(self._sequence)
         async with self._rememberer.upkeep:  # no file goes away meanwhile
-            files = [file for partition in self._store.owned() for file in self._store.history.of_partition(partition)]
+            files = [file for partition in self._store.kept() for file in self._store.history.of_partition(partition)]
             total = sum(file.rows for file in files)
             past = self._past_rows(files, catalog)
             while (rows := await asyncio.to_thread(next, past, None)) is not None:
@@ -113,7 +114,7 @@ class Backfill:
         engine.reserve_properties(past.judge, past.rows, reserved)
         if reserved:
             group = Group(engine.received_ms, engine.catalog.version, [], reserved)
-            await asyncio.to_thread(self._store.append, group, is_durable=True)
+            await self._committer.call(partial(self._store.append, group, is_durable=True))
         slots = engine.users.slots_of_ordinals(past.partition, past.ordinals)
         pick = past.pick[past.judge.good[past.pick] & engine.users.exists(slots[past.pick])]
         if pick.size == 0:

@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from grid.frame import ROWS_MAX, Frame
 from grid.group import Group, Judged
 from grid.state.users import Slots
 from grid.storage.store import Store
+
+if TYPE_CHECKING:
+    from actors.replicating import Replication
 
 log = logging.getLogger("profilegrid")
 GROUP_BYTES_MAX = 1 << 20
@@ -57,10 +60,10 @@ class Writer:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._calls: queue.SimpleQueue[tuple[Callable[[], None], asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], object], asyncio.Future[None]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
-    def call(self, function: Callable[[], None]) -> asyncio.Future[None]:
+    def call(self, function: Callable[[], object]) -> asyncio.Future[None]:
         """Done when the function has run; fails as it does."""
         done: asyncio.Future[None] = self._loop.create_future()
         self._calls.put((function, done))
@@ -102,9 +105,13 @@ class Committer:
         self._prepared: asyncio.Queue[tuple[Group, list[Work], asyncio.Future[None] | None]] = asyncio.Queue(maxsize=1)
         # Frames of partitions that are about to be another's: they wait until it is known whose.
         self._held: list[Work] = []
+        # Of partitions with several copies: whose groups it commits.
+        self.replication: Replication | None = None
+        self.groups_under_way: list[Group] = []
         # Told of every group that is applied.
         self.followers: list[Callable[[Group], None]] = []
         self._preparing = asyncio.Lock()
+        self.folding = asyncio.Lock()  # held while a group that another shard leads goes into the columns
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -156,6 +163,26 @@ class Committer:
             await self._prepared.put((group, [], done))
         await done
 
+    async def fold(self, group: Group) -> None:
+        """Apply a group that is in the log and committed; whoever is quiet ends first."""
+        async with self.folding:
+            self._engine.restore(group)
+            await self._applied(group, [])
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is between inbox and columns."""
+        return self._under_way == 0 and not self._preparing.locked()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no group waits behind the one that is being committed."""
+        return self._prepared.empty()
+
+    def call(self, function: Callable[[], object]) -> asyncio.Future[None]:
+        """Run something in the thread that writes the log, between two records."""
+        return self._writer.call(function)
+
     def let_go(self) -> None:
         """Frames that were held are taken, or refused, now."""
         self._inbox.extendleft(reversed(self._held))
@@ -187,6 +214,12 @@ class Committer:
     @contextlib.asynccontextmanager
     async def quiet(self) -> AsyncIterator[None]:
         """Nothing between inbox and columns: catalog changes, checkpoint dumps and backfills happen here. Keep it short."""
+        async with self.held_back(), self.folding:
+            yield
+
+    @contextlib.asynccontextmanager
+    async def held_back(self) -> AsyncIterator[None]:
+        """As `quiet`, but what is committed elsewhere goes on to be folded."""
         async with self._preparing:
             await self._idle.wait()
             yield
@@ -214,6 +247,7 @@ class Committer:
             async with self._preparing:
                 group, admitted = await self._prepare(self._open(works))
                 if admitted:
+                    self.groups_under_way.append(group)
                     self._under_way += 1
                     self._idle.clear()
                     await self._prepared.put((group, admitted, None))
@@ -247,37 +281,50 @@ class Committer:
                 began = time.perf_counter()
                 is_durable = group.is_adopted or any(work.frame.is_durable for work in works)
                 try:
-                    await self._writer.call(partial(self._store.append, group, is_durable=is_durable))
+                    if self.replication is not None and self.replication.has_copies_of(group):
+                        await self.replication.commit(group)
+                    else:
+                        await self._writer.call(partial(self._store.append, group, is_durable=is_durable))
                 except WriteFailed as error:
                     stop_at_once(error)
                 self.groups += 1
                 self._meter.synced(time.perf_counter() - began, sum(judged.frame.rows for judged in group.judged))
             failpoint("group.logged")
-            touched = await self._apply(group)
-            failpoint("group.applied")
-            self.committed_at = time.monotonic()
-            started = time.perf_counter()
-            self._store.applied.keep(group)
-            for follow in self.followers:
-                follow(group)
+            await self._applied(group, works)
             if done is not None and not done.done():
                 done.set_result(None)
-            for judged, work in zip(group.judged, works, strict=not group.is_adopted):
-                reply = self._engine.reply(judged)
-                self.events += reply.accepted if judged.frame.kind == "events" else 0
-                self._meter.acknowledged(time.perf_counter() - work.arrived)
-                _settle(work, reply)
-            if any(judged.rejections for judged in group.judged):
-                self.dead_letters += self._store.keep_dead_letters(group)
-                for judged in group.judged:
-                    for reason, count in Counter(rejection.reason for rejection in judged.rejections).items():
-                        self._meter.dead_letters.labels(reason).inc(count)
-            self._turn(started)
+            if works:
+                self.groups_under_way.pop(0)
             self._under_way -= 1
             if self._under_way == 0:
                 self._idle.set()
-            if touched.size:
-                self._on_applied(touched)
+
+    async def _applied(self, group: Group, works: list[Work]) -> None:
+        """A group is committed: into the columns, then everybody who waits for it is told."""
+        touched = await self._apply(group)
+        failpoint("group.applied")
+        self.committed_at = time.monotonic()
+        started = time.perf_counter()
+        if not group.is_part:
+            self._store.applied.keep(group)
+        for follow in self.followers:
+            follow(group)
+        for judged, work in zip(group.judged, works, strict=bool(works)):
+            reply = self._engine.reply(judged)
+            self.events += reply.accepted if judged.frame.kind == "events" else 0
+            self._meter.acknowledged(time.perf_counter() - work.arrived)
+            _settle(work, reply)
+        if any(judged.rejections for judged in group.judged):
+            self.dead_letters += self._store.keep_dead_letters(group)
+            for judged in group.judged:
+                for reason, count in Counter(rejection.reason for rejection in judged.rejections).items():
+                    self._meter.dead_letters.labels(reason).inc(count)
+        if group.entries:  # journals keep it a while
+            for judged in group.judged:
+                judged.rows, judged.updates = None, []
+        self._turn(started)
+        if touched.size:
+            self._on_applied(touched)
 
     async def _apply(self, group: Group) -> Slots:
         """Fold a group, in turns of about 2 ms while someone reads: a cut costs a tenth of the apply, so bulk loads go uncut."""
@@ -289,7 +336,7 @@ class Committer:
             failpoint("group.applied_in_part")
             await self._let_readers_in()
             started = time.perf_counter()
-        return np.concatenate(touched)
+        return np.concatenate(touched) if touched else np.empty(0, dtype=np.int64)
 
     @property
     def _is_read(self) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from prometheus_client.metrics_core import Metric
 
 from actors.calls import awaited
 from actors.clock import now_ms
+from actors.copies import Copies
 from actors.logs import log_to
 from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
 from actors.names import COORDINATOR, NAMESPACE, shard_name
@@ -36,11 +37,11 @@ from grid.storage.files import own, replace_file
 from grid.storage.snapshots import Erased, Repository, ShardPart, Snapshot, created_s, new_id, salted
 
 log = logging.getLogger("profilegrid")
-FORMAT = 2
+FORMAT = 3
 HEARTBEAT_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
 SHARDS_DEFAULT = 2
-INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
+INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S, HOLD_S = 60.0, 300.0, 5.0
 SNAPSHOT_LOOK_S, ERASURES_TOLD_S = 10.0, 3600.0
 
 
@@ -69,6 +70,9 @@ class State:
 
     targets    the shard where each partition shall lie; the same as `owners` when nothing is to be moved
     handovers  partitions that have a new owner, and the one before, which may not know it yet
+    replicas   how many copies of each partition there shall be; `backups` the shard of the second
+    placed     partitions that have several copies: the config in force (as `grid.replication` has it) and the members it shall have
+    members    the data folder of each shard
     """
 
     partitions: int
@@ -84,6 +88,10 @@ class State:
     shards_wanted: int = 0
     drained: list[int] = field(default_factory=list)
     move_bytes_per_s: float = 0.0
+    replicas: int = 1
+    backups: list[int] = field(default_factory=list)
+    placed: dict[int, tuple[Any, list[str]]] = field(default_factory=dict)
+    members: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.targets = self.targets or list(self.owners)
@@ -95,6 +103,7 @@ class State:
             [
                 FORMAT, self.partitions, self.shards, self.seed, self.owners, self.epochs, self.map_version, self.catalog_version, self.catalogs,
                 self.targets, self.handovers, self.shards_wanted, self.drained, self.move_bytes_per_s,
+                self.replicas, self.backups, self.placed, self.members,
             ]
         )  # fmt: skip
 
@@ -157,6 +166,7 @@ class Controller:
             self.state = State(self._config.partitions, shards, secrets.randbits(63), owners, [0] * self._config.partitions)
             self.save()
         self._rescaler.clear_retired()
+        self.copies = Copies(self)
         meter = Meter()
         meter.registry.register(Gauges(self._gauges))
         self._metrics = MetricsServer(meter.registry, self._config.host, 0)
@@ -204,6 +214,7 @@ class Controller:
         for shard in range(self.state.shards):
             if shard not in self._shard_watches:
                 self._shard_watches[shard] = asyncio.create_task(self._look_forever(partial(self._look_after, shard)))
+        self.copies.go_on()
         await self._rescaler.go_on()
 
     async def _look_after(self, shard: int) -> None:
@@ -232,13 +243,16 @@ class Controller:
         self._lives[shard] = self._lives.get(shard, 0) + 1
         log.info("starting shard %d", shard)
         try:
-            for partition, owner in enumerate(self.state.owners):
-                if owner == shard:
-                    self.state.epochs[partition] += 1
+            alone = [p for p, owner in enumerate(self.state.owners) if owner == shard and p not in self.state.placed]
+            for partition in alone:
+                self.state.epochs[partition] += 1
             self.state.map_version += 1
             self.save()
-            epochs = {p: self.state.epochs[p] for p, owner in enumerate(self.state.owners) if owner == shard}
-            await awaited(actor.start.remote(epochs, self.state.seed))
+            epochs = {p: self.state.epochs[p] for p in alone}
+            facts = await awaited(actor.start.remote(epochs, self.state.seed, self.copies.copied_by(shard)))
+            if self.state.members.get(shard) != facts["member"]:
+                self.state.members[shard] = facts["member"]
+                self.save()
             if self.state.catalog_version:
                 await self._install(shard)
             self._problem = ""
@@ -248,6 +262,16 @@ class Controller:
             await asyncio.sleep(1.0)
         finally:
             self._starting.discard(shard)
+
+    async def say(self, member: str, reports: list[list[Any]]) -> dict[str, Any]:
+        """What a shard's replicas report; returns what they have to know."""
+        await self.start()
+        return self.copies.say(member, reports)
+
+    async def replicas(self) -> list[dict[str, Any]]:
+        """Each partition that has several copies: where, and how far each is."""
+        await self.start()
+        return self.copies.status()
 
     async def _install(self, shard: int) -> None:
         """Bring a shard to the current catalog, one version after another: the log refers to each."""
@@ -393,13 +417,33 @@ class Controller:
             self.save()
             await self._look_at_unknown()
             up = [shard for shard, health in self._health.items() if health["state"] == "serving"]
-            results = await asyncio.gather(*(self._install(shard) for shard in up), return_exceptions=True)
+            async with self._writes_held(up):
+                results = await asyncio.gather(*(self._install(shard) for shard in up), return_exceptions=True)
             for shard, result in zip(up, results, strict=True):
                 if isinstance(result, BaseException):
                     log.warning("shard %d installs catalog %d when it is back: %s", shard, version + 1, _cause(result))
                 elif shard in self._health:
                     self._health[shard]["catalog_version"] = version + 1
             return version + 1, change
+
+    @contextlib.asynccontextmanager
+    async def _writes_held(self, shards: list[int]) -> AsyncIterator[None]:
+        """While copies of one partition go over to a catalog nothing is written: all do it at the same position."""
+        if not self.state.placed:
+            yield
+            return
+
+        async def each(method: str, *arguments: Any) -> None:
+            calls = (asyncio.wait_for(awaited(getattr(self.shard_actor(s), method).remote(*arguments)), HOLD_S) for s in shards)
+            for shard, result in zip(shards, await asyncio.gather(*calls, return_exceptions=True), strict=True):
+                if isinstance(result, BaseException):
+                    log.warning("shard %d, asked to %s: %s", shard, method.replace("_", " "), _cause(result))
+
+        await each("hold_writes", HOLD_S)
+        try:
+            yield
+        finally:
+            await each("let_writes")
 
     async def _look_at_unknown(self) -> None:
         """Whether shards serve that no heartbeat has told of yet: a controller that has just restarted would take them for down."""
@@ -477,11 +521,11 @@ class Controller:
 
     # --- layout ---------------------------------------------------------------------------------------------------------------
 
-    async def plan_layout(self, shards: int, drained: list[int] | None) -> dict[str, Any]:
-        """What a layout would take. shards 0: as many as now; drained None: those that are now."""
+    async def plan_layout(self, shards: int, drained: list[int] | None, replicas: int) -> dict[str, Any]:
+        """What a layout would take. shards, replicas 0: as many as now; drained None: those that are now."""
         await self.start()
-        shards, drained = self._layout(shards, drained)
-        targets = self._rescaler.targets_for(shards, drained)
+        shards, drained, replicas = self._layout(shards, drained, replicas)
+        targets, _ = self._rescaler.targets_for(shards, drained, replicas)
         moves = self._rescaler.moves_to(targets)
         users = [self.health(shard).get("users", 0) for shard in range(self.state.shards)]
         held = [max(self.state.owners.count(shard), 1) for shard in range(self.state.shards)]
@@ -490,14 +534,14 @@ class Controller:
             "partitions": [targets.count(shard) for shard in range(max(shards, self.state.shards))],
         }  # fmt: skip
 
-    async def set_layout(self, shards: int, drained: list[int] | None, bytes_per_s: float) -> None:
+    async def set_layout(self, shards: int, drained: list[int] | None, bytes_per_s: float, replicas: int) -> None:
         """Go to a layout, over restarts if need be. Raises FieldInvalid."""
         await self.start()
-        self._rescaler.aim(*self._layout(shards, drained), bytes_per_s)
+        self._rescaler.aim(*self._layout(shards, drained, replicas), bytes_per_s)
 
-    def _layout(self, shards: int, drained: list[int] | None) -> tuple[int, list[int]]:
+    def _layout(self, shards: int, drained: list[int] | None, replicas: int) -> tuple[int, list[int], int]:
         wanted = shards or self.state.shards_wanted
-        return wanted, [shard for shard in self.state.drained if shard < wanted] if drained is None else drained
+        return wanted, [shard for shard in self.state.drained if shard < wanted] if drained is None else drained, replicas or self.state.replicas
 
     async def keep_layout(self) -> None:
         """Move nothing any more; partitions stay where they are."""

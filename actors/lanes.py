@@ -17,7 +17,7 @@ from typing import cast
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from profilegrid.errors import ProfilegridError
-from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, MOVE, READ, LaneBroken, Splitter, message
+from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, MOVE, READ, REPLICATE, LaneBroken, Splitter, message
 from profilegrid.options import MESSAGE_BYTES_MAX
 from profilegrid.v1 import events_pb2, profiles_pb2, shard_pb2
 
@@ -146,6 +146,8 @@ class LaneConnection(asyncio.Protocol):
                 self._read(tag, payload)
             elif kind == INGEST:
                 self._ingest(tag, payload)
+            elif kind == REPLICATE:
+                self._replicate(tag, payload)
             elif kind in (EVALUATE, MOVE):
                 self._begin()
                 task = self._loop.create_task(self._evaluate(tag, payload) if kind == EVALUATE else self._move(tag, payload))
@@ -190,6 +192,16 @@ class LaneConnection(asyncio.Protocol):
             self._answer("Ingest", INGEST, tag, convert.ingest_response(reply.result()).SerializeToString(), started)
         else:
             self._refuse("Ingest", tag, error, started)
+
+    def _replicate(self, tag: int, payload: bytes) -> None:
+        started = time.perf_counter()
+        try:
+            self._shard.check_serving()
+            self._shard.replication.take(payload)
+        except Exception as error:
+            self._refuse("Replicate", tag, error, started)
+            return
+        self._answer("Replicate", REPLICATE, tag, b"", started)
 
     async def _evaluate(self, tag: int, payload: bytes) -> None:
         started = time.perf_counter()

@@ -24,6 +24,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Set as AbstractSet
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,9 @@ class Times:
 class Outgoing:
     """Partitions on their way out: copied, then followed until they are sealed."""
 
-    def __init__(self, shard: ShardServer, token: str, partitions: list[int], lane: str, bytes_per_s: float) -> None:
+    def __init__(self, shard: ShardServer, token: str, partitions: list[int], lane: str, bytes_per_s: float, *, copy_of: str = "") -> None:
+        """`copy_of`: the member whose copy it is; the target keeps it as another, and is told by its replicas what is committed since."""
+        self._copy_of = copy_of
         self._shard, self.token, self.partitions, self._bytes_per_s = shard, token, partitions, bytes_per_s
         self._lane = Lane(lane, LANE_TIMEOUT_S)
         self._folder = shard.store.folder / MOVING_FOLDER
@@ -101,11 +104,14 @@ class Outgoing:
 
     async def _run(self) -> None:
         shard, times = self._shard, Times()
+        if self._copy_of:
+            await self._lane.ask(MOVE, msgpack.packb([self.token, "copy", self.partitions, self._copy_of]))
         await finish_open_plan(shard)
         await shard.rememberer.catch_up(shard.store.log.next_sequence - 1)
         times.end("history")
         self.pages_total = sum(int(shard.engine.users.pages_of(partition).size) for partition in self.partitions)
-        shard.committer.followers.append(self.follow)
+        if not self._copy_of:
+            shard.committer.followers.append(self.follow)
         async with shard.checkpointing:  # it copies pages too
             for partition in self.partitions:
                 await self._copy(partition)
@@ -119,9 +125,10 @@ class Outgoing:
         times.end("files")
         await self._ask("commit", facts)
         times.end("durable")
-        self._following = asyncio.create_task(self._follow())
-        await self.drained()
-        times.end("tail")
+        if not self._copy_of:
+            self._following = asyncio.create_task(self._follow())
+            await self.drained()
+            times.end("tail")
         log.info("partitions copied to another shard", extra={"facts": {"partitions": self.partitions, "bytes": self.bytes_sent, "seconds": times.seconds}})
 
     async def _copy(self, partition: int) -> None:
@@ -142,13 +149,18 @@ class Outgoing:
         await asyncio.to_thread(store.log.prepare_segment)
         async with shard.rememberer.still():
             async with shard.committer.quiet():
-                await asyncio.to_thread(store.log.roll)
+                await shard.committer.call(store.log.roll)
                 facts = {
                     "floors": {partition: int(engine.positions[partition]) for partition in self.partitions},
                     "dropped_ms": store.history.dropped_ms, **shared_facts(engine),
                 }  # fmt: skip
                 self._letters = await asyncio.to_thread(store.letters_of, self.partitions, shard.config.shard)
-            await shard.rememberer.convert_closed()
+            closed, deadline = store.log.next_sequence - 1, time.monotonic() + DRAIN_TIMEOUT_S
+            while store.history.through < closed:  # what is held of others' groups holds history up, for a moment
+                if time.monotonic() > deadline:
+                    raise MoveFailed("history waits for what is not committed yet")
+                await shard.rememberer.convert_closed()
+                await asyncio.sleep(0.01)
             self._files = [file for partition in self.partitions for file in store.history.of_partition(partition)]
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
             await asyncio.to_thread(store.history.link_to, self._files, self._folder)
@@ -273,7 +285,8 @@ class Outgoing:
 class Incoming:
     """Partitions on their way in."""
 
-    def __init__(self, shard: ShardServer, token: str, partitions: list[int]) -> None:
+    def __init__(self, shard: ShardServer, token: str, partitions: list[int], copy_of: str = "") -> None:
+        self._copy_of = copy_of
         self._shard, self.token, self.partitions = shard, token, partitions
         self._pieces: list[bytes] = []
         self._arrival = Arrival(shard.engine, shard.store.columns_by_key())
@@ -359,6 +372,9 @@ class Incoming:
                 stop_at_once(error)
         self._arrival.settle()
         self.is_whole = True
+        if self._copy_of:
+            shard.moves.incoming = None
+            shard.replication.came(self._copy_of, self.partitions)
 
     async def _follow(self, header: bytes, body: bytes) -> None:
         """What was committed since, into our log and columns."""
@@ -384,8 +400,8 @@ class Moves:
         facts = {"tokens": [move.token for move in (leaving, coming) if move is not None]}
         return facts | ({"pages": [leaving.pages_done, leaving.pages_total]} if leaving is not None else {})
 
-    def _check_quiet(self) -> None:
-        """Raise MoveFailed while something is under way that a partition must not be moved under."""
+    def check_quiet(self, but: AbstractSet[int] = frozenset()) -> None:
+        """Raise MoveFailed while something is under way that a partition must not be moved under; damage of some partitions apart."""
         engine = self._shard.engine
         self._shard.check_serving()
         backfilling = [name for name, state in engine.features.items() if not state.is_complete]
@@ -395,14 +411,14 @@ class Moves:
             raise MoveFailed("users are being loaded")
         if engine.exhausted is not None:
             raise MoveFailed(str(engine.exhausted))
-        if engine.stopped:
+        if engine.stopped.keys() - but:
             raise MoveFailed(f"partitions {sorted(engine.stopped)} are stopped by damage; repair them first")
 
     # --- the target's ---------------------------------------------------------------------------------------------------------
 
     async def expect(self, token: str, partitions: list[int]) -> None:
         """Be ready for partitions, which a source sends under a token. Whatever is left of them here goes first. Raises MoveFailed."""
-        self._check_quiet()
+        self.check_quiet()
         if self.incoming is not None:
             await self.cancel(self.incoming.token)
         if self._shard.engine.kept[partitions].any():
@@ -410,12 +426,27 @@ class Moves:
         await self._drop(partitions)
         self.incoming = Incoming(self._shard, token, partitions)
 
+    async def _expect_copy(self, token: str, partitions: list[int], copy_of: str) -> None:
+        """Be ready for copies of another member's partitions, in the place of what is here of them. Raises MoveFailed."""
+        replication = self._shard.replication
+        self.check_quiet(but=set(partitions))
+        if not replication.is_behind(partitions):
+            raise MoveFailed(f"of partitions {partitions} some are no copies here that lack something")
+        if self.incoming is not None:
+            await self.cancel(self.incoming.token)
+        replication.forget_state(partitions)
+        await self._drop(partitions)
+        self.incoming = Incoming(self._shard, token, partitions, copy_of)
+
     async def take(self, payload: bytes) -> None:
         """A message of a source. Raises MoveFailed, MemoryExhausted."""
         try:
             token, *step = msgpack.unpackb(payload)
         except (ValueError, TypeError):
             raise MoveFailed("a message that cannot be read") from None
+        if step[0] == "copy":
+            await self._expect_copy(token, step[1], step[2])
+            return
         if self.incoming is None or token != self.incoming.token:
             raise MoveFailed("nothing is expected under this token")
         await self.incoming.take(step)
@@ -437,7 +468,7 @@ class Moves:
 
     async def send(self, token: str, partitions: list[int], lane: str, bytes_per_s: float) -> None:
         """Copy partitions to a target and follow it up. Returns when it has nearly everything. Raises MoveFailed."""
-        self._check_quiet()
+        self.check_quiet()
         if self.outgoing is not None:
             raise MoveFailed("other partitions are on their way")
         if (self._shard.engine.epochs[partitions] == 0).any():

@@ -81,7 +81,7 @@ class Rememberer:
         if sequence <= self._store.history.through:
             return
         async with self._committer.quiet():
-            await asyncio.to_thread(self._store.log.roll)
+            await self._committer.call(self._store.log.roll)
         await self._convert()
 
     async def _convert(self) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.calls import awaited
+from actors.copies import shard_of
 from grid.errors import FieldInvalid, MoveFailed
 from grid.failpoints import failpoint
 from grid.replication.placement import Place, plan
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from actors.controller import Controller
 
 log = logging.getLogger("profilegrid")
-SHARDS_MAX = 64
+SHARDS_MAX, REPLICAS_MAX = 64, 2
 # A batch: large enough that the moment in which its writes wait is a small part of the time that it takes.
 BATCH_BYTES, USER_BYTES = 96 << 20, 128
 # What moves take of disks and cores by default: a million users of some columns in 8 s, which whoever reads and writes hardly notices.
@@ -53,8 +54,9 @@ class Rescaler:
 
     # --- what is asked for ------------------------------------------------------------------------------------------------
 
-    def targets_for(self, shards: int, drained: Sequence[int]) -> list[int]:
-        """Where each partition shall lie: even over the shards that are not drained, with as few moves as that takes. Raises FieldInvalid."""
+    def targets_for(self, shards: int, drained: Sequence[int], replicas: int) -> tuple[list[int], list[int]]:
+        """Where each partition shall lie, and its second copy if there is one: even over the shards that are not drained, with as few moves
+        as that takes. Raises FieldInvalid."""
         if not 1 <= shards <= SHARDS_MAX:
             raise FieldInvalid("shards", str(shards), f"1 to {SHARDS_MAX}")
         wrong = [shard for shard in drained if not 0 <= shard < shards]
@@ -63,12 +65,22 @@ class Rescaler:
         places = [Place(f"{shard}", f"{shard}") for shard in range(shards) if shard not in drained]
         if not places:
             raise FieldInvalid("drain", "all shards", f"at most {shards - 1} of {shards}: partitions must lie somewhere")
-        return [int(copies[0]) for copies in plan([(str(owner),) for owner in self._controller.state.owners], places, 1)]
+        if not 1 <= replicas <= REPLICAS_MAX:
+            raise FieldInvalid("replicas", str(replicas), f"1 to {REPLICAS_MAX}")
+        if replicas > len(places):
+            raise FieldInvalid("replicas", str(replicas), f"as many shards that are not drained: there are {len(places)}")
+        state = self._controller.state
+        held: list[tuple[str, ...]] = [(str(owner),) for owner in state.owners]
+        if state.backups and state.replicas == replicas > 1:
+            held = [(str(t), str(b)) for t, b in zip(state.targets, state.backups, strict=True)]
+        copies = plan(held, places, replicas)
+        return [int(members[0]) for members in copies], [int(members[1]) for members in copies] if replicas > 1 else []
 
-    def aim(self, shards: int, drained: Sequence[int], bytes_per_s: float) -> None:
+    def aim(self, shards: int, drained: Sequence[int], replicas: int, bytes_per_s: float) -> None:
         """Go towards that layout from now on; another aim takes its place, also in the midst of it."""
         state = self._controller.state
-        state.targets = self.targets_for(shards, drained)
+        state.targets, state.backups = self.targets_for(shards, drained, replicas)
+        state.replicas = replicas
         state.shards_wanted, state.drained, state.move_bytes_per_s = shards, sorted(set(drained)), bytes_per_s or BYTES_PER_S
         state.shards = max(state.shards, shards)
         state.map_version += 1
@@ -80,6 +92,10 @@ class Rescaler:
         """Leave every partition where it is now. A batch that is under way and not sealed yet is given up."""
         state = self._controller.state
         state.targets, state.shards_wanted = list(state.owners), state.shards
+        for partition, (config, _) in state.placed.items() if state.replicas > 1 else ():
+            others = [shard_of(member) for member in (*config[2], *config[3]) if shard_of(member) != state.owners[partition]]
+            if others:
+                state.backups[partition] = others[0]
         self._controller.save()
         if self._token and self._phase == "copying":
             await self._cancel()
@@ -87,7 +103,9 @@ class Rescaler:
     @property
     def left(self) -> int:
         """Partitions that are not where they shall be."""
-        return len(self.moves_to(self._controller.state.targets))
+        if self._controller.state.replicas > 1:
+            return len(self._controller.copies.unsettled)
+        return max(len(self.moves_to(self._controller.state.targets)), len(self._controller.state.placed))
 
     def moves_to(self, targets: list[int]) -> list[tuple[int, int, int]]:
         """(partition, from, to) of each that is elsewhere."""
@@ -102,7 +120,7 @@ class Rescaler:
         facts: dict[str, Any] = {
             "shards": state.shards, "shards_wanted": state.shards_wanted, "drained": state.drained, "moves_left": self.left,
             "moves_total": max(self._total, self.left), "pause_ms_max": self._pause_ms_max, "problem": self.problem, "phase": self._phase,
-            "is_done": self.left == 0 and not state.handovers and state.shards == state.shards_wanted,
+            "replicas": state.replicas, "is_done": self.left == 0 and not state.handovers and state.shards == state.shards_wanted,
         }  # fmt: skip
         if batch is not None:
             source, target, partitions = batch
@@ -117,7 +135,9 @@ class Rescaler:
         if time.monotonic() < self._again_s:
             return
         try:
-            if self._controller.state.handovers:
+            if self._controller.state.replicas > 1 or self._controller.state.placed:
+                await self._retire()  # the copies go their own way
+            elif self._controller.state.handovers:
                 async with self._controller.layout_lock:
                     await self._hand_over()
             elif not await self._move_batch():
@@ -233,13 +253,20 @@ class Rescaler:
         """End the last shard when there shall be fewer and nothing lies there any more."""
         controller, state = self._controller, self._controller.state
         last = state.shards - 1
-        if state.shards <= state.shards_wanted or last in state.owners or state.handovers or not controller.is_ready(last):
+        if (
+            state.shards <= state.shards_wanted
+            or last in state.owners
+            or self._controller.copies.copied_by(last)
+            or state.handovers
+            or not controller.is_ready(last)
+        ):
             return
         async with controller.layout_lock:
             await self._tell(0, "note_erased", await self._tell(last, "erased_users", timeout_s=SEAL_S), timeout_s=SEAL_S)
             folder = controller.shard_folder(last)
             replace_file(folder / RETIRED, b"")
             state.shards = last
+            state.members.pop(last, None)
             state.map_version += 1
             controller.save()
             log.info("shard %d is no more", last)

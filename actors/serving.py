@@ -7,13 +7,15 @@ nothing that was acknowledged.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ from actors.clock import clock_problem, now_ms
 from actors.committing import Committer, stop_at_once
 from actors.metrics import Gauges, Meter, gauge, gauges, total
 from actors.moving import Moves
+from actors.promises import Promises
 from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
+from actors.replicating import Replication, Report, nobody
 from actors.snapshotting import send
 from grid.catalog import load_catalog
 from grid.engine import Engine
@@ -102,6 +106,7 @@ class ShardServer:
         self.store: Store
         self.committer: Committer
         self.rememberer: Rememberer
+        self.replication: Replication
         self.problems: list[str] = []
         self.progress = ""
         self.meter = Meter()
@@ -116,24 +121,34 @@ class ShardServer:
         # Held while dead letters are ingested once more, and while partitions leave with theirs.
         self.replaying = asyncio.Lock()
         self.moves = Moves(self)
+        self._installing, self._let, self._is_held = asyncio.Lock(), asyncio.Event(), False
         # (done, in all) of a snapshot that is being made.
         self.snapshot_bytes = (0, 0)
         self._rules: dict[tuple[str, int], Expression] = {}
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
-    async def recover(self, epochs: dict[int, int], seed: int) -> Recovery:
-        """Open the folder and bring back all that was acknowledged. The loop stays free: `status` answers meanwhile."""
+    async def recover(self, epochs: dict[int, int], seed: int, copied: Iterable[int] = (), report: Report = nobody) -> Recovery:
+        """Open the folder and bring back all that was acknowledged. The loop stays free: `status` answers meanwhile.
+
+        epochs  partitions that this shard serves alone
+        copied  those that it has a copy of: who serves them, its replicas and `report`, which tells the controller, find out
+        """
         self.state = "recovering"
         self.engine = Engine(partitions=self.config.partitions, seed=seed)
         self.engine.memory = MemoryBudget(self.config.memory_bytes_max, resident_bytes)
         for partition, epoch in epochs.items():
             self.engine.epochs[partition] = epoch
+        self.engine.copied[list(copied)] = True
         self.recovery = await asyncio.to_thread(self._recover)
         await asyncio.to_thread(release_memory)
         self.committer = Committer(self.engine, self.store, self._notify, self.meter)
         self.committer.start()
         self.rememberer = Rememberer(self.engine, self.store, self.committer, self.checkpoint, self.meter)
+        promises = await asyncio.to_thread(Promises, Path(self.config.folder), self.config.shard)
+        self.replication = Replication(self, promises, report)
+        self.committer.replication = self.replication
+        self.replication.start(copied)
         self._tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.rememberer.keep_forever())]
         if self.recovery.incomplete:
             self._start_backfill(self.recovery.incomplete)
@@ -183,6 +198,7 @@ class ShardServer:
             for task in self._tasks:
                 task.cancel()
         await self.committer.stop()
+        self.replication.stop()
         self.store.checkpoint_all()
         self.store.close()
 
@@ -247,6 +263,11 @@ class ShardServer:
         if self.state != "serving":
             raise ShardRecovering()
 
+    def _check_readable(self, partitions: NDArray[np.uint16]) -> None:
+        """Raise PartitionMoved, PartitionUnavailable or ShardRecovering unless partitions may be read here now."""
+        self.engine.check_owned(partitions)
+        self.replication.check_readable(partitions)
+
     def check_partitions_open(self) -> None:
         """Raise PartitionUnavailable when a partition of this shard is stopped."""
         for partition, why in self.engine.stopped.items():
@@ -277,7 +298,7 @@ class ShardServer:
                 "fsync_ms": [self.meter.recent_fsync.percentile(50), self.meter.recent_fsync.percentile(99)],
                 "inbox_bytes": self.committer.inbox_bytes, "checkpoint_age_s": time.monotonic() - self._checkpointed_s,
                 "complete_since": {name: state.complete_since_ms for name, state in self.engine.features.items() if state.complete_since_ms},
-                "moving": self.moves.status(),
+                "moving": self.moves.status(), "member": self.replication.me, "copies": self.replication.status(),
             }  # fmt: skip
         return facts
 
@@ -297,12 +318,13 @@ class ShardServer:
         if version <= self.engine.catalog.version:
             return
         catalog = load_catalog(source, version)
-        async with self.committer.quiet():
+        async with self._installing, self.replication.still(), self.committer.folding if self._is_held else self.committer.quiet():
             if version <= self.engine.catalog.version:
                 return  # the controller's heartbeat asked for it too, and came first: twice would backfill twice
             backfilling = [name for name, state in self.engine.features.items() if not state.is_complete]
-            await asyncio.to_thread(self.store.append_catalog, catalog, self.engine.received_ms)
+            await self.committer.call(partial(self.store.append_catalog, catalog, self.engine.received_ms))
             missing = self.engine.install_catalog(catalog)
+            self.replication.catalog_installed()
             for name in backfilling:
                 if name in catalog.features and name not in missing:
                     self.engine.reset_feature(name)
@@ -310,6 +332,28 @@ class ShardServer:
             if missing:
                 self._start_backfill(missing)
         self._rules.clear()
+
+    async def hold_writes(self, seconds: float) -> None:
+        """Commit nothing from when this returns: until `let_writes`, or so long."""
+        self.let_writes()
+        held: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def hold(let: asyncio.Event) -> None:
+            async with self.committer.held_back():
+                self._is_held = True
+                held.set_result(None)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(let.wait(), seconds)
+                async with self._installing:  # a catalog that is being installed relies on it
+                    self._is_held = False
+
+        self._let = asyncio.Event()
+        self._tasks.append(asyncio.create_task(hold(self._let)))
+        await held
+
+    def let_writes(self) -> None:
+        """Commit again."""
+        self._let.set()
 
     def _start_backfill(self, names: list[str]) -> None:
         backfill = Backfill(self.engine, self.store, self.committer, self.rememberer, names)
@@ -360,7 +404,7 @@ class ShardServer:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             try:
                 async with self.rememberer.still(), self.checkpointing, self.committer.quiet():
-                    await asyncio.to_thread(self.store.log.roll)
+                    await self.committer.call(self.store.log.roll)
                     positions = {partition: int(self.engine.positions[partition]) for partition in self.store.owned()}
                     part = {"shard": self.config.shard, "positions": positions, "users": self.engine.users.total}
                     await asyncio.to_thread(stage, self.store, folder)
@@ -423,7 +467,7 @@ class ShardServer:
         self.committer.read_at = time.monotonic()
         hashes = ids.hashes()
         partitions = (hashes % np.uint64(self.config.partitions)).astype(np.uint16)
-        self.engine.check_owned(partitions)
+        self._check_readable(partitions)
         return self.engine.users.find(ids.data, ids.ends, hashes, partitions)
 
     def read(self, ids: Strings, fields: list[str], as_of_ms: int | None) -> Profiles:
@@ -454,13 +498,13 @@ class ShardServer:
         warnings: dict[str, None] = {}
         counts, positions, bitmaps = [], [], []
         partitions = np.flatnonzero(self.engine.epochs)
-        self.engine.check_owned(partitions.astype(np.uint16))
+        self._check_readable(partitions.astype(np.uint16))
         selection, version = Selection(self.engine, rule, as_of_ms), self.engine.catalog.version
         asked = partitions[(partitions >= first) & (partitions <= last)]
         for together in self._turns(asked.tolist()):
             if self.engine.catalog.version != version:
                 selection, version = Selection(self.engine, self.rule(text), as_of_ms), self.engine.catalog.version
-            self.engine.check_owned(np.array(together, dtype=np.uint16))  # between turns one may have moved away
+            self._check_readable(np.array(together, dtype=np.uint16))  # between turns one may have moved away
             selected, said = selection.of_many(together)
             warnings |= dict.fromkeys(said)
             found = selected.counts()
@@ -499,7 +543,7 @@ class ShardServer:
         clauses: list[tuple[int, int]] = []
         warnings: dict[str, None] = {}
         for partition in self.store.owned():
-            self.engine.check_owned(np.array([partition], dtype=np.uint16))
+            self._check_readable(np.array([partition], dtype=np.uint16))
             more_users, more_matched, counts, said = explain(self.engine, partition, rule, as_of_ms)
             warnings |= dict.fromkeys(said)
             users, matched = users + more_users, matched + more_matched
@@ -518,7 +562,7 @@ class ShardServer:
         self.check_serving()
         slots = np.empty(handles.size, dtype=np.int64)
         partitions = (handles >> np.uint64(32)).astype(np.int64)
-        self.engine.check_owned(np.unique(partitions).astype(np.uint16))
+        self._check_readable(np.unique(partitions).astype(np.uint16))
         for partition in np.unique(partitions).tolist():
             here = partitions == partition
             slots[here] = self.engine.users.slots_of_ordinals(partition, (handles[here] & np.uint64(0xFFFFFFFF)).astype(np.int64))

@@ -13,8 +13,10 @@ from typing import Any
 
 import ray
 
+from actors.calls import awaited
 from actors.logs import log_to
 from actors.metrics import MetricsServer
+from actors.names import CONTROLLER, NAMESPACE
 from actors.replaying import replay_dead_letters
 from actors.serving import ShardConfig, ShardServer
 
@@ -40,6 +42,13 @@ def load_kernels() -> None:
         gc.freeze()
 
 
+async def report_to_controller(member: str, reports: list[list[Any]]) -> dict[str, Any]:
+    """What the replicas here tell the controller, and what it answers."""
+    controller = ray.get_actor(CONTROLLER, namespace=NAMESPACE)
+    answer: dict[str, Any] = await awaited(controller.say.remote(member, reports))
+    return answer
+
+
 class Shard:
     """Owns a set of partitions and their store. A restart loses nothing acknowledged; the controller starts it again with new epochs.
 
@@ -53,8 +62,8 @@ class Shard:
         self._lanes: Any = None
         self._port = self._lane_port = 0
 
-    async def start(self, epochs: dict[int, int], seed: int) -> dict[str, Any]:
-        """Recover, then serve. Runs in the data loop, where gRPC lives. Called once a life."""
+    async def start(self, epochs: dict[int, int], seed: int, copied: list[int]) -> dict[str, Any]:
+        """Recover, then serve: `epochs` alone, what is `copied` as the controller says. Runs in the data loop, where gRPC lives. Called once a life."""
         if self._server.state != "new":
             return self.facts()
         from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
@@ -67,7 +76,7 @@ class Shard:
         log_to(Path(self._server.config.folder).parent, f"shard-{self._server.config.shard}")
         threading.Thread(target=load_kernels, name="kernels", daemon=True).start()
         try:
-            await self._server.recover(epochs, seed)
+            await self._server.recover(epochs, seed, copied, report_to_controller)
             self._grpc = GrpcServer(self._server.meter)
             self._grpc.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._server))
             self._grpc.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(self._server))
@@ -101,6 +110,20 @@ class Shard:
     async def erased_users(self) -> list[tuple[int, int]]:
         """(when, hash of the id) of everybody who was ever erased here."""
         return await self._server.erased_users()
+
+    async def hear(self, announced: list[list[Any]], lanes: dict[str, str]) -> None:
+        """Configs of partitions that have several copies, as they are in force now."""
+        self._server.check_serving()
+        await self._server.replication.hear(announced, lanes)
+
+    async def hold_writes(self, seconds: float) -> None:
+        """Commit nothing, from when this returns: until `let_writes`, or so long."""
+        self._server.check_serving()
+        await self._server.hold_writes(seconds)
+
+    async def let_writes(self) -> None:
+        """Commit again."""
+        self._server.let_writes()
 
     # --- partitions that move, as the controller leads --------------------------------------------------------------------
 

@@ -108,6 +108,10 @@ class Engine:
         # On their way: here whole, not yet owned; or still owned, but no write is taken any more.
         self.arriving = np.zeros(partitions, dtype=bool)
         self.sealed = np.zeros(partitions, dtype=bool)
+        # With copies elsewhere too: kept here whether or not this one is served.
+        self.copied = np.zeros(partitions, dtype=bool)
+        # Of the last block applied, where there are several copies: in which epoch it was written.
+        self.entry_epochs = np.zeros(partitions, dtype=np.uint64)
         # Up to this position a partition's past came with it from another shard: what our own log has of it counts in history only above.
         self.floors = np.zeros(partitions, dtype=np.uint64)
         self.stopped: dict[int, str] = {}
@@ -119,8 +123,8 @@ class Engine:
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """bool[P]: the partitions whose state is here, owned or about to be."""
-        return (self.epochs != 0) | self.arriving
+        """bool[P]: the partitions whose state is here: owned, about to be, or a copy."""
+        return (self.epochs != 0) | self.arriving | self.copied
 
     @property
     def users_served(self) -> int:
@@ -368,6 +372,11 @@ class Engine:
 
         Groups that are not all events are one step: their order over partitions matters to nobody, but they are small.
         """
+        for partition, (epoch, _) in group.entries.items():
+            self.entry_epochs[partition] = max(int(self.entry_epochs[partition]), epoch)
+        for partition, position in group.starts.items():
+            self.positions[partition] = max(int(self.positions[partition]), position)
+            self.reserved[partition] = max(int(self.reserved[partition]), position)
         if sum(judged.frame.rows for judged in group.judged) <= rows_max or any(judged.frame.kind != "events" for judged in group.judged):
             yield self._apply_whole(group)
             return
@@ -533,16 +542,28 @@ class Engine:
 
     def replay(self, group: Group) -> Slots:
         """Apply a group from the log: words first, then the blocks above each partition's position, by the logged verdict."""
-        self.received_ms = max(self.received_ms, group.received_ms)
-        for added in group.reserved:
-            self.dictionaries.setdefault(added.key, Dictionary(1 << 40)).add_at(added.words, added.first_code)
-        catalog = self.catalogs[group.catalog_version]
-        for judged in group.judged:
-            self._restore(judged, catalog)
+        self.learn(group.reserved)
+        self.restore(group)
         return self.apply(group)
+
+    def learn(self, reserved: list[Reserved]) -> None:
+        """Words that a record added to dictionaries, at the codes that they have."""
+        for added in reserved:
+            self.dictionaries.setdefault(added.key, Dictionary(1 << 40)).add_at(added.words, added.first_code)
 
     def adopt(self, group: Group) -> None:
         """Prepare blocks that another shard decided and logged: by its verdict, with codes of ours, which no limit refuses. Then log and apply."""
+        self.enter(group)
+        self.restore(group)
+
+    def restore(self, group: Group) -> None:
+        """Prepare a group that is in the log to be applied: the blocks that are kept here and not in the columns yet; what producers were told."""
+        self.received_ms = max(self.received_ms, group.received_ms)
+        for judged in group.judged:
+            self._restore(judged, self.catalogs[group.catalog_version])
+
+    def enter(self, group: Group) -> None:
+        """Give codes of ours, which no limit refuses, to the words of a group that another shard decided; they go to the log with it."""
         group.received_ms = self.received_ms = max(self.received_ms, group.received_ms)
         catalog = self.catalogs[group.catalog_version]
         limits = {key: dictionary.size_max for key, dictionary in self.dictionaries.items()}
@@ -550,7 +571,7 @@ class Engine:
             self.dictionaries[key].size_max = 1 << 40
         try:
             for judged in group.judged:
-                judge = self._restore(judged, catalog)
+                judge = self._decode(judged, catalog)
                 judge.good = judged.accepted
                 if judged.rows is not None:
                     self.reserve_properties(judge, judged.rows, group.reserved)
@@ -560,14 +581,19 @@ class Engine:
             for key, limit in limits.items():
                 self.dictionaries[key].size_max = limit
 
-    def _restore(self, judged: Judged, catalog: Catalog) -> Judge:
+    def _decode(self, judged: Judged, catalog: Catalog) -> Judge:
+        judge = Judge(judged.frame)
+        if judged.frame.kind == "events":
+            judged.rows = judge_events(judge, catalog, self.received_ms)
+        elif judged.frame.kind == "attributes":
+            judged.updates = judge_attributes(judge, catalog)
+        return judge
+
+    def _restore(self, judged: Judged, catalog: Catalog) -> None:
         """Decode a logged frame; leave only what is kept here and not in the columns yet; remember what its producer was told."""
         frame = judged.frame
-        judge = Judge(frame)
-        if frame.kind == "events":
-            judged.rows = judge_events(judge, catalog, self.received_ms)
-        elif frame.kind == "attributes":
-            judged.updates = judge_attributes(judge, catalog)
+        if judged.rows is None and not judged.updates:
+            self._decode(judged, catalog)
         judged.fresh = judged.fresh & (judged.positions > self.positions[frame.partitions]) & self.kept[frame.partitions]
         judged.fresh &= ~np.isin(frame.partitions, list(self.stopped)) if self.stopped else True
         here = np.repeat(judged.fresh, frame.block_rows)
@@ -579,7 +605,6 @@ class Engine:
             self.event_ids.seen_before(frame.event_ids.hashes(), frame.row_partitions, rows, catalog.dedupe, self.received_ms)
         fresh = frame.partitions[judged.fresh]
         self.reserved[fresh] = np.maximum(self.reserved[fresh], judged.positions[judged.fresh])
-        return judge
 
     # --- partitions that come and go ------------------------------------------------------------------------------------
 
@@ -590,6 +615,7 @@ class Engine:
         self.producers.load(partition, facts["producers"])
         self.erasures.load(partition, facts.get("erasures", []))
         self.floors[partition] = facts.get("floor", 0)
+        self.entry_epochs[partition] = facts.get("entry_epoch", 0)
 
     def drop_in_steps(self, partition: int) -> Iterator[None]:
         """Forget a partition that lives elsewhere now, page by page; nothing may refer to it. Its deletions stay on the list of what is to be
@@ -604,7 +630,7 @@ class Engine:
         self.users.drop_partition(partition)
         self.producers.drop(partition)
         self.arriving[partition] = self.sealed[partition] = False
-        self.floors[partition] = 0
+        self.floors[partition] = self.positions[partition] = self.reserved[partition] = self.entry_epochs[partition] = 0
 
     def column_bytes(self) -> dict[str, float]:
         """Memory of the ids and of each feature and attribute: whole pages of fixed columns, arenas as far as they are used."""

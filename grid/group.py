@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +48,12 @@ class Judged:
 
 @dataclass(slots=True)
 class Group:
-    """What one log record holds. `sequence` is the log's; 0 until appended. `is_adopted`: another shard decided and logged it before."""
+    """What one log record holds. `sequence` is the log's; 0 until appended. `is_adopted`: another shard decided and logged it before.
+
+    entries  of each partition in it that has several copies: (epoch of its blocks here, the position up to which it was committed then).
+             Blocks of other partitions are committed when they are logged
+    starts   partition to position: where an epoch begins in it
+    """
 
     received_ms: int
     catalog_version: int
@@ -55,11 +61,39 @@ class Group:
     reserved: list[Reserved]
     sequence: int = 0
     is_adopted: bool = False
+    entries: dict[int, tuple[int, int]] = field(default_factory=dict)
+    starts: dict[int, int] = field(default_factory=dict)
+    is_part: bool = False  # not all of its record
 
     @property
     def has_news(self) -> bool:
         """Whether anything must be logged: a group of pure retries changes nothing."""
-        return any(judged.fresh.any() for judged in self.judged)
+        return bool(self.starts) or any(judged.fresh.any() for judged in self.judged)
+
+    def places(self) -> dict[int, list[int]]:
+        """Positions of its fresh blocks, and of the epochs that it begins, by partition."""
+        found = {partition: [position] for partition, position in self.starts.items()}
+        for judged in self.judged:
+            here = judged.fresh
+            for partition, position in zip(judged.frame.partitions[here].tolist(), judged.positions[here].tolist(), strict=True):
+                found.setdefault(partition, []).append(position)
+        return found
+
+    def only(self, wanted: Callable[[NDArray[np.uint16], NDArray[np.uint64]], Mask]) -> Group | None:
+        """The blocks that are wanted, by their partitions and positions, with the same record's number; None: there are none."""
+        judged = []
+        for item in self.judged:
+            blocks = np.flatnonzero(item.fresh & wanted(item.frame.partitions, item.positions))
+            if blocks.size == item.fresh.size:
+                judged.append(item)
+            elif blocks.size:
+                judged.append(item.take(blocks))
+        starts = {p: at for p, at in self.starts.items() if wanted(np.array([p], dtype=np.uint16), np.array([at], dtype=np.uint64))[0]}
+        if not judged and not starts:
+            return None
+        part = Group(self.received_ms, self.catalog_version, judged, self.reserved, self.sequence, self.is_adopted, {}, starts, is_part=True)
+        part.entries = {partition: self.entries[partition] for partition in part.places() if partition in self.entries}
+        return part
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +138,8 @@ class Group:
         }  # fmt: skip
         if self.is_adopted:
             header["adopted"] = True
+        if self.entries:
+            header |= {"entries": self.entries, "starts": self.starts}
         return header, body
 
     @classmethod
@@ -121,7 +157,11 @@ class Group:
                     [Rejection(*fields) for fields in rejections], np.frombuffer(positions, dtype=np.uint64),
                 )
             )  # fmt: skip
-        return cls(header["received_ms"], header["catalog_version"], judged, reserved_words(header), sequence, header.get("adopted", False))
+        entries = {partition: (epoch, committed) for partition, (epoch, committed) in header.get("entries", {}).items()}
+        return cls(
+            header["received_ms"], header["catalog_version"], judged, reserved_words(header), sequence, header.get("adopted", False),
+            entries, header.get("starts", {}),
+        )  # fmt: skip
 
 
 def reserved_words(header: dict[str, Any]) -> list[Reserved]:
@@ -136,7 +176,7 @@ def touched_positions(header: dict[str, Any]) -> list[tuple[int, int]]:
     """(partition, position) of every fresh block of a record, from its header alone."""
     if header["kind"] == "catalog":
         return list(enumerate(np.frombuffer(header["positions"], dtype=np.uint64).tolist()))
-    touched: list[tuple[int, int]] = []
+    touched: list[tuple[int, int]] = list(header.get("starts", {}).items())
     for _, fresh, positions, partitions, *_ in header["items"]:
         numbers = np.frombuffer(partitions, dtype=np.uint16)
         is_fresh = np.unpackbits(np.frombuffer(fresh, dtype=np.uint8), count=numbers.size).astype(bool)

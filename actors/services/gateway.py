@@ -321,7 +321,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         )
 
     async def SetLayout(self, request: admin_pb2.SetLayoutRequest, context: Context) -> admin_pb2.SetLayoutResponse:
-        await ask(self._controller.set_layout.remote(*_layout(request.layout), float(request.bytes_per_s)))
+        shards, drained, replicas = _layout(request.layout)
+        await ask(self._controller.set_layout.remote(shards, drained, float(request.bytes_per_s), replicas))
         return admin_pb2.SetLayoutResponse()
 
     async def KeepLayout(self, request: admin_pb2.KeepLayoutRequest, context: Context) -> admin_pb2.KeepLayoutResponse:
@@ -332,6 +333,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         known = await ask(self._controller.layout.remote())
         done, total = known.pop("pages", (0, 0))
         return admin_pb2.GetLayoutResponse(**known, pages_done=done, pages_total=total)
+
+    async def ListReplicas(self, request: admin_pb2.ListReplicasRequest, context: Context) -> admin_pb2.ListReplicasResponse:
+        partitions = []
+        for known in await ask(self._controller.replicas.remote()):
+            replicas = [admin_pb2.Replica(shard=shard, is_insync=shard in known["insync"], lag=known["lag"][shard]) for shard in known["replicas"]]
+            facts = {name: known[name] for name in ("partition", "epoch", "primary")}
+            partitions.append(admin_pb2.ReplicatedPartition(**facts, replicas=replicas))
+        return admin_pb2.ListReplicasResponse(partitions=partitions)
 
     async def CreateSnapshot(self, request: admin_pb2.CreateSnapshotRequest, context: Context) -> AsyncIterator[admin_pb2.CreateSnapshotResponse]:
         made = asyncio.ensure_future(ask(self._controller.snapshot.remote(request.url), SNAPSHOT_TIMEOUT_S))
@@ -349,8 +358,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.FinishErasuresResponse(finished=finished, seconds=seconds)
 
 
-def _layout(layout: admin_pb2.Layout) -> tuple[int, list[int] | None]:
-    return layout.shards, list(layout.drained) if layout.sets_drained else None
+def _layout(layout: admin_pb2.Layout) -> tuple[int, list[int] | None, int]:
+    return layout.shards, list(layout.drained) if layout.sets_drained else None, layout.replicas
 
 
 def _dead_letter(letter: dict[str, Any]) -> admin_pb2.DeadLetter:

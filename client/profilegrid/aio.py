@@ -384,14 +384,17 @@ class AsyncClient:
         response = await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "TellErasures", admin_pb2.TellErasuresRequest(url=url), 600.0)
         return int(response.told)
 
-    async def plan_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None) -> admin_pb2.PlanLayoutResponse:
-        """What it would take to have so many shards (default: as many as now), with nothing on some of them. Raises InvalidRequest."""
-        request = admin_pb2.PlanLayoutRequest(layout=_layout(shards, drained))
+    async def plan_layout(
+        self, *, shards: int | None = None, drained: Iterable[int] | None = None, replicas: int | None = None
+    ) -> admin_pb2.PlanLayoutResponse:
+        """What it would take to have so many shards, and copies of each partition (default: as many as now), with nothing on some shards. Raises
+        InvalidRequest."""
+        request = admin_pb2.PlanLayoutRequest(layout=_layout(shards, drained, replicas))
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "PlanLayout", request)  # type: ignore[no-any-return]
 
-    async def set_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None, bytes_per_s: int = 0) -> None:
+    async def set_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None, replicas: int | None = None, bytes_per_s: int = 0) -> None:
         """Have the grid go to that layout; it goes on by itself, `layout` tells how far it is. `bytes_per_s` bounds what moves take; 0: 64 MB."""
-        request = admin_pb2.SetLayoutRequest(layout=_layout(shards, drained), bytes_per_s=bytes_per_s)
+        request = admin_pb2.SetLayoutRequest(layout=_layout(shards, drained, replicas), bytes_per_s=bytes_per_s)
         await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "SetLayout", request)
 
     async def keep_layout(self) -> None:
@@ -402,13 +405,17 @@ class AsyncClient:
         """How far the moves are."""
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "GetLayout", admin_pb2.GetLayoutRequest())  # type: ignore[no-any-return]
 
+    async def replicas(self) -> admin_pb2.ListReplicasResponse:
+        """The copies of partitions that have several: where they are, and how far behind."""
+        return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "ListReplicas", admin_pb2.ListReplicasRequest())  # type: ignore[no-any-return]
+
     async def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """Write checkpoints of all partitions now."""
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "Checkpoint", admin_pb2.CheckpointRequest(), 600.0)  # type: ignore[no-any-return]
 
 
-def _layout(shards: int | None, drained: Iterable[int] | None) -> admin_pb2.Layout:
-    return admin_pb2.Layout(shards=shards or 0, drained=drained or (), sets_drained=drained is not None)
+def _layout(shards: int | None, drained: Iterable[int] | None, replicas: int | None) -> admin_pb2.Layout:
+    return admin_pb2.Layout(shards=shards or 0, drained=drained or (), sets_drained=drained is not None, replicas=replicas or 0)
 
 
 def catalog_source(catalog: str | os.PathLike[str] | Mapping[str, Any]) -> str:

@@ -240,17 +240,21 @@ class Client:
         """As AsyncClient.tell_erasures."""
         return self._run(self._core.tell_erasures(url))
 
-    def plan_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None) -> admin_pb2.PlanLayoutResponse:
+    def plan_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None, replicas: int | None = None) -> admin_pb2.PlanLayoutResponse:
         """As AsyncClient.plan_layout."""
-        return self._run(self._core.plan_layout(shards=shards, drained=drained))
+        return self._run(self._core.plan_layout(shards=shards, drained=drained, replicas=replicas))
 
-    def set_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None, bytes_per_s: int = 0) -> None:
+    def set_layout(self, *, shards: int | None = None, drained: Iterable[int] | None = None, replicas: int | None = None, bytes_per_s: int = 0) -> None:
         """As AsyncClient.set_layout."""
-        self._run(self._core.set_layout(shards=shards, drained=drained, bytes_per_s=bytes_per_s))
+        self._run(self._core.set_layout(shards=shards, drained=drained, replicas=replicas, bytes_per_s=bytes_per_s))
 
     def keep_layout(self) -> None:
         """As AsyncClient.keep_layout."""
         self._run(self._core.keep_layout())
+
+    def replicas(self) -> admin_pb2.ListReplicasResponse:
+        """As AsyncClient.replicas."""
+        return self._run(self._core.replicas())
 
     def layout(self) -> admin_pb2.GetLayoutResponse:
         """As AsyncClient.layout."""

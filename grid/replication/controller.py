@@ -51,6 +51,19 @@ class Controller:
 
     # --- what the process tells ---------------------------------------------------------------------------------------------
 
+    def begin(self, partition: int, config: Config, target: tuple[Member, ...]) -> list[Effect]:
+        """A partition that its primary served alone, without us, gets its first config, of a higher epoch than it was served in."""
+        holds(partition not in self._placed, "a partition that has a config begins anew", partition=partition)
+        holds(config.insync == (config.primary,), "a first config has others in sync", config=config)
+        self._placed[partition] = Placed(config, target)
+        self._save(partition, config)
+        return self._taken()
+
+    def end(self, partition: int) -> None:
+        """A partition lies alone at its primary, and is served without us from now on, in epochs above its config's."""
+        holds(len(self._placed[partition].config.replicas) == 1 and self._placed[partition].saving is None, "not alone", partition=partition)
+        del self._placed[partition]
+
     def place(self, partition: int, target: tuple[Member, ...]) -> list[Effect]:
         """Let a partition lie at `target` from now on. Goes on by ticks; may be changed at any time, also back."""
         holds(len(target) > 0 and len(set(target)) == len(target), "a target names a member twice, or none", target=target)

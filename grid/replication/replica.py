@@ -212,9 +212,39 @@ class Replica:
 
     def may_read(self, now: float) -> bool:
         """Whether the committed state may be read: as `may_write`, and no one else can have been made primary. Read first, ask then."""
+        return now < self.readable_until(now)
+
+    def readable_until(self, now: float) -> float:
+        """Until when the committed state may be read, by what is known now; -inf: not now."""
         if self.role is not Role.PRIMARY or self._is_released or self.committed < self._epoch_start or now < self._serve_from_ms:
-            return False
-        return all(now < self._peers[member].lease_from_ms + self.timing.lease for member in self._required())
+            return -math.inf
+        return min((self._peers[member].lease_from_ms + self.timing.lease for member in self._required()), default=math.inf)
+
+    @property
+    def epoch_start(self) -> int:
+        """As primary: the position of the entry that began our epoch; all before it is of former ones."""
+        return self._epoch_start
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return bool(self._waiting)
+
+    def matched_by_all(self) -> int | None:
+        """As primary: the position up to which every other replica is known to be equal; None: of one it is not known."""
+        matched = [peer.matched for peer in self._peers.values()]
+        return None if None in matched else min((position for position in matched if position is not None), default=self.journal.last)
+
+    def tell_committed(self, now: float) -> list[Effect]:
+        """As primary: tell the others now how far it is committed, not with the next tick."""
+        if self.role is Role.PRIMARY:
+            self._replicate(now)
+        return self._taken()
+
+    def start_over(self) -> None:
+        """A learner's data goes, to be replaced by a snapshot: nothing here is equal to anybody's any more."""
+        self.journal, self.durable, self.committed, self._matched = Journal(), 0, 0, 0
+        self._writes.clear()
 
     # --- epochs ---------------------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class Draft:
     """Accepted rows of one logged frame. `ordinals` int64[rows] is filled in where the engine runs; -1 leaves a row out.
 
     slots  uint32[rows]: where the rows went when they were applied; None when that was in another life
+    sequence  of its record
     """
 
     judged: Judged
@@ -73,6 +74,7 @@ class Draft:
     pick: NDArray[np.int64]
     received_ms: int
     slots: NDArray[np.uint32] | None
+    sequence: int
     ordinals: NDArray[np.int64] = field(init=False)
 
     @property
@@ -170,7 +172,7 @@ class History:
                 for judged, at in zip(group.judged, applied, strict=True):
                     if judged.frame.kind == "events" and judged.accepted.any():
                         rows = judge_past(Judge(judged.frame, keeps_reasons=False), catalogs[group.catalog_version])
-                        yield Draft(judged, rows, np.flatnonzero(judged.accepted), group.received_ms, at)
+                        yield Draft(judged, rows, np.flatnonzero(judged.accepted), group.received_ms, at, record.sequence)
 
     @staticmethod
     def gather(past: PastEvents, drafts: list[Draft]) -> None:

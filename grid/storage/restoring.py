@@ -45,7 +45,7 @@ def _take_over(store: Store, source: Path, wanted: list[int], erased: list[Erase
     theirs.epochs[wanted] = 1
     origin = Store(source, theirs)
     try:
-        report = origin.recover()
+        report = origin.recover(is_all_committed=True)
         if report.stopped:
             partition, fault = next(iter(report.stopped.items()))
             raise SnapshotCorrupt(str(source), f"partition {partition}: {fault}")

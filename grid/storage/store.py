@@ -20,6 +20,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from grid.catalog import Catalog, load_catalog
 from grid.engine import Engine, FeatureState
@@ -27,6 +28,7 @@ from grid.errors import CheckpointCorrupt, LogCorrupt
 from grid.failpoints import failpoint
 from grid.frame import ABSENT, UNSET
 from grid.group import FORMAT, Group, reserved_words, touched_positions
+from grid.held import Held
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
 from grid.storage.checkpoints import ARRIVAL_PACE, PACE, Checkpoints, Manifest, PartitionDump
@@ -70,6 +72,7 @@ class Store:
             os.close(self._owner)  # whoever tries again in this process must get the lock
             raise
         self.applied = AppliedSlots()
+        self.held = Held(engine.partitions)
         self._words_kept: dict[str, int] = {}
         self._covered: dict[int, int] = {}
         self._complete_since: dict[str, int] = {}
@@ -85,7 +88,8 @@ class Store:
 
     def append_catalog(self, catalog: Catalog, received_ms: int) -> int:
         """Log that every owned partition goes over to `catalog`; its source is durable first."""
-        engine, kept = self.engine, self.engine.kept
+        # Positions of partitions with several copies count what all copies agree on; each has the catalog by itself.
+        engine, kept = self.engine, self.engine.kept & ~self.engine.copied
         self.checkpoints.put_catalog(catalog.version, catalog.source)
         failpoint("catalog.put")
         engine.reserved[kept] += np.uint64(1)
@@ -125,7 +129,8 @@ class Store:
             if changed:
                 waiting[page] = (number, changed)
         facts = {
-            "position": int(engine.positions[partition]), "sequence": self.log.next_sequence - 1, "columns": keys,
+            "position": int(engine.positions[partition]), "columns": keys, "entry_epoch": int(engine.entry_epochs[partition]),
+            "sequence": min(self.log.next_sequence - 1, self.held.first_sequence(partition) - 1),
             "next_ordinal": int(engine.users.next_ordinal[partition]), "epoch": int(engine.epochs[partition]),
             "catalog_version": engine.catalog.version, "received_ms": engine.received_ms,
             "producers": engine.producers.dump(partition), "erasures": engine.erasures.dump(partition),
@@ -164,7 +169,7 @@ class Store:
         since = {self._key_of(state): state.complete_since_ms for state in engine.features.values() if state.complete_since_ms}
         state = {
             "received_ms": engine.received_ms, "event_ids": list(engine.event_ids.dump()), "partitions": engine.partitions,
-            "complete_since": since, "forgotten_started_ms": engine.producers.forgotten_started_ms,
+            "complete_since": since, "forgotten_started_ms": engine.producers.forgotten_started_ms, "cuts": self.held.cuts,
         }  # fmt: skip
         return {"words": words, "state": state}
 
@@ -269,7 +274,8 @@ class Store:
 
     def unwritten_history(self) -> list[tuple[Path, int]]:
         """(segment, its last sequence) of closed segments that are not in history yet, oldest first."""
-        return [(segment, last) for segment, last in self.log.closed() if last > self.history.through]
+        first_held = self.held.first_sequence()
+        return [(segment, last) for segment, last in self.log.closed() if self.history.through < last < first_held]
 
     def write_history(self) -> int:
         """Bring every closed segment into history, here and now: for embedding and tests. Returns how many segments."""
@@ -293,6 +299,8 @@ class Store:
         """Fill in a draft's ordinals. Where the engine runs; all of a closed segment is applied, as the next begins with the group after it."""
         engine = self.engine
         is_ours = engine.kept[draft.partitions] & (draft.positions > engine.floors[draft.partitions])
+        if self.held.cuts:
+            is_ours &= ~self.held.is_dead(draft.partitions, draft.positions, draft.sequence)
         known = engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions) if draft.slots is None else engine.ordinals_at(draft.slots)
         draft.ordinals = np.where(is_ours, known, -1)
 
@@ -305,16 +313,18 @@ class Store:
             if last > min(self.covered_sequence, self.history.through):
                 break
             self.log.remove(segment)
+            self.held.forget_cuts(last)
             dropped += 1
         return dropped
 
     # --- recovery -------------------------------------------------------------------------------------------------------
 
-    def recover(self, progress: Progress = lambda what, done, total: None, *, accept_loss: bool = False) -> Recovery:
+    def recover(self, progress: Progress = lambda what, done, total: None, *, accept_loss: bool = False, is_all_committed: bool = False) -> Recovery:
         """Bring the engine to the state of everything acknowledged: newest good checkpoints, then the log after them.
 
         `engine.epochs` says which partitions are owned. Damage stops the partitions it touches, not the shard; or, when the loss is
         accepted, it is left out, told in the report, and the partitions serve what is left: checkpoint them then.
+        Of partitions with several copies (`engine.copied`) `held` has afterwards what is not known to be committed, unless all of it is.
         """
         started = time.perf_counter()
         engine, report = self.engine, Recovery()
@@ -337,6 +347,11 @@ class Store:
         progress("checkpoints", 1, 1)
         failpoint("recovery.checkpoints")
         self._replay(report, progress)
+        # Where there is no other copy (any more) all that is on this disk holds.
+        is_certain = engine.kept if is_all_committed else ~engine.copied
+        self._apply_held(np.where(is_certain, np.iinfo(np.uint64).max, 0).astype(np.uint64))
+        if len(self.held):
+            self.log.sync()  # held to be durable from now on, whether or not the last life came to it
         failpoint("recovery.replayed")
         self._find_incomplete(report)
         report.users = engine.users.total
@@ -351,6 +366,7 @@ class Store:
         if not state:
             return
         self._complete_since = state.get("complete_since", {})
+        self.held.cuts = [tuple(cut) for cut in state.get("cuts", [])]
         engine.received_ms = state["received_ms"]
         engine.producers.forgotten_started_ms = state["forgotten_started_ms"]
         engine.event_ids.load(*state["event_ids"])
@@ -421,19 +437,52 @@ class Store:
             return
         assert record.body is not None
         reached: dict[int, int] = {}  # several frames of a group may touch one partition
+        entries = header.get("entries", {})
+        committed = np.zeros(engine.partitions, dtype=np.uint64)
         for partition, position in touched_positions(header):
-            here = reached.get(partition, int(engine.positions[partition]))
+            if partition not in reached:
+                if partition in entries:
+                    self.held.cut(partition, position - 1, record.sequence)
+                committed[partition] = entries[partition][1] if partition in entries else position - 1
+            here = reached.get(partition, max(int(engine.positions[partition]), self.held.last(partition)))
             if position > here + 1 and engine.kept[partition] and partition not in engine.stopped:
                 missing = f"position {position} follows {here}; groups between are missing"
                 self._meet(partition, f"{record.file} at offset {record.offset}: {missing}", report)
             reached[partition] = max(here, position)
+        if len(self.held):
+            self._apply_held(committed)
         group = Group.decode(header, record.body, record.sequence)
         if group.catalog_version not in engine.catalogs:
             missing = f"catalog {group.catalog_version}, which {record.file} at offset {record.offset} refers to, is not in {self.folder / 'rocks'}"
             raise CheckpointCorrupt(-1, missing)
+        if entries:
+            self._replay_copied(group)
+            return
         engine.replay(group)
         if record.sequence > self._letters_through:  # the crash came between the log and the letters; others may have been replayed since
             self.keep_dead_letters(group)
+
+    def _replay_copied(self, group: Group) -> None:
+        """A record of partitions that have several copies: what it brings of them is held."""
+        engine = self.engine
+        engine.learn(group.reserved)
+        is_held = np.zeros(engine.partitions, dtype=bool)
+        is_held[list(group.entries)] = True
+        is_held &= engine.kept
+        positions_now = engine.positions.copy()
+        alone = group.only(lambda partitions, positions: ~is_held[partitions])
+        if alone is not None:
+            alone.entries = {}
+            engine.replay(alone)
+        waiting = group.only(lambda partitions, positions: is_held[partitions] & (positions > positions_now[partitions]))
+        if waiting is not None:
+            self.held.hold(waiting)
+
+    def _apply_held(self, committed: NDArray[np.uint64]) -> None:
+        for group in self.held.take(committed):
+            self.engine.replay(group)
+            if group.sequence > self._letters_through:
+                self.keep_dead_letters(group)
 
     def _stop_touched(self, record: Record, fault: LogCorrupt, report: Recovery) -> None:
         """Stop the partitions that a damaged record may have changed beyond their checkpoints: all, when its header is gone.

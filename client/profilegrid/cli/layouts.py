@@ -11,7 +11,7 @@ from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, app, connect, n
 
 if TYPE_CHECKING:
     from profilegrid.sync import Client
-    from profilegrid.v1.admin_pb2 import GetLayoutResponse, PlanLayoutResponse
+    from profilegrid.v1.admin_pb2 import GetLayoutResponse, PlanLayoutResponse, Replica
 
 LOOK_S, RATE_MB = 0.2, 64.0
 Plan = Annotated[bool, typer.Option("--plan", help="Only say what would move.")]
@@ -22,6 +22,7 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; it goes
 @app.command()
 def scale(
     shards: Annotated[int | None, typer.Option("--shards", min=1, max=64, help="How many shards there shall be; without it: say how far it is.")] = None,
+    replicas: Annotated[int | None, typer.Option("--replicas", min=1, max=2, help="How many copies of each partition, on different shards.")] = None,
     plan: Plan = False,
     rate: Rate = RATE_MB,
     no_wait: NoWait = False,
@@ -37,10 +38,41 @@ def scale(
         if cancel:
             grid.keep_layout()
             note("nothing moves any more; run scale again to go on")
-        elif shards is not None:
-            _go(grid, {"shards": shards}, plan, rate, no_wait, as_json)
+        elif shards is not None or replicas is not None:
+            _go(grid, {"shards": shards, "replicas": replicas}, plan, rate, no_wait, as_json)
             return
         _tell(grid.layout(), as_json)
+
+
+@app.command()
+def replicas(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
+    """Show the copies of partitions that have several: who serves each, who is in sync, how far behind the others are."""
+    with connect(target) as grid:
+        partitions = grid.replicas().partitions
+    if as_json:
+        print_json(
+            [
+                {
+                    "partition": p.partition, "epoch": p.epoch, "primary": p.primary,
+                    "replicas": [{"shard": r.shard, "is_insync": r.is_insync, "lag": r.lag if r.HasField("lag") else None} for r in p.replicas],
+                }
+                for p in partitions
+            ]
+        )  # fmt: skip
+        return
+    if not partitions:
+        print("each partition has one copy; have two: profilegrid scale --replicas 2")
+        return
+    rows = []
+    for p in partitions:
+        others = [f"shard {r.shard}: {_state_of(r)}" for r in p.replicas if r.shard != p.primary]
+        rows.append((p.partition, p.epoch, p.primary, ", ".join(others)))
+    print_table(("partition", "epoch", "served by shard", "other copies"), rows)
+
+
+def _state_of(replica: Replica) -> str:
+    behind = f", {replica.lag} positions behind" if replica.HasField("lag") and replica.lag else ""
+    return ("in sync" if replica.is_insync else "catches up" if replica.HasField("lag") else "down") + behind
 
 
 @app.command()
@@ -117,7 +149,7 @@ def _tell(now: GetLayoutResponse, as_json: bool) -> None:
     if as_json:
         print_json(
             {
-                "shards": now.shards, "shards_wanted": now.shards_wanted, "drained": list(now.drained), "moves_left": now.moves_left,
+                "shards": now.shards, "shards_wanted": now.shards_wanted, "replicas": now.replicas, "drained": list(now.drained), "moves_left": now.moves_left,
                 "moves_total": now.moves_total, "pause_ms_max": round(now.pause_ms_max, 1), "problem": now.problem or None, "is_done": now.is_done,
             }
         )  # fmt: skip
@@ -125,4 +157,5 @@ def _tell(now: GetLayoutResponse, as_json: bool) -> None:
     drained = f", {', '.join(map(str, now.drained))} of them drained" if now.drained else ""
     state = "every partition is where it shall be" if now.is_done else f"{now.moves_left} of {now.moves_total} partitions are still to move"
     paused = f"; their writes waited {now.pause_ms_max:.0f} ms at most" if now.pause_ms_max else ""
-    print(f"{now.shards} shards{drained}: {state}{paused}" + (f"; waits: {now.problem}" if now.problem else ""))
+    copies = ", two copies of each partition" if now.replicas > 1 else ""
+    print(f"{now.shards} shards{drained}{copies}: {state}{paused}" + (f"; waits: {now.problem}" if now.problem else ""))

@@ -7,14 +7,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Layout(_message.Message):
-    __slots__ = ("shards", "drained", "sets_drained")
+    __slots__ = ("shards", "drained", "sets_drained", "replicas")
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
     SETS_DRAINED_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     shards: int
     drained: _containers.RepeatedScalarFieldContainer[int]
     sets_drained: bool
-    def __init__(self, shards: _Optional[int] = ..., drained: _Optional[_Iterable[int]] = ..., sets_drained: _Optional[bool] = ...) -> None: ...
+    replicas: int
+    def __init__(self, shards: _Optional[int] = ..., drained: _Optional[_Iterable[int]] = ..., sets_drained: _Optional[bool] = ..., replicas: _Optional[int] = ...) -> None: ...
 
 class PlanLayoutRequest(_message.Message):
     __slots__ = ("layout",)
@@ -71,7 +73,7 @@ class GetLayoutRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetLayoutResponse(_message.Message):
-    __slots__ = ("shards", "shards_wanted", "drained", "moves_left", "moves_total", "partitions", "source", "target", "phase", "pages_done", "pages_total", "pause_ms_max", "problem", "is_done")
+    __slots__ = ("shards", "shards_wanted", "drained", "moves_left", "moves_total", "partitions", "source", "target", "phase", "pages_done", "pages_total", "pause_ms_max", "problem", "is_done", "replicas")
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     SHARDS_WANTED_FIELD_NUMBER: _ClassVar[int]
     DRAINED_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +88,7 @@ class GetLayoutResponse(_message.Message):
     PAUSE_MS_MAX_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     IS_DONE_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     shards: int
     shards_wanted: int
     drained: _containers.RepeatedScalarFieldContainer[int]
@@ -100,7 +103,40 @@ class GetLayoutResponse(_message.Message):
     pause_ms_max: float
     problem: str
     is_done: bool
-    def __init__(self, shards: _Optional[int] = ..., shards_wanted: _Optional[int] = ..., drained: _Optional[_Iterable[int]] = ..., moves_left: _Optional[int] = ..., moves_total: _Optional[int] = ..., partitions: _Optional[_Iterable[int]] = ..., source: _Optional[int] = ..., target: _Optional[int] = ..., phase: _Optional[str] = ..., pages_done: _Optional[int] = ..., pages_total: _Optional[int] = ..., pause_ms_max: _Optional[float] = ..., problem: _Optional[str] = ..., is_done: _Optional[bool] = ...) -> None: ...
+    replicas: int
+    def __init__(self, shards: _Optional[int] = ..., shards_wanted: _Optional[int] = ..., drained: _Optional[_Iterable[int]] = ..., moves_left: _Optional[int] = ..., moves_total: _Optional[int] = ..., partitions: _Optional[_Iterable[int]] = ..., source: _Optional[int] = ..., target: _Optional[int] = ..., phase: _Optional[str] = ..., pages_done: _Optional[int] = ..., pages_total: _Optional[int] = ..., pause_ms_max: _Optional[float] = ..., problem: _Optional[str] = ..., is_done: _Optional[bool] = ..., replicas: _Optional[int] = ...) -> None: ...
+
+class ListReplicasRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Replica(_message.Message):
+    __slots__ = ("shard", "is_insync", "lag")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    IS_INSYNC_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
+    shard: int
+    is_insync: bool
+    lag: int
+    def __init__(self, shard: _Optional[int] = ..., is_insync: _Optional[bool] = ..., lag: _Optional[int] = ...) -> None: ...
+
+class ReplicatedPartition(_message.Message):
+    __slots__ = ("partition", "epoch", "primary", "replicas")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PRIMARY_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    epoch: int
+    primary: int
+    replicas: _containers.RepeatedCompositeFieldContainer[Replica]
+    def __init__(self, partition: _Optional[int] = ..., epoch: _Optional[int] = ..., primary: _Optional[int] = ..., replicas: _Optional[_Iterable[_Union[Replica, _Mapping]]] = ...) -> None: ...
+
+class ListReplicasResponse(_message.Message):
+    __slots__ = ("partitions",)
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    partitions: _containers.RepeatedCompositeFieldContainer[ReplicatedPartition]
+    def __init__(self, partitions: _Optional[_Iterable[_Union[ReplicatedPartition, _Mapping]]] = ...) -> None: ...
 
 class CreateSnapshotRequest(_message.Message):
     __slots__ = ("url",)

@@ -109,6 +109,11 @@ class AdminServiceStub:
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.GetLayoutRequest.SerializeToString,
                 response_deserializer=profilegrid_dot_v1_dot_admin__pb2.GetLayoutResponse.FromString,
                 _registered_method=True)
+        self.ListReplicas = channel.unary_unary(
+                '/profilegrid.v1.AdminService/ListReplicas',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.ListReplicasRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListReplicasResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -221,6 +226,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReplicas(self, request, context):
+        """The copies of partitions that have several: where they are, and how far behind.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -298,6 +310,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetLayout,
                     request_deserializer=profilegrid_dot_v1_dot_admin__pb2.GetLayoutRequest.FromString,
                     response_serializer=profilegrid_dot_v1_dot_admin__pb2.GetLayoutResponse.SerializeToString,
+            ),
+            'ListReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReplicas,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListReplicasRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.ListReplicasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -705,6 +722,33 @@ class AdminService:
             '/profilegrid.v1.AdminService/GetLayout',
             profilegrid_dot_v1_dot_admin__pb2.GetLayoutRequest.SerializeToString,
             profilegrid_dot_v1_dot_admin__pb2.GetLayoutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/ListReplicas',
+            profilegrid_dot_v1_dot_admin__pb2.ListReplicasRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.ListReplicasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,202 @@
+"""Partitions that have several copies, as the controller keeps them: configs by `grid.replication.controller`, persisted in its one file.
+
+    members report --> the pure controller --> configs, saved together --> told to members, the map follows
+    where each partition shall lie --a few at a time--> a target; a partition that lies alone again needs no config any more
+
+Part of the controller, in its loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any
+
+from actors.calls import awaited
+from actors.promises import config_of, message_of
+from grid.replication.controller import Controller as Arbiter
+from grid.replication.messages import Announce, Config, Effect, Member, Save, Send
+
+if TYPE_CHECKING:
+    from actors.controller import Controller
+
+log = logging.getLogger("profilegrid")
+TELL_TIMEOUT_S = 5.0
+USER_BYTES, BATCH_BYTES = 128, 96 << 20
+
+
+def shard_of(member: Member) -> int:
+    """Whose data folder a member is."""
+    return int(member.partition("-")[0])
+
+
+class Copies:
+    """Every partition that has, or shall have, more than one copy."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._arbiter = Arbiter({p: (config_of(config), tuple(target)) for p, (config, target) in controller.state.placed.items()})
+        self._saves: list[Save] = []
+        self._announced: dict[Member, dict[int, Config]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- what members say ---------------------------------------------------------------------------------------------------
+
+    def say(self, member: Member, reports: list[list[Any]]) -> dict[str, Any]:
+        """A member's messages of some partitions. Returns the configs that it has to know, and where everybody listens."""
+        state, mine = self._controller.state, dict[int, Config]()
+        for partition, *plain in reports:
+            if partition in state.placed:
+                self._carry_out(partition, self._arbiter.on_message(partition, member, message_of(plain)))
+            else:  # it lies alone by now
+                owner = state.members.get(state.owners[partition], "")
+                mine[partition] = Config(state.epochs[partition], owner, (owner,), (owner,))
+        self._save()
+        mine |= self._announced.pop(member, {})
+        self._tell()
+        return {"announced": [[partition, astuple(config)] for partition, config in mine.items()], "lanes": self.lanes()}
+
+    def lanes(self) -> dict[Member, str]:
+        """Where members listen that are up."""
+        found = {}
+        for shard, member in self._controller.state.members.items():
+            health = self._controller.health(shard)
+            if health.get("lane"):
+                found[member] = health["lane"]
+        return found
+
+    def _carry_out(self, partition: int, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Save):
+                self._saves.append(effect)
+            elif isinstance(effect, Send):
+                assert isinstance(effect.message, Announce)
+                self._announced.setdefault(effect.to, {})[partition] = effect.message.config
+
+    def _save(self) -> None:
+        """All that is to be persisted, at once; if it fails, what is on the disk is unknown, and the process looks."""
+        if not self._saves:
+            return
+        state, (saves, self._saves) = self._controller.state, (self._saves, [])
+        for save in saves:
+            state.placed[save.partition] = (astuple(save.config), list(save.target))
+            owner = shard_of(save.config.primary)
+            if (state.owners[save.partition], state.epochs[save.partition]) != (owner, save.config.epoch):
+                state.owners[save.partition], state.epochs[save.partition] = owner, save.config.epoch
+        state.map_version += 1
+        try:
+            self._controller.save()
+        except OSError:
+            log.critical("configs could not be persisted", exc_info=True)
+            os._exit(70)
+        for save in saves:
+            self._carry_out(save.partition, self._arbiter.on_io(save.partition, save.ticket, is_ok=True))
+
+    def _tell(self) -> None:
+        """Configs to members other than the one that is answered."""
+        announced, self._announced = self._announced, {}
+        for member, configs in announced.items():
+            task = asyncio.get_running_loop().create_task(self._tell_member(member, configs))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _tell_member(self, member: Member, configs: dict[int, Config]) -> None:
+        plain = [[partition, astuple(config)] for partition, config in configs.items()]
+        try:
+            await asyncio.wait_for(awaited(self._controller.shard_actor(shard_of(member)).hear.remote(plain, self.lanes())), TELL_TIMEOUT_S)
+        except Exception as error:  # it is told when it reports
+            log.debug("member %s was not told: %r", member, error)
+
+    # --- where partitions shall lie -------------------------------------------------------------------------------------------
+
+    def copied_by(self, shard: int) -> list[int]:
+        """Partitions of which a shard has a copy."""
+        return [p for p, (config, _) in self._controller.state.placed.items() if any(shard_of(member) == shard for member in config[3])]
+
+    @property
+    def unsettled(self) -> list[int]:
+        """Partitions whose copies are not where they shall be, or not in sync."""
+        state = self._controller.state
+        wanted = range(state.partitions) if state.replicas > 1 else state.placed
+        return [p for p in wanted if p not in state.placed or not self._is_settled(p)]
+
+    def _is_settled(self, partition: int) -> bool:
+        return self._arbiter.is_settled(partition) and self._arbiter.target(partition) == self._wanted(partition)
+
+    def _wanted(self, partition: int) -> tuple[Member, ...] | None:
+        """The members that shall have a partition; None while one of them is not known yet."""
+        state = self._controller.state
+        if state.replicas == 1:  # first alone where it is; moves of single copies are the rescaler's
+            return (state.members[state.owners[partition]],) if state.owners[partition] in state.members else None
+        shards = (state.targets[partition], state.backups[partition]) if state.backups else (state.owners[partition],)
+        members = tuple(state.members.get(shard, "") for shard in shards)
+        return members if all(members) else None
+
+    def go_on(self) -> None:
+        """The next steps of what is under way; some more partitions when few are; called again and again."""
+        controller, state = self._controller, self._controller.state
+        if not state.placed and state.replicas == 1:
+            return
+        under_way, room = 0, self._batch()
+        for partition in range(state.partitions):
+            wanted = self._wanted(partition)
+            if wanted is None or under_way >= room:
+                continue
+            if partition not in state.placed:
+                if all(controller.is_ready(shard) for shard in {state.owners[partition], *map(shard_of, wanted)}):
+                    self._begin(partition, wanted)
+                    under_way += 1
+            elif self._is_settled(partition):
+                if len(wanted) == 1 and state.replicas == 1:
+                    self._end(partition)
+            else:
+                if self._arbiter.target(partition) != wanted:
+                    self._carry_out(partition, self._arbiter.place(partition, wanted))
+                under_way += 1
+        for effect in self._arbiter.on_tick():
+            assert isinstance(effect, Save)
+            self._saves.append(effect)
+        self._save()
+        self._tell()
+
+    def _batch(self) -> int:
+        """How many partitions may be on their way at a time."""
+        state = self._controller.state
+        users = sum(self._controller.health(shard).get("users", 0) for shard in range(state.shards))
+        return max(4, BATCH_BYTES * state.partitions // max(users * USER_BYTES, 1))
+
+    def _begin(self, partition: int, wanted: tuple[Member, ...]) -> None:
+        """A partition that lay alone gets a config: its owner, which fills the others."""
+        state = self._controller.state
+        owner = state.members[state.owners[partition]]
+        replicas = tuple(dict.fromkeys((owner, *wanted)))
+        self._carry_out(partition, self._arbiter.begin(partition, Config(state.epochs[partition] + 1, owner, (owner,), replicas), wanted))
+
+    def _end(self, partition: int) -> None:
+        """It lies alone: the owner needs no config any more."""
+        state = self._controller.state
+        self._arbiter.end(partition)
+        del state.placed[partition]
+        self._controller.save()
+
+    def status(self) -> list[dict[str, Any]]:
+        """Of each partition with several copies: epoch, primary, who is in sync, who catches up, how far behind each is."""
+        state, positions = self._controller.state, dict[int, dict[int, tuple[int, int]]]()
+        for shard in range(state.shards):
+            for partition, _, _, last, committed in self._controller.health(shard).get("copies", []):
+                positions.setdefault(partition, {})[shard] = last, committed
+        found = []
+        for partition, (plain, _) in sorted(state.placed.items()):
+            config = config_of(plain)
+            known = positions.get(partition, {})
+            newest = max((last for last, _ in known.values()), default=0)
+            found.append(
+                {
+                    "partition": partition, "epoch": config.epoch, "primary": shard_of(config.primary), "insync": [shard_of(m) for m in config.insync],
+                    "replicas": [shard_of(m) for m in config.replicas],
+                    "lag": {shard_of(m): newest - known[shard_of(m)][0] if shard_of(m) in known else None for m in config.replicas},
+                }
+            )  # fmt: skip
+        return found

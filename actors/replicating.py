@@ -1,0 +1,644 @@
+"""The copies that one shard keeps of partitions which have several: what `grid.replication` decides is carried out here, in the shard's loop.
+
+    a group --journals of its partitions--> our log, and by lane to who else has a copy --all acknowledged--> columns --> its senders
+    a group of another's primary --our log--> held --committed, so it says--> columns
+
+Owns the replicas, the file of their promises, what is sent between members. Leaves to `grid.replication` who may do what; to the
+committer the order of groups. A group's blocks get their positions when they enter the journals: epochs begin between groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import numpy as np
+from profilegrid.lanes import REPLICATE, Lane
+
+from actors.committing import stop_at_once
+from actors.moving import Outgoing
+from actors.promises import Promises, between_of, config_of, is_all, packed_message, part_of
+from grid.errors import MoveFailed, ShardRecovering, WriteFailed
+from grid.failpoints import failpoint
+from grid.group import Group
+from grid.replication.journal import Journal
+from grid.replication.messages import (
+    CONTROLLER,
+    Announce,
+    Answer,
+    Append,
+    Apply,
+    Config,
+    Drop,
+    Effect,
+    Entry,
+    Halt,
+    Install,
+    Keep,
+    Member,
+    Release,
+    Send,
+    SendSnapshot,
+    Snapshot,
+    Write,
+)  # fmt: skip
+from grid.replication.replica import Replica, Role, Stable, Timing
+
+if TYPE_CHECKING:
+    from actors.serving import ShardServer
+
+log = logging.getLogger("profilegrid")
+# Served again within 2 s of a primary's death; a loop that stands still for a second is not taken for dead.
+TIMING = Timing(beat=150.0, lease=1000.0, suspect=1200.0)
+LANE_TIMEOUT_S, REPORT_TIMEOUT_S, STILL_S = 5.0, 2.0, 3.0
+MESSAGE_BYTES_MAX = 8 << 20
+# What is kept in memory for a member that is behind: beyond it the member gets a copy of the whole partition.
+JOURNAL_ENTRIES_MAX, JOURNAL_BYTES_MAX = 4096, 64 << 20
+COPY_BYTES_PER_S = 64e6
+DEPOSED = 73
+Report = Callable[[Member, list[list[Any]]], Awaitable[dict[str, Any]]]
+
+
+async def nobody(member: Member, reports: list[list[Any]]) -> dict[str, Any]:
+    """The report of a shard that has no controller: embedded, in tests."""
+    return {"announced": [], "lanes": {}}
+
+
+def now_monotonic_ms() -> float:
+    """The clock of leases: goes on while the process is stopped."""
+    return time.monotonic() * 1000
+
+
+class Replication:
+    """All copies of one shard. Every method but `recovered` is called in the shard's loop."""
+
+    def __init__(self, shard: ShardServer, promises: Promises, report: Report) -> None:
+        self._shard, self._promises, self._report = shard, promises, report
+        self.me = promises.member
+        self.replicas: dict[int, Replica] = {}
+        self._committed = np.zeros(shard.engine.partitions, dtype=np.uint64)
+        # Reads are answered until then (monotonic ms): what leases of the other copies allow.
+        self.readable_until = np.full(shard.engine.partitions, np.inf)
+        self._lanes: dict[Member, str] = {}
+        self._lane_of: dict[Member, tuple[str, Lane]] = {}
+        self._out: dict[Member, list[tuple[int, Any]]] = {}
+        self._reports: list[list[Any]] = []
+        self._keeps: list[tuple[int, Keep]] = []
+        self._writes: list[tuple[int, Write]] = []
+        self._waiting: dict[int, Countdown] = {}
+        self._tokens = 0
+        self._changed = asyncio.Event()
+        self._is_flushing = self._is_still = False
+        self._has_committed = asyncio.Event()
+        self._behind: dict[Member, set[int]] = {}
+        self._copying: dict[Member, asyncio.Task[None]] = {}
+        self.pinned: set[int] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._renewing: set[int] = set()
+        self._group_bytes = 0.0  # of a group of ours, on average
+
+    # --- life -----------------------------------------------------------------------------------------------------------------
+
+    def start(self, partitions: Iterable[int]) -> None:
+        """Take the recovered copies up; who serves them is told by the controller."""
+        for partition in partitions:
+            self._make(partition)
+        for work in (self._tick_forever, self._fold_forever):
+            self._in_background(work())
+
+    def stop(self) -> None:
+        """Take part in nothing any more."""
+        for task in self._tasks:
+            task.cancel()
+        for _, lane in self._lane_of.values():
+            lane.close()
+
+    def _make(self, partition: int) -> Replica:
+        engine, held = self._shard.engine, self._shard.store.held
+        entries = [Entry(epoch, position, None if partition in group.starts else group) for epoch, position, group in held.of(partition)]
+        journal = Journal(int(engine.positions[partition]), int(engine.entry_epochs[partition]), entries)
+        stable = Stable(self._promises.promised.get(partition, 0), journal, partition in engine.stopped)
+        replica = self.replicas[partition] = Replica(self.me, stable, now_monotonic_ms(), TIMING)
+        self._committed[partition] = replica.committed
+        self.readable_until[partition] = 0
+        engine.copied[partition] = True
+        return replica
+
+    def status(self) -> list[list[Any]]:
+        """Of each copy: [partition, role, epoch, last position, committed position]. Safe from another thread."""
+        return [[p, r.role.value, r.epoch, r.journal.last, r.committed] for p, r in sorted(self.replicas.copy().items())]
+
+    # --- what others tell -----------------------------------------------------------------------------------------------------
+
+    async def hear(self, announced: list[list[Any]], lanes: dict[Member, str]) -> None:
+        """Configs in force, from the controller, and where members listen."""
+        self._lanes |= lanes
+        configs = [(partition, config_of(plain)) for partition, plain in announced]
+        new = [(partition, config) for partition, config in configs if partition not in self.replicas and self.me in config.replicas]
+        self._announced(configs)  # first: a group that is under way may wait for one of these
+        if new:
+            async with self._shard.committer.quiet():  # until now they were served alone, or are new here
+                for partition, _ in new:
+                    if partition not in self.replicas:
+                        self._begin(partition)
+            self._announced(new)
+
+    def _announced(self, configs: list[tuple[int, Config]]) -> None:
+        for partition, config in configs:
+            if (replica := self.replicas.get(partition)) is not None:
+                self._do(partition, replica.on_message(CONTROLLER, Announce(config), now_monotonic_ms()))
+        self._flush_soon()
+
+    def _begin(self, partition: int) -> None:
+        """The first of a partition's copies, which served it alone; or one that is to be filled."""
+        was_alone = bool(self._shard.engine.epochs[partition])
+        replica = self._make(partition)
+        if was_alone:  # nobody else can have been read from: there are no leases to wait for
+            replica.on_message(self.me, Release(replica.promised), now_monotonic_ms())
+
+    def take(self, payload: bytes) -> None:
+        """What another member sends."""
+        sender, items, units = msgpack.unpackb(payload, strict_map_key=False)
+        now, groups = now_monotonic_ms(), [self._unit(header, body) for header, body in units]
+        for partition, kind, *fields in items:
+            replica = self.replicas.get(partition)
+            if replica is None:
+                continue
+            if kind == "Append":
+                if partition in self._shard.engine.stopped or not self._shard.engine.kept[partition]:
+                    fields[5] = []  # it is being replaced: nothing to put entries behind
+                message = self._append_of(fields, groups)
+                if message is None:
+                    continue
+            else:
+                message = between_of(kind, fields)
+            self._do(partition, replica.on_message(sender, message, now))
+        self._flush_soon()
+
+    def _unit(self, header: bytes, body: bytes) -> Group | None:
+        group = Group.decode(msgpack.unpackb(header, strict_map_key=False), memoryview(body), 0)
+        group.is_adopted, group.reserved = True, []
+        return group
+
+    def _append_of(self, fields: list[Any], groups: list[Group | None]) -> Append | None:
+        epoch, previous, previous_epoch, committed, sent_ms, plain = fields
+        entries = tuple(Entry(entry_epoch, position, None if unit < 0 else groups[unit]) for entry_epoch, position, unit in plain)
+        catalog = self._shard.engine.catalog.version
+        for entry in entries:
+            # It comes again once the catalog is here. One of a former catalog never may: features would lack it; we are copied anew.
+            if entry.payload is not None and entry.payload.catalog_version != catalog:
+                return None
+        if entries and self._is_still:
+            return None
+        return Append(epoch, previous, previous_epoch, entries, committed, sent_ms)
+
+    # --- effects --------------------------------------------------------------------------------------------------------------
+
+    def _do(self, partition: int, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send() if effect.to == CONTROLLER:
+                    self._reports.append([partition, *packed_message(effect.message)])
+                case Send():
+                    self._out.setdefault(effect.to, []).append((partition, effect.message))
+                case Keep():
+                    self._keeps.append((partition, effect))
+                case Write():
+                    self._writes.append((partition, effect))
+                case Apply():
+                    self._committed[partition] = effect.position
+                    self._has_committed.set()
+                case Answer():
+                    self._answer(effect)
+                case SendSnapshot():
+                    self._behind.setdefault(effect.to, set()).add(partition)
+                case Install():  # it is durable and in the columns already
+                    self._do(partition, self.replicas[partition].on_io(effect.ticket, now_monotonic_ms(), is_ok=True))
+                case Drop():
+                    self._in_background(self._leave(partition))
+                case Halt():
+                    stop_at_once(RuntimeError(effect.why))
+        self._show(partition)
+
+    def _answer(self, answer: Answer) -> None:
+        waiting = self._waiting.get(answer.token)
+        if waiting is None:
+            return
+        if answer.outcome != "done":
+            self._deposed(f"a group may or may not be committed: {answer.outcome}")
+        waiting.left -= 1
+        if waiting.left == 0:
+            self._waiting.pop(answer.token)
+            if not waiting.done.done():
+                waiting.done.set_result(None)
+
+    @staticmethod
+    def _deposed(why: str) -> None:
+        """What was prepared, or written and not committed, is taken back: by starting over, as what producers were told is marked in many places."""
+        log.warning("starting over: %s", why)
+        os._exit(DEPOSED)
+
+    def _show(self, partition: int) -> None:
+        """Serve a partition, or do not, as its replica may."""
+        engine, replica = self._shard.engine, self.replicas.get(partition)
+        if replica is None:
+            return
+        now = now_monotonic_ms()
+        is_primary = replica.role is Role.PRIMARY and replica.config is not None
+        was_served = engine.epochs[partition] != 0
+        if is_primary:
+            is_whole = int(engine.positions[partition]) >= replica.epoch_start
+            until = replica.readable_until(now) if is_whole else 0
+            is_leaving = replica.config is not None and replica.config.is_handing_over
+            if until > now or (is_leaving and was_served):
+                engine.epochs[partition] = replica.epoch
+                if not was_served:
+                    engine.reserved[partition] = max(int(engine.reserved[partition]), replica.journal.last)
+            is_opened = bool(engine.sealed[partition]) and not is_leaving
+            engine.sealed[partition] = is_leaving and was_served
+            self.readable_until[partition] = until
+            if is_opened or (engine.epochs[partition] and not was_served):
+                self._shard.committer.let_go()
+        elif replica.role is Role.FOLLOWER or not was_served:
+            if was_served or engine.sealed[partition]:
+                for group in self._shard.committer.groups_under_way:
+                    if any((judged.frame.partitions == partition).any() for judged in group.judged):
+                        self._deposed(f"partition {partition} has another primary while a group of it is under way")
+                engine.epochs[partition], engine.sealed[partition] = 0, False
+                self._shard.committer.let_go()
+                self._shard.wake_watchers()
+            self.readable_until[partition] = 0
+        else:
+            self.readable_until[partition] = 0  # between two epochs, perhaps primary in both
+        self._changed.set()
+
+    def check_readable(self, partitions: Any) -> None:
+        """Raise ShardRecovering unless nobody else can serve the partitions now."""
+        if self.replicas and (self.readable_until[partitions] <= now_monotonic_ms()).any():
+            raise ShardRecovering()
+
+    # --- disk and network -----------------------------------------------------------------------------------------------------
+
+    def _flush_soon(self) -> None:
+        if not self._is_flushing:
+            self._is_flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        if self._keeps:
+            keeps, self._keeps = self._keeps, []
+            self._in_background(self._keep(keeps))
+        if self._writes:
+            writes, self._writes = self._writes, []
+            self._log(writes)
+        out, self._out = self._out, {}
+        for member, messages in out.items():
+            self._send(member, messages)
+
+    async def _keep(self, keeps: list[tuple[int, Keep]]) -> None:
+        for partition, keep in keeps:
+            self._promises.promised[partition] = max(keep.promised, self._promises.promised.get(partition, 0))
+        try:
+            await self._shard.committer.call(self._promises.write)
+        except OSError as error:
+            stop_at_once(error)
+        failpoint("replica.promised")
+        self._io_ended([(partition, keep.ticket) for partition, keep in keeps])
+
+    def _io_ended(self, tickets: list[tuple[int, int]]) -> None:
+        now = now_monotonic_ms()
+        for partition, ticket in tickets:
+            replica = self.replicas.get(partition)
+            if replica is not None:
+                self._do(partition, replica.on_io(ticket, now, is_ok=True))
+        self._flush_soon()
+
+    def _log(self, writes: list[tuple[int, Write]]) -> None:
+        """Entries of others' groups, and beginnings of epochs, into our log: as few records as keep each partition's order."""
+        records: list[tuple[Group | None, dict[int, list[Entry]]]] = []
+        latest: dict[int, int] = {}  # of each partition: its newest record
+        at: dict[int, int] = {}  # of each group: its newest record
+        store, engine = self._shard.store, self._shard.engine
+        tickets = []
+        for partition, write in writes:
+            tickets.append((partition, write.ticket))
+            store.held.cut(partition, write.after, store.log.next_sequence)
+            for entry in write.entries:
+                number = at.get(id(entry.payload), -1)
+                if number < latest.get(partition, 0) or number < 0:
+                    number = at[id(entry.payload)] = len(records)
+                    records.append((entry.payload, {}))
+                records[number][1].setdefault(partition, []).append(entry)
+                latest[partition] = number
+        groups = []
+        for payload, entries in records:
+            group = self._record(payload, entries)
+            group.sequence = store.log.next_sequence  # at least
+            store.held.hold(group)
+            groups.append(group)
+        for group in groups:
+            engine.enter(group)
+        self._in_background(self._append(groups, tickets))
+
+    def _record(self, payload: Group | None, entries: dict[int, list[Entry]]) -> Group:
+        engine = self._shard.engine
+        if payload is None:
+            group = Group(engine.received_ms, engine.catalog.version, [], [], starts={p: mine[0].position for p, mine in entries.items()})
+        else:
+            wanted = {partition: {entry.position for entry in mine} for partition, mine in entries.items()}
+            group = payload if payload.sequence == 0 and is_all(payload, wanted) else part_of(payload, wanted)
+            group.is_part = False  # of its record it will be all
+        group.entries = {partition: (mine[0].epoch, self.replicas[partition].committed) for partition, mine in entries.items()}
+        return group
+
+    async def _append(self, groups: list[Group], tickets: list[tuple[int, int]]) -> None:
+        store = self._shard.store
+        try:
+            await asyncio.gather(*(self._shard.committer.call(partial(store.append, group, is_durable=group is groups[-1])) for group in groups))
+        except WriteFailed as error:
+            stop_at_once(error)
+        failpoint("replica.logged")
+        self._io_ended(tickets)
+
+    def _send(self, member: Member, messages: list[tuple[int, Any]]) -> None:
+        endpoint, (at_endpoint, lane) = self._lanes.get(member, ""), self._lane_of.get(member, ("", None))
+        if not endpoint:
+            return
+        if lane is None or lane.failed is not None or at_endpoint != endpoint:
+            if lane is not None:
+                lane.close()
+            lane = Lane(endpoint, LANE_TIMEOUT_S)
+            self._lane_of[member] = endpoint, lane
+        units: list[Group] = []
+        wanted: list[dict[int, set[int]]] = []
+        at: dict[int, int] = {}
+        items = []
+        nbytes = 0
+        for partition, message in messages:
+            if not isinstance(message, Append):
+                items.append([partition, *packed_message(message)])
+                continue
+            entries = []
+            for entry in message.entries:
+                if entry.payload is not None and id(entry.payload) not in at:
+                    if nbytes > MESSAGE_BYTES_MAX:
+                        break  # the rest comes with the next beat
+                    at[id(entry.payload)] = len(units)
+                    units.append(entry.payload)
+                    wanted.append({})
+                    nbytes += entry.payload.nbytes
+                number = -1 if entry.payload is None else at[id(entry.payload)]
+                if number >= 0:
+                    wanted[number].setdefault(partition, set()).add(entry.position)
+                entries.append([entry.epoch, entry.position, number])
+            fields = [message.epoch, message.previous, message.previous_epoch, message.committed, message.sent_ms, entries]
+            items.append([partition, "Append", *fields])
+        encoded = []
+        for group, places in zip(units, wanted, strict=True):
+            header, body = (group if is_all(group, places) else part_of(group, places)).encode()
+            header |= {"reserved": [], "entries": {}, "starts": {}}
+            encoded.append([msgpack.packb(header), b"".join(body)])
+        lane.ask(REPLICATE, msgpack.packb([self.me, items, encoded])).add_done_callback(_looked_at)
+
+    # --- groups of ours -------------------------------------------------------------------------------------------------------
+
+    def has_copies_of(self, group: Group) -> bool:
+        """Whether some of a group's partitions have several copies."""
+        return bool(self.replicas) and any(self._shard.engine.copied[judged.frame.partitions].any() for judged in group.judged)
+
+    async def commit(self, group: Group) -> None:
+        """Log a group here and wherever copies of its partitions must acknowledge. Returns when it is committed. Raises WriteFailed."""
+        engine = self._shard.engine
+        mine = {p for judged in group.judged for p in judged.frame.partitions[judged.fresh].tolist() if p in self.replicas}
+        while not all(self.replicas[p].may_write(now_monotonic_ms()) for p in mine if p in self.replicas):
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), TIMING.beat / 1000)
+        self._tokens += 1
+        token, waiting = self._tokens, Countdown()
+        self._waiting[token] = waiting
+        now, tickets = now_monotonic_ms(), []
+        group.entries = {p: (self.replicas[p].epoch, self.replicas[p].committed) for p in mine if p in self.replicas}
+        for judged in group.judged:
+            for block in np.flatnonzero(judged.fresh).tolist():
+                partition = int(judged.frame.partitions[block])
+                if partition not in self.replicas:
+                    continue
+                replica = self.replicas[partition]
+                judged.positions[block] = replica.journal.last + 1
+                engine.reserved[partition] = max(int(engine.reserved[partition]), replica.journal.last + 1)
+                waiting.left += 1
+                for effect in replica.write(group, token, now):
+                    if isinstance(effect, Write):
+                        tickets.append((partition, effect.ticket))
+                    else:
+                        self._do(partition, [effect])
+        self._flush()
+        failpoint("replica.sent")
+        await self._shard.committer.call(partial(self._shard.store.append, group, is_durable=True))
+        self._io_ended(tickets)
+        await waiting.done
+        self._group_bytes += (group.nbytes - self._group_bytes) / 16
+        if self._shard.committer.is_last:  # else the next group tells the followers that what they hold is committed
+            for partition in mine:
+                if partition in self.replicas:
+                    self._do(partition, self.replicas[partition].tell_committed(now_monotonic_ms()))
+            self._flush_soon()
+
+    # --- time -----------------------------------------------------------------------------------------------------------------
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TIMING.beat / 1000)
+            for partition in list(self.replicas):
+                replica = self.replicas[partition]
+                self._do(partition, replica.on_tick(now_monotonic_ms()))
+                self._trim(partition, replica)
+                self._retire(partition, replica)
+                if partition in self._shard.engine.stopped and partition not in self._renewing and self.is_behind([partition]):
+                    self._renewing.add(partition)
+                    self._in_background(self._renew(partition))
+            self._flush()
+            if self._reports:
+                reports, self._reports = self._reports, []
+                self._in_background(self._tell(reports))
+            for member, partitions in self._behind.items():
+                if partitions and member not in self._copying:
+                    self._copying[member] = self._in_background(self._copy_to(member, sorted(partitions)))
+                    partitions.clear()
+
+    async def _tell(self, reports: list[list[Any]]) -> None:
+        try:
+            answer = await asyncio.wait_for(self._report(self.me, reports), REPORT_TIMEOUT_S)
+        except Exception as error:  # it comes again with the next beat
+            log.debug("the controller does not answer: %r", error)
+            return
+        await self.hear(answer["announced"], answer["lanes"])
+
+    def _trim(self, partition: int, replica: Replica) -> None:
+        """Let the columns stand for what everybody has."""
+        through = min(replica.committed, replica.durable, int(self._shard.engine.positions[partition]))
+        if replica.role is Role.PRIMARY:
+            entries_max = min(JOURNAL_ENTRIES_MAX, JOURNAL_BYTES_MAX / max(self._group_bytes, 1))
+            if partition in self.pinned:
+                entries_max *= 8
+            if through - replica.journal.base <= entries_max:
+                through = min(through, replica.matched_by_all() or 0)
+        if through > replica.journal.base:
+            replica.forget(through)
+
+    def _retire(self, partition: int, replica: Replica) -> None:
+        """A copy that is the only one again, with nothing under way, needs no protocol."""
+        engine, config = self._shard.engine, replica.config
+        is_alone = replica.role is Role.PRIMARY and config is not None and config.replicas == (self.me,)
+        position = int(engine.positions[partition])
+        if is_alone and not replica.is_waited_for and position == replica.committed == replica.journal.last and self._shard.committer.is_idle:
+            del self.replicas[partition]
+            engine.copied[partition] = False
+            engine.reserved[partition] = position
+            engine.epochs[partition] = replica.epoch
+            self.readable_until[partition] = np.inf
+
+    # --- what is committed elsewhere ------------------------------------------------------------------------------------------
+
+    async def _fold_forever(self) -> None:
+        held = self._shard.store.held
+        while True:
+            await self._has_committed.wait()
+            self._has_committed.clear()
+            for group in held.take(self._committed):
+                await self._shard.committer.fold(group)
+                for partition in group.entries:
+                    self._show(partition)
+
+    @contextlib.asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """Nothing is held or comes in meanwhile: catalogs change here. Raises ShardRecovering when what is held is not settled in time."""
+        self._is_still = True
+        try:
+            deadline = time.monotonic() + STILL_S
+            while len(self._shard.store.held):
+                if time.monotonic() > deadline:
+                    raise ShardRecovering()
+                await asyncio.sleep(0.01)
+            yield
+        finally:
+            self._is_still = False
+
+    def catalog_installed(self) -> None:
+        """Nobody gets entries of the former catalog any more: who lacks some gets a copy."""
+        for partition, replica in self.replicas.items():
+            if replica.role is Role.PRIMARY:
+                replica.forget(min(replica.committed, replica.durable, int(self._shard.engine.positions[partition])))
+
+    # --- copies for who is too far behind --------------------------------------------------------------------------------------
+
+    async def _copy_to(self, member: Member, partitions: list[int]) -> None:
+        """Send whole partitions to a member that lacks entries which we no longer have."""
+        shard = self._shard
+        partitions = [p for p in partitions if p in self.replicas and shard.engine.epochs[p]]
+        lane = self._lanes.get(member, "")
+        try:
+            shard.moves.check_quiet()
+            if not partitions or not lane:
+                return
+            self.pinned.update(partitions)
+            await shard.replaying.acquire()
+            copy = Outgoing(shard, secrets.token_hex(8), partitions, lane, COPY_BYTES_PER_S, copy_of=self.me)
+            try:
+                await copy.run()
+            finally:
+                await copy.end()
+        except MoveFailed as error:
+            log.warning("a copy for another member: %s; it is tried again", error)
+            await asyncio.sleep(1.0)
+        finally:
+            del self._copying[member]
+            # The entries since are kept until the member has had the time to ask for them.
+            asyncio.get_running_loop().call_later(3.0, self.pinned.difference_update, partitions)
+
+    def is_behind(self, partitions: list[int]) -> bool:
+        """Whether partitions are copies here that may be replaced by another's."""
+        return all(p in self.replicas and self.replicas[p].role is not Role.PRIMARY and not self._is_insync(p) for p in partitions)
+
+    def _is_insync(self, partition: int) -> bool:
+        config = self.replicas[partition].config
+        return config is not None and self.me in config.insync
+
+    def forget_state(self, partitions: list[int]) -> None:
+        """What is here of copies goes, to be replaced by another's."""
+        engine = self._shard.engine
+        for partition in partitions:
+            self._shard.store.held.forget(partition)
+            engine.copied[partition] = False
+            engine.epochs[partition] = 0
+            engine.stopped.pop(partition, None)
+            self.replicas[partition].start_over()
+            self._committed[partition] = 0
+
+    def came(self, sender: Member, partitions: list[int]) -> None:
+        """Whole partitions came, are durable, and in the columns: the journals go on from there."""
+        engine = self._shard.engine
+        for partition in partitions:
+            replica = self.replicas.get(partition)
+            engine.arriving[partition], engine.copied[partition] = False, True
+            if replica is not None:
+                position, epoch = int(engine.positions[partition]), int(engine.entry_epochs[partition])
+                self._committed[partition] = position
+                self._do(partition, replica.on_message(sender, Snapshot(replica.epoch, position, epoch, None), now_monotonic_ms()))
+        self._flush_soon()
+
+    async def _renew(self, partition: int) -> None:
+        """A damaged copy, while another has all: what is here goes, all of it comes again."""
+        log.warning("partition %d is damaged here (%s) and is copied anew", partition, self._shard.engine.stopped[partition])
+        self.forget_state([partition])
+        await self._shard.moves.drop_foreign()
+        self._shard.engine.copied[partition] = True
+        self._renewing.discard(partition)
+
+    async def _leave(self, partition: int) -> None:
+        """The partition lives elsewhere."""
+        engine = self._shard.engine
+        del self.replicas[partition]
+        engine.copied[partition] = engine.sealed[partition] = False
+        engine.epochs[partition] = 0
+        self._shard.store.held.forget(partition)
+        self.readable_until[partition] = np.inf
+        self._shard.committer.let_go()
+        self._shard.wake_watchers()
+        await self._shard.moves.drop_foreign()
+
+    def _in_background(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("replication failed", exc_info=task.exception())
+            os._exit(71)
+
+
+class Countdown:
+    """How many answers a group waits for."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
+def _looked_at(answer: asyncio.Future[bytes]) -> None:
+    """What fails on the way comes again by itself."""
+    if not answer.cancelled():
+        answer.exception()
