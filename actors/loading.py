@@ -48,6 +48,8 @@ class BulkLoad:
         try:
             async with server.committer.quiet():
                 server.check_partitions_open()
+                if server.replication.replicas:
+                    raise FieldInvalid("replicas", "2", "1 while users are loaded in bulk: the second copies are made after it")
                 if users := int(server.engine.users.next_ordinal.sum()):
                     raise NotEmpty(users)
                 server.engine.is_loading = self._is_open = True

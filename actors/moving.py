@@ -154,7 +154,8 @@ class Outgoing:
                     "floors": {partition: int(engine.positions[partition]) for partition in self.partitions},
                     "dropped_ms": store.history.dropped_ms, **shared_facts(engine),
                 }  # fmt: skip
-                self._letters = await asyncio.to_thread(store.letters_of, self.partitions, shard.config.shard)
+                if not self._copy_of:  # a copy's stay where the rows were refused
+                    self._letters = await asyncio.to_thread(store.letters_of, self.partitions, shard.config.shard)
             closed, deadline = store.log.next_sequence - 1, time.monotonic() + DRAIN_TIMEOUT_S
             while store.history.through < closed:  # what is held of others' groups holds history up, for a moment
                 if time.monotonic() > deadline:
@@ -286,7 +287,7 @@ class Incoming:
     """Partitions on their way in."""
 
     def __init__(self, shard: ShardServer, token: str, partitions: list[int], copy_of: str = "") -> None:
-        self._copy_of = copy_of
+        self.copy_of = copy_of
         self._shard, self.token, self.partitions = shard, token, partitions
         self._pieces: list[bytes] = []
         self._arrival = Arrival(shard.engine, shard.store.columns_by_key())
@@ -372,9 +373,9 @@ class Incoming:
                 stop_at_once(error)
         self._arrival.settle()
         self.is_whole = True
-        if self._copy_of:
+        if self.copy_of:
             shard.moves.incoming = None
-            shard.replication.came(self._copy_of, self.partitions)
+            shard.replication.came(self.copy_of, self.partitions)
 
     async def _follow(self, header: bytes, body: bytes) -> None:
         """What was committed since, into our log and columns."""
@@ -397,7 +398,8 @@ class Moves:
     def status(self) -> dict[str, Any]:
         """The moves that are under way, and how far the one that leaves is. Safe from another thread."""
         leaving, coming = self.outgoing, self.incoming
-        facts = {"tokens": [move.token for move in (leaving, coming) if move is not None]}
+        led = [leaving, coming if coming is not None and not coming.copy_of else None]  # copies are not the controller's to lead
+        facts = {"tokens": [move.token for move in led if move is not None]}
         return facts | ({"pages": [leaving.pages_done, leaving.pages_total]} if leaving is not None else {})
 
     def check_quiet(self, but: AbstractSet[int] = frozenset()) -> None:

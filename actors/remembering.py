@@ -171,7 +171,7 @@ class Rememberer:
         engine.erasures.finish(positions)
         self._meter.sweeps.labels("erasure").inc()
         log.info("erased %d users from the disk", len(pending))
-        return len(pending)
+        return sum(1 for e in pending if engine.epochs[e.partition] or not engine.copied[e.partition])
 
     def erasures(self) -> list[dict[str, Any]]:
         """Deletions that are not yet taken to the disk, for people; `user` is the stable handle, as the id is gone."""
@@ -182,6 +182,7 @@ class Rememberer:
                 "state": "removing" if self.is_erasing else "waiting",
             }
             for e in self._engine.erasures.pending
+            if self._engine.epochs[e.partition] or not self._engine.copied[e.partition]  # each once, where it is served
         ]  # fmt: skip
 
 

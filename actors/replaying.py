@@ -39,7 +39,7 @@ async def _replay(shard: ShardServer, reason: str) -> tuple[int, int, int]:
     await finish_open_plan(shard)
     checkpoints = shard.store.checkpoints
     letters = await asyncio.to_thread(checkpoints.dead_letters_of, reason)
-    wanted = [(key, letter["kind"]) for key, letter in letters if _can_be_replayed(letter)]
+    wanted = [(key, letter["kind"]) for key, letter in letters if _can_be_replayed(letter) and shard.engine.epochs[shard.store.partition_of(letter)]]
     replayed = accepted = rejected = 0
     for _, same_kind in groupby(wanted, key=lambda item: item[1]):
         keys = [key for key, _ in same_kind]

@@ -51,9 +51,10 @@ class Shard:
     """One shard that owns all partitions of a small grid."""
 
     def __init__(
-        self, folder: Path, catalog: dict[str, Any] | None = None, *, keep_log: bool = True, accept_loss: bool = False, owned: tuple[int, ...] = ALL
-    ) -> None:
-        self.folder, self._keep_log, self.owned = folder, keep_log, owned
+        self, folder: Path, catalog: dict[str, Any] | None = None, *, keep_log: bool = True, accept_loss: bool = False, owned: tuple[int, ...] = ALL,
+        copied: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
+        self.folder, self._keep_log, self.owned, self.copied = folder, keep_log, owned, copied
         # Partitions (bool[P]) whose groups are followed, and what was committed in them since.
         self.following = np.zeros(PARTITIONS, dtype=bool)
         self.followed: list[Group] = []
@@ -64,6 +65,7 @@ class Shard:
     def _open(self, *, accept_loss: bool = False) -> Recovery:
         self.engine = Engine(partitions=PARTITIONS, space=SPACE)
         self.engine.epochs[list(self.owned)] = 1
+        self.engine.copied[list(self.copied)] = True
         self.store = Store(self.folder, self.engine, keep_log=self._keep_log, segment_bytes=1 << 18, owner_timeout_s=1.0)
         self.store.checkpoints.is_paced = False
         try:

@@ -254,17 +254,18 @@ class Store:
         """Remove from the disk what it has of partitions that live elsewhere. In a thread."""
         self.checkpoints.drop(partitions)
         self.history.discard(partitions)
-        self.checkpoints.forget_dead_letters(lambda letter: self._partition_of(letter) in partitions)
+        self.checkpoints.forget_dead_letters(lambda letter: self.partition_of(letter) in partitions)
         for partition in partitions:
             self._covered.pop(partition, None)
 
     def letters_of(self, partitions: list[int], shard: int) -> list[tuple[bytes, bytes]]:
         """(key, letter) of the refused rows of partitions, for another shard. In a thread. Keys count records of our log: `shard` makes them unique."""
         mark = shard.to_bytes(2, "big")
-        found = [(key, value) for key, value in self.checkpoints.all_letters() if self._partition_of(msgpack.unpackb(value)) in partitions]
+        found = [(key, value) for key, value in self.checkpoints.all_letters() if self.partition_of(msgpack.unpackb(value)) in partitions]
         return [(key + mark if len(key) == LETTER_KEY_BYTES else key, value) for key, value in found]
 
-    def _partition_of(self, letter: dict[str, Any]) -> int:
+    def partition_of(self, letter: dict[str, Any]) -> int:
+        """The partition of a refused row's user."""
         return xxhash.xxh3_64_intdigest(letter["event"]["user_id"].encode()) % self.engine.partitions
 
     def foreign(self) -> list[int]:
@@ -540,8 +541,11 @@ class Store:
     # --- refused rows -------------------------------------------------------------------------------------------------------
 
     def keep_dead_letters(self, group: Group) -> int:
-        """Keep the refused rows of a group. Returns how many. Not those of partitions that have left, or that brought them along."""
-        letters = []
+        """Keep the refused rows of a group. Returns how many. Not those of partitions that have left, or that brought them along; nor of another
+        primary's group, whose shard has them: kept twice they could be replayed twice."""
+        letters: list[tuple[bytes, bytes]] = []
+        if group.is_adopted and group.entries:
+            return 0
         for number, judged in enumerate(group.judged):
             if not judged.rejections:
                 continue

@@ -43,6 +43,8 @@ BY_DISK = (
     ("log.before_write", "enospc", False), ("log.written", "eio", False), ("checkpoint.pages_put", "enospc", True), ("checkpoint.staged", "eio", True),
 )  # fmt: skip
 BY_CATALOG = ("controller.before_save", "controller.saved")
+BY_COPIES = ("replica.sent", "replica.logged", "replica.promised", "move.staged")
+PAUSES_S = (0.5, 4.0)
 BY_MOVE = ("move.staged", "move.sealed", "move.saved", "move.released", "move.taken_over")
 
 
@@ -64,6 +66,7 @@ class Torture:
     seed: int
     say: Callable[[str], None] = print
     keeps_log: bool = True
+    replicas: int = 1
     tallies: dict[str, Tally] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -80,6 +83,10 @@ class Torture:
         self.features = 0
         self.drained: list[int] = []
         self.workers: list[Worker] = []
+        if self.replicas > 1:
+            with self.grid.client() as grid:
+                grid.set_layout(replicas=self.replicas)
+            self._wait_for_moves()
 
     # --- traffic --------------------------------------------------------------------------------------------------------
 
@@ -127,6 +134,13 @@ class Torture:
             found[f"{action} at {point}"] = lambda point=point, action=action, trigger=trigger: self._at(
                 point, self._checkpoint if trigger else lambda: None, action
             )
+        if self.replicas > 1:
+            found |= {f"kill at {point}": lambda point=point: self._at(point, lambda: None) for point in BY_COPIES[:2]}
+            found |= {f"kill at {point}": lambda point=point: self._at(point, self._fewer_copies) for point in BY_COPIES[2:]}
+            found["pause of a shard"] = self._pause
+            found["kill -9 shard while copies are made"] = lambda: self._while_copied(lambda: self._kill_shards([self.rng.randrange(2)]))
+            found["kill -9 controller while copies are made"] = lambda: self._while_copied(lambda: self._kill("ray::Controller"))
+            return found
         if not self.keeps_log:
             found |= {f"kill at {point}": lambda point=point: self._at(point, self._erase) for point in BY_ERASURE}
             found |= {f"kill at {point}": lambda point=point: self._at(point, self._move) for point in BY_MOVE}
@@ -190,6 +204,25 @@ class Torture:
         with self.grid.client(read_timeout=60.0) as grid:
             grid.set_layout(drained=self.drained)
 
+    def _pause(self) -> None:
+        """A shard stands still, longer or shorter than the others bear; it wakes up and may think that it still leads."""
+        pid = int(self.grid.shards()[self.rng.randrange(2)]["pid"])
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(self.rng.uniform(*PAUSES_S))
+        os.kill(pid, signal.SIGCONT)
+
+    def _fewer_copies(self) -> None:
+        """From two copies to one, and back."""
+        with self.grid.client(read_timeout=60.0) as grid:
+            grid.set_layout(replicas=1)
+            self._wait_for_moves()
+            grid.set_layout(replicas=self.replicas)
+
+    def _while_copied(self, fault: Callable[[], None]) -> None:
+        self._quietly(self._fewer_copies)
+        time.sleep(self.rng.uniform(0.0, 1.5))
+        fault()
+
     def _in_a_move(self, fault: Callable[[], None]) -> None:
         self._move()
         time.sleep(self.rng.uniform(0.0, 1.0))
@@ -233,7 +266,7 @@ class Torture:
                 self._pending.join(150)
             lost, doubled = self.check()
             tally.lost, tally.doubled = tally.lost + lost, tally.doubled + doubled
-            if "move" in name:
+            if "move" in name or self.replicas > 1:
                 self._wait_for_moves()
             self.say(f"{number + 1}/{len(order)} {name}: back after {away_s:.1f} s, lost {lost}, doubled {doubled}, {self.ledger.batches} batches so far")
         self.stop_traffic()
@@ -360,9 +393,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     arguments = parser.parse_args()
     console, problems = Console(), []
-    for keeps_log, share in ((True, 0.7), (False, 0.3)):
+    for keeps_log, replicas, share in ((True, 1, 0.5), (False, 1, 0.25), (False, 2, 0.25)):
         folder = Path(tempfile.mkdtemp(prefix="pg-torture-"))
-        torture = Torture(folder, arguments.seed, lambda text: console.print(text, highlight=False), keeps_log)
+        torture = Torture(folder, arguments.seed, lambda text: console.print(text, highlight=False), keeps_log, replicas)
         torture.run(max(1, round(arguments.kills * share)))
         if keeps_log:
             torture.problems += torture.check_replay()

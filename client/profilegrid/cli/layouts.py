@@ -103,7 +103,10 @@ def _go(grid: Client, layout: dict[str, Any], plan: bool, rate: float, no_wait: 
     if plan:
         _show_plan(planned, as_json)
         return
-    note(f"{len(planned.moves)} partitions with about {planned.users:,} users move")
+    if layout.get("replicas"):
+        note(f"each partition comes to have {layout['replicas']} {'copies' if layout['replicas'] > 1 else 'copy'}")
+    if planned.moves:
+        note(f"{len(planned.moves)} partitions with about {planned.users:,} users move")
     grid.set_layout(**layout, bytes_per_s=int(rate * 1e6))
     if not no_wait:
         _watch(grid)

@@ -1,0 +1,110 @@
+"""Two copies of each partition: nothing acknowledged is lost or doubled when one goes, whoever it is, and both come to be equal again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import profilegrid
+import pytest
+
+from tests.catalogs import EVERY_KIND
+from tests.grids import RunningGrid, grid_of_every_kind
+from tests.integration.test_moving import AS_OF, AT_MS, WRITTEN, Traffic, partitions
+from tests.integration.test_snapshots import USERS, answers, fill
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGrid]:
+    running = grid_of_every_kind(tmp_path_factory.mktemp("copies"), "--partitions", "8")
+    with running.client() as client:
+        client.track_many("e", user_id=[*WRITTEN, "watched"], time=[AT_MS] * 41, c=["c1"] * 41)
+        fill(client)
+    yield running
+    running.down()
+
+
+def wait_until_in_sync(grid: RunningGrid) -> None:
+    grid.wait_until(lambda: grid.json("scale")["is_done"])
+
+
+def served_alone_by(grid: RunningGrid, shard: int) -> None:
+    """One shard has everything: the other is gone, or was left out."""
+    grid.wait_until(lambda: {p["primary"] for p in grid.json("replicas")} == {shard})
+
+
+def test_copies_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid: RunningGrid) -> None:
+    with grid.client() as client:
+        expected = answers(client, AS_OF)
+    assert grid.json("replicas") == []
+    with Traffic(grid) as traffic:
+        for wanted in (2, 1, 2):
+            done = grid.json("scale", "--replicas", str(wanted))
+            assert (done["is_done"], done["replicas"], done["problem"]) == (True, wanted, None)
+            assert partitions(grid) == [4, 4]
+    assert traffic.problems == []
+    copies = grid.json("replicas")
+    assert [p["partition"] for p in copies] == list(range(8))
+    assert all(replica["is_insync"] for p in copies for replica in p["replicas"])
+    with grid.client() as client:
+        assert answers(client, AS_OF) == expected
+        assert client.get("w7")["count"] == 1 + traffic.sent
+        assert traffic.seen == sorted(traffic.seen)
+
+
+def test_a_shard_that_is_killed_is_stood_in_for_at_once_and_takes_its_part_again(grid: RunningGrid) -> None:
+    with grid.client() as client:
+        before = client.get("w7")["count"]
+        expected = answers(client, AS_OF)
+    with Traffic(grid) as traffic:
+        time.sleep(0.5)
+        grid.kill_shard(0)
+        time.sleep(1.0)
+        served_alone_by(grid, 1)
+        wait_until_in_sync(grid)
+    assert traffic.problems == []
+    assert partitions(grid) == [4, 4]
+    with grid.client(read_timeout=30.0) as client:
+        assert client.get("w7")["count"] == before + traffic.sent
+        assert answers(client, AS_OF) == expected
+
+
+def test_what_the_copy_has_is_what_the_primary_had_and_its_past_fills_new_features(grid: RunningGrid) -> None:
+    catalog = {**EVERY_KIND, "features": {**EVERY_KIND["features"], "again": {"count": "e"}}}
+    with grid.client(read_timeout=30.0) as client:
+        client.apply_catalog(catalog)
+        grid.wait_for_backfill()
+        client.track_many("e", user_id=WRITTEN, time=[AT_MS] * 40, c=["c1"] * 40)
+        wait_until_in_sync(grid)
+        expected = answers(client, AS_OF)
+        table = client.get_many([f"u{n}" for n in range(USERS)], ["count", "again"])
+        assert list(table["again"]) == list(table["count"])
+    for shard in (0, 1):
+        grid.kill_shard(shard)
+        served_alone_by(grid, 1 - shard)
+        with grid.client(read_timeout=30.0) as client:
+            assert answers(client, AS_OF) == expected
+            table = client.get_many([f"u{n}" for n in range(USERS)], ["count", "again"])
+            assert list(table["again"]) == list(table["count"])
+        wait_until_in_sync(grid)
+
+
+def test_a_crash_of_everything_loses_nothing_and_the_copies_are_copies_again(grid: RunningGrid) -> None:
+    with grid.client() as client:
+        client.track_many("e", user_id=["late"] * 3, time=[AT_MS] * 3, c=["c1"] * 3)
+        expected = answers(client, AS_OF)
+    grid.kill_everything()
+    grid.up()
+    with grid.client(read_timeout=30.0) as client:
+        assert client.get("late")["count"] == 3
+        assert answers(client, AS_OF) == expected
+    wait_until_in_sync(grid)
+    assert partitions(grid) == [4, 4]
+
+
+def test_what_cannot_be_with_two_copies_is_refused(grid: RunningGrid) -> None:
+    for arguments, text in ((("scale", "--shards", "1"), "replicas: got 2, expected as many shards"), (("drain", "0"), "replicas: got 2, expected as many")):
+        refused = grid.cli(*arguments)
+        assert (refused.returncode, text in refused.stderr) == (1, True), refused.stderr
+    with grid.client() as client, pytest.raises(profilegrid.errors.ProfilegridError, match="replicas: got 3"):
+        client.set_layout(replicas=3)

@@ -1,0 +1,131 @@
+"""What is logged and not known to be committed is held back from the columns, through crashes, and what another entry replaced is dead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+from profilegrid.columns import events_batch
+
+from grid.group import Group
+from tests.harness import ALL, NOW_MS, PARTITIONS, Shard, past_rows
+
+CATALOG = {"grid": "g", "events": {"e": {"n": "int"}}, "features": {"count": {"count": "e"}}}
+
+
+def user_of(shard: Shard, partition: int) -> str:
+    return next(f"u{n}" for n in range(1000) if shard.frame_partition(f"u{n}") == partition)
+
+
+class Copies(Shard):
+    """A shard whose groups are logged as a replica logs them: in an epoch, with what was committed until then."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, CATALOG, owned=(), copied=ALL)
+        self.users = [user_of(self, partition) for partition in range(PARTITIONS)]
+        self.numbers = 0
+
+    def log(self, partition: int, position: int, epoch: int, committed: int, events: int = 1) -> Group:
+        """A group of events of the partition's one user, in the log and held."""
+        engine = self.engine
+        engine.epochs[:] = 1
+        self.numbers += 1
+        frame = self.frame(events_batch([(self.users[partition], "e", NOW_MS, {"n": 1}, None)] * events), b"p" * 16, self.numbers)
+        engine.epochs[:] = 0
+        group = engine.prepare([frame], NOW_MS)
+        for judged in group.judged:
+            judged.positions[:] = position
+        group.entries = {partition: (epoch, committed)}
+        self.store.append(group, is_durable=True)
+        self.store.held.hold(group)
+        return group
+
+    def count(self, partition: int) -> float:
+        return float(self.get([self.users[partition]])[0]["count"])
+
+    def commit_held(self, partition: int, through: int) -> None:
+        committed = np.zeros(PARTITIONS, dtype=np.uint64)
+        committed[partition] = through
+        for group in self.store.held.take(committed):
+            self.engine.replay(group)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Copies:
+    return Copies(tmp_path / "s")
+
+
+def test_a_crash_applies_what_the_log_knows_to_be_committed_and_holds_the_rest(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.log(0, 2, epoch=1, committed=1, events=7)
+    shard.log(1, 1, epoch=1, committed=0, events=3)
+    shard.crash()
+    assert [shard.count(p) for p in range(PARTITIONS)] == [5, 0, 0, 0]
+    assert [(epoch, position) for epoch, position, _ in shard.store.held.of(0)] == [(1, 2)]
+    assert [(epoch, position) for epoch, position, _ in shard.store.held.of(1)] == [(1, 1)]
+    shard.commit_held(0, 2)
+    assert shard.count(0) == 12
+    assert (int(shard.engine.positions[0]), int(shard.engine.entry_epochs[0])) == (2, 1)
+    shard.commit_held(1, 1)
+    assert (shard.count(1), len(shard.store.held)) == (3, 0)
+
+
+def test_an_entry_of_a_later_epoch_takes_the_place_of_what_was_never_committed(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.log(0, 2, epoch=1, committed=1, events=100)
+    shard.log(0, 3, epoch=1, committed=1, events=100)
+    shard.log(0, 2, epoch=2, committed=1, events=2)
+    shard.crash()
+    assert [(epoch, position) for epoch, position, _ in shard.store.held.of(0)] == [(2, 2)]
+    shard.commit_held(0, 2)
+    assert shard.count(0) == 7
+    shard.store.log.roll()
+    shard.store.write_history()
+    assert len(past_rows(shard)) == 7
+
+
+def test_a_checkpoint_does_not_cover_what_is_held_nor_does_history_take_it(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.log(0, 2, epoch=1, committed=1, events=7)
+    shard.crash()
+    shard.store.checkpoint_all()
+    shard.store.log.roll()
+    assert shard.store.write_history() == 0
+    shard.crash()
+    assert shard.count(0) == 5
+    shard.commit_held(0, 2)
+    assert shard.count(0) == 12
+    assert shard.store.write_history() == 1
+    assert len(past_rows(shard)) == 12
+
+
+def test_the_beginning_of_an_epoch_takes_a_position_and_nothing_else(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    start = Group(NOW_MS, shard.engine.catalog.version, [], [], entries={0: (2, 1), 3: (2, 0)}, starts={0: 2, 3: 1})
+    shard.store.append(start, is_durable=True)
+    shard.log(0, 3, epoch=2, committed=2, events=1)
+    shard.crash()
+    assert (shard.count(0), int(shard.engine.positions[0]), int(shard.engine.positions[3])) == (5, 2, 0)
+    assert [position for _, position, _ in shard.store.held.of(3)] == [1]
+    shard.commit_held(3, 1)
+    assert (int(shard.engine.positions[3]), int(shard.engine.entry_epochs[3])) == (1, 2)
+
+
+def test_a_group_of_which_some_partitions_are_committed_is_taken_in_parts(shard: Copies) -> None:
+    engine = shard.engine
+    engine.epochs[:] = 1
+    frame = shard.frame(events_batch([(user, "e", NOW_MS, {"n": 1}, None) for user in shard.users]), b"p" * 16, 1)
+    engine.epochs[:] = 0
+    group = engine.prepare([frame], NOW_MS)
+    group.entries = {partition: (1, 0) for partition in range(PARTITIONS)}
+    shard.store.append(group, is_durable=True)
+    shard.crash()
+    for done, partition in enumerate((2, 0, 3, 1)):
+        assert sum(shard.count(p) for p in range(PARTITIONS)) == done
+        shard.commit_held(partition, 1)
+        assert shard.count(partition) == 1
+    header, body = group.encode()
+    again = Group.decode(msgpack.unpackb(msgpack.packb(header), strict_map_key=False), memoryview(b"".join(body)), 1)
+    assert (again.entries, again.places()) == (group.entries, group.places())
