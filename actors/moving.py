@@ -105,7 +105,10 @@ class Outgoing:
     async def _run(self) -> None:
         shard, times = self._shard, Times()
         if self._copy_of:
-            await self._lane.ask(MOVE, msgpack.packb([self.token, "copy", self.partitions, self._copy_of]))
+            try:
+                await self._lane.ask(MOVE, msgpack.packb([self.token, "copy", self.partitions, self._copy_of]))
+            except ProfilegridError as error:
+                raise MoveFailed(f"the target: {error}") from None
         await finish_open_plan(shard)
         await shard.rememberer.catch_up(shard.store.log.next_sequence - 1)
         times.end("history")

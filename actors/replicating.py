@@ -26,7 +26,7 @@ from profilegrid.lanes import REPLICATE, Lane
 from actors.committing import stop_at_once
 from actors.moving import Outgoing
 from actors.promises import Promises, between_of, config_of, is_all, packed_message, part_of
-from grid.errors import MoveFailed, ShardRecovering, WriteFailed
+from grid.errors import InvariantBroken, MoveFailed, ShardRecovering, WriteFailed
 from grid.failpoints import failpoint
 from grid.group import Group
 from grid.replication.journal import Journal
@@ -180,7 +180,11 @@ class Replication:
                     continue
             else:
                 message = between_of(kind, fields)
-            self._do(partition, replica.on_message(sender, message, now))
+            try:
+                self._do(partition, replica.on_message(sender, message, now))
+            except InvariantBroken:
+                log.critical("partition %d: what cannot be; starting over", partition, exc_info=True)
+                os._exit(DEPOSED)
         self._flush_soon()
 
     def _unit(self, header: bytes, body: bytes) -> Group | None:

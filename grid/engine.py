@@ -384,7 +384,7 @@ class Engine:
             touched = self._apply_events(group.judged, group.catalog_version, first, last)
             for judged in group.judged:
                 here = judged.fresh & (judged.frame.partitions >= first) & (judged.frame.partitions < last)
-                self.positions[judged.frame.partitions[here]] = judged.positions[here]
+                self._reach(judged, here)
             yield touched
 
     def _apply_whole(self, group: Group) -> Slots:
@@ -397,9 +397,13 @@ class Engine:
                     is_update = judged.frame.kind == "attributes"
                     touched.append(self._apply_attributes(judged) if is_update else self._apply_deletes(judged, group.received_ms))
         for judged in group.judged:
-            partitions = judged.frame.partitions[judged.fresh]
-            self.positions[partitions] = judged.positions[judged.fresh]
+            self._reach(judged, judged.fresh)
         return np.concatenate(touched) if touched else np.empty(0, dtype=np.int64)
+
+    def _reach(self, judged: Judged, blocks: NDArray[np.bool_]) -> None:
+        """Blocks are in the columns. The beginning of an epoch behind them may have been so before."""
+        partitions = judged.frame.partitions[blocks]
+        self.positions[partitions] = np.maximum(self.positions[partitions], judged.positions[blocks])
 
     def _apply_events(self, run: list[Judged], version: int, first: int, last: int) -> Slots:
         """The accepted events of partitions first..last-1."""
