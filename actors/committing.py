@@ -163,11 +163,12 @@ class Committer:
             await self._prepared.put((group, [], done))
         await done
 
-    async def fold(self, group: Group) -> None:
-        """Apply a group that is in the log and committed; whoever is quiet ends first."""
+    async def fold(self, take: Callable[[], list[Group]]) -> None:
+        """Apply groups that are in the log and committed, taken from what is held once nobody is quiet: a checkpoint finds them here or there."""
         async with self.folding:
-            self._engine.restore(group)
-            await self._applied(group, [])
+            for group in take():
+                self._engine.restore(group)
+                await self._applied(group, [])
 
     @property
     def is_idle(self) -> bool:

@@ -331,18 +331,25 @@ class Replication:
         records: list[tuple[Group | None, dict[int, list[Entry]]]] = []
         latest: dict[int, int] = {}  # of each partition: its newest record
         at: dict[int, int] = {}  # of each group: its newest record
-        store, engine = self._shard.store, self._shard.engine
-        tickets = []
+        store = self._shard.store
+        tickets: list[tuple[int, int]] = []
         for partition, write in writes:
+            if partition in latest and any(entry.position > write.after for _, entries in records for entry in entries.get(partition, ())):
+                self._log_records(records, tickets)  # what was to be written is cut again: one after the other
+                records, latest, at, tickets = [], {}, {}, []
             tickets.append((partition, write.ticket))
             store.held.cut(partition, write.after, store.log.next_sequence)
             for entry in write.entries:
                 number = at.get(id(entry.payload), -1)
-                if number < latest.get(partition, 0) or number < 0:
+                if number < latest.get(partition, 0) or number < 0 or (entry.payload is None and partition in records[number][1]):
                     number = at[id(entry.payload)] = len(records)
                     records.append((entry.payload, {}))
                 records[number][1].setdefault(partition, []).append(entry)
                 latest[partition] = number
+        self._log_records(records, tickets)
+
+    def _log_records(self, records: list[tuple[Group | None, dict[int, list[Entry]]]], tickets: list[tuple[int, int]]) -> None:
+        store, engine = self._shard.store, self._shard.engine
         groups = []
         for payload, entries in records:
             group = self._record(payload, entries)
@@ -515,14 +522,18 @@ class Replication:
     # --- what is committed elsewhere ------------------------------------------------------------------------------------------
 
     async def _fold_forever(self) -> None:
-        held = self._shard.store.held
         while True:
             await self._has_committed.wait()
             self._has_committed.clear()
-            for group in held.take(self._committed):
-                await self._shard.committer.fold(group)
-                for partition in group.entries:
-                    self._show(partition)
+            taken: list[Group] = []
+
+            def take(taken: list[Group] = taken) -> list[Group]:
+                taken += self._shard.store.held.take(self._committed)
+                return taken
+
+            await self._shard.committer.fold(take)
+            for partition in {partition for group in taken for partition in group.entries}:
+                self._show(partition)
 
     @contextlib.asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
@@ -572,11 +583,12 @@ class Replication:
 
     def is_behind(self, partitions: list[int]) -> bool:
         """Whether partitions are copies here that may be replaced by another's."""
-        return all(p in self.replicas and self.replicas[p].role is not Role.PRIMARY and not self._is_insync(p) for p in partitions)
+        return all(p in self.replicas and self._is_learner(self.replicas[p]) for p in partitions)
 
-    def _is_insync(self, partition: int) -> bool:
-        config = self.replicas[partition].config
-        return config is not None and self.me in config.insync
+    def _is_learner(self, replica: Replica) -> bool:
+        """Whether another is known to be primary, in an epoch in which we are not in sync. Whoever does not know may have the only copy."""
+        config = replica.config
+        return replica.role is Role.FOLLOWER and config is not None and config.epoch == replica.epoch and self.me not in config.insync
 
     def forget_state(self, partitions: list[int]) -> None:
         """What is here of copies goes, to be replaced by another's."""

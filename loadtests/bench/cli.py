@@ -25,7 +25,7 @@ def bench(
     save: Annotated[bool, typer.Option("--save-baseline", help="Make this run's ratios the baseline.")] = False,
 ) -> None:
     """Measure this machine: grids of our own beside Redis and ClickHouse, in one run. About 20 minutes; needs 8 GB of memory and of disk."""
-    from loadtests.bench import audiences, moving, reading, scaling, writing  # noqa: F401 - importing registers
+    from loadtests.bench import audiences, copying, moving, reading, scaling, writing  # noqa: F401 - importing registers
     from loadtests.bench.rows import ROWS, Row
     from loadtests.bench.sides import bench as started
     from loadtests.bench.sides import machine
