@@ -108,6 +108,7 @@ class Committer:
         # Of partitions with several copies: whose groups it commits.
         self.replication: Replication | None = None
         self.groups_under_way: list[Group] = []
+        self._opened: list[Work] = []  # being prepared
         # Told of every group that is applied.
         self.followers: list[Callable[[Group], None]] = []
         self._preparing = asyncio.Lock()
@@ -174,6 +175,11 @@ class Committer:
     def is_idle(self) -> bool:
         """Whether nothing is between inbox and columns."""
         return self._under_way == 0 and not self._preparing.locked()
+
+    def has_under_way(self, partition: int) -> bool:
+        """Whether something of a partition was let in and is not committed."""
+        frames = (judged.frame for group in self.groups_under_way for judged in group.judged)
+        return any((frame.partitions == partition).any() for frame in (*frames, *(work.frame for work in self._opened)))
 
     @property
     def is_last(self) -> bool:
@@ -246,12 +252,14 @@ class Committer:
         while True:
             works = await self._take()
             async with self._preparing:
-                group, admitted = await self._prepare(self._open(works))
+                self._opened = self._open(works)
+                group, admitted = await self._prepare(self._opened)
                 if admitted:
                     self.groups_under_way.append(group)
                     self._under_way += 1
                     self._idle.clear()
                     await self._prepared.put((group, admitted, None))
+                self._opened = []
 
     async def _prepare(self, works: list[Work]) -> tuple[Group, list[Work]]:
         """The group of the frames that may be taken; the others are refused, each with its own error."""

@@ -395,7 +395,7 @@ class Moves:
         self._shard = shard
         self.outgoing: Outgoing | None = None
         self.incoming: Incoming | None = None
-        self._dropping = asyncio.Lock()
+        self.dropping = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def status(self) -> dict[str, Any]:
@@ -547,7 +547,7 @@ class Moves:
         if not partitions:
             return
         log.info("dropping what is left of partitions that moved", extra={"facts": {"partitions": len(partitions)}})
-        async with self._dropping, shard.rememberer.still(), shard.checkpointing:
+        async with self.dropping, shard.rememberer.still(), shard.checkpointing:
             async with shard.committer.quiet():
                 shard.store.forget_slots()
             expected = set() if self.incoming is None else set(self.incoming.partitions)

@@ -47,6 +47,7 @@ from grid.replication.messages import (
     Release,
     Send,
     SendSnapshot,
+    Shrink,
     Snapshot,
     Write,
 )  # fmt: skip
@@ -100,9 +101,11 @@ class Replication:
         self._has_committed = asyncio.Event()
         self._behind: dict[Member, set[int]] = {}
         self._copying: dict[Member, asyncio.Task[None]] = {}
+        self._sent: dict[Member, list[int]] = {}  # what is being copied
         self.pinned: set[int] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._renewing: set[int] = set()
+        self._dropping: asyncio.Task[None] | None = None
         self._group_bytes = 0.0  # of a group of ours, on average
 
     # --- life -----------------------------------------------------------------------------------------------------------------
@@ -145,7 +148,8 @@ class Replication:
         new = [(partition, config) for partition, config in configs if partition not in self.replicas and self.me in config.replicas]
         self._announced(configs)  # first: a group that is under way may wait for one of these
         if new:
-            async with self._shard.committer.quiet():  # until now they were served alone, or are new here
+            # Until now they were served alone, or are new here; what is left of a former copy goes first, or stays whole.
+            async with self._shard.moves.dropping, self._shard.committer.quiet():
                 for partition, _ in new:
                     if partition not in self.replicas:
                         self._begin(partition)
@@ -223,14 +227,22 @@ class Replication:
                 case Answer():
                     self._answer(effect)
                 case SendSnapshot():
-                    self._behind.setdefault(effect.to, set()).add(partition)
+                    self._lacks_much(effect.to, partition)
                 case Install():  # it is durable and in the columns already
                     self._do(partition, self.replicas[partition].on_io(effect.ticket, now_monotonic_ms(), is_ok=True))
                 case Drop():
-                    self._in_background(self._leave(partition))
+                    self._leave(partition)
                 case Halt():
                     stop_at_once(RuntimeError(effect.why))
         self._show(partition)
+
+    def _lacks_much(self, member: Member, partition: int) -> None:
+        """A member needs a copy of a partition. If it has acknowledged something in this epoch it may be let in any moment: the epoch ends first."""
+        replica = self.replicas[partition]
+        if replica.matched(member) is not None:
+            self._reports.append([partition, *packed_message(Shrink(replica.epoch, member))])
+        elif partition not in self._sent.get(member, ()):
+            self._behind.setdefault(member, set()).add(partition)
 
     def _answer(self, answer: Answer) -> None:
         waiting = self._waiting.get(answer.token)
@@ -273,9 +285,8 @@ class Replication:
                 self._shard.committer.let_go()
         elif replica.role is Role.FOLLOWER or not was_served:
             if was_served or engine.sealed[partition]:
-                for group in self._shard.committer.groups_under_way:
-                    if any((judged.frame.partitions == partition).any() for judged in group.judged):
-                        self._deposed(f"partition {partition} has another primary while a group of it is under way")
+                if self._shard.committer.has_under_way(partition):
+                    self._deposed(f"partition {partition} has another primary while a group of it is under way")
                 engine.epochs[partition], engine.sealed[partition] = 0, False
                 self._shard.committer.let_go()
                 self._shard.wake_watchers()
@@ -472,6 +483,7 @@ class Replication:
             await asyncio.sleep(TIMING.beat / 1000)
             for partition in list(self.replicas):
                 replica = self.replicas[partition]
+                replica.is_draining = replica.config is not None and replica.config.is_handing_over and self._shard.committer.has_under_way(partition)
                 self._do(partition, replica.on_tick(now_monotonic_ms()))
                 self._trim(partition, replica)
                 self._retire(partition, replica)
@@ -560,7 +572,7 @@ class Replication:
     async def _copy_to(self, member: Member, partitions: list[int]) -> None:
         """Send whole partitions to a member that lacks entries which we no longer have."""
         shard = self._shard
-        partitions = [p for p in partitions if p in self.replicas and shard.engine.epochs[p]]
+        self._sent[member] = partitions = [p for p in partitions if p in self.replicas and shard.engine.epochs[p]]
         lane = self._lanes.get(member, "")
         try:
             shard.moves.check_quiet()
@@ -577,24 +589,19 @@ class Replication:
             log.warning("a copy for another member: %s; it is tried again", error)
             await asyncio.sleep(1.0)
         finally:
-            del self._copying[member]
+            del self._copying[member], self._sent[member]
             # The entries since are kept until the member has had the time to ask for them.
             asyncio.get_running_loop().call_later(3.0, self.pinned.difference_update, partitions)
 
     def is_behind(self, partitions: list[int]) -> bool:
         """Whether partitions are copies here that may be replaced by another's."""
-        return all(p in self.replicas and self._is_learner(self.replicas[p]) for p in partitions)
-
-    def _is_learner(self, replica: Replica) -> bool:
-        """Whether another is known to be primary, in an epoch in which we are not in sync. Whoever does not know may have the only copy."""
-        config = replica.config
-        return replica.role is Role.FOLLOWER and config is not None and config.epoch == replica.epoch and self.me not in config.insync
+        return all(p in self.replicas and self.replicas[p].may_start_over for p in partitions)
 
     def forget_state(self, partitions: list[int]) -> None:
         """What is here of copies goes, to be replaced by another's."""
         engine = self._shard.engine
         for partition in partitions:
-            self._shard.store.held.forget(partition)
+            self._shard.store.held.forget(partition, self._shard.store.log.next_sequence)
             engine.copied[partition] = False
             engine.epochs[partition] = 0
             engine.stopped.pop(partition, None)
@@ -607,7 +614,7 @@ class Replication:
         for partition in partitions:
             replica = self.replicas.get(partition)
             engine.arriving[partition], engine.copied[partition] = False, True
-            if replica is not None:
+            if replica is not None and replica.role is Role.FOLLOWER:
                 position, epoch = int(engine.positions[partition]), int(engine.entry_epochs[partition])
                 self._committed[partition] = position
                 self._do(partition, replica.on_message(sender, Snapshot(replica.epoch, position, epoch, None), now_monotonic_ms()))
@@ -621,16 +628,22 @@ class Replication:
         self._shard.engine.copied[partition] = True
         self._renewing.discard(partition)
 
-    async def _leave(self, partition: int) -> None:
+    def _leave(self, partition: int) -> None:
         """The partition lives elsewhere."""
         engine = self._shard.engine
         del self.replicas[partition]
         engine.copied[partition] = engine.sealed[partition] = False
         engine.epochs[partition] = 0
-        self._shard.store.held.forget(partition)
+        self._shard.store.held.forget(partition, self._shard.store.log.next_sequence)
         self.readable_until[partition] = np.inf
         self._shard.committer.let_go()
         self._shard.wake_watchers()
+        if self._dropping is None or self._dropping.done():
+            self._dropping = self._in_background(self._drop_soon())
+
+    async def _drop_soon(self) -> None:
+        """What has left, together."""
+        await asyncio.sleep(TIMING.beat / 1000)
         await self._shard.moves.drop_foreign()
 
     def _in_background(self, work: Any) -> asyncio.Task[Any]:

@@ -56,8 +56,9 @@ class Held:
         self.cuts.append((partition, after, sequence))
         self._keep(lambda partitions, positions: (partitions != partition) | (positions <= after))
 
-    def forget(self, partition: int) -> None:
-        """Nothing of a partition is held: what it was is in a state that came whole, or the partition has left."""
+    def forget(self, partition: int, sequence: int) -> None:
+        """What records before `sequence` have of a partition is dead, all of it: it comes whole, with its past, or has left."""
+        self.cuts.append((partition, 0, sequence))
         self._keep(lambda partitions, positions: partitions != partition)
 
     def take(self, committed: NDArray[np.uint64]) -> list[Group]:

@@ -127,6 +127,8 @@ class Replica:
         self._epoch_start = 0
         self._serve_from_ms = math.inf
         self._is_released = False
+        # Told by the process: what it let in before the handover is still to be written; until then nothing is handed over.
+        self.is_draining = False
 
     # --- what the process tells -----------------------------------------------------------------------------------------------
 
@@ -206,7 +208,7 @@ class Replica:
 
     def may_write(self, now: float) -> bool:
         """Whether changes are taken: primary, not about to hand over, all entries of former epochs committed, no one else may still read."""
-        if self.role is not Role.PRIMARY or self.config is None or self.config.is_handing_over:
+        if self.role is not Role.PRIMARY or self.config is None or self._is_released or (self.config.is_handing_over and not self.is_draining):
             return False
         return self.committed >= self._epoch_start and now >= self._serve_from_ms
 
@@ -235,6 +237,18 @@ class Replica:
         matched = [peer.matched for peer in self._peers.values()]
         return None if None in matched else min((position for position in matched if position is not None), default=self.journal.last)
 
+    def matched(self, member: Member) -> int | None:
+        """As primary: how far a member is known to be equal, in this epoch; None: not yet."""
+        peer = self._peers.get(member)
+        return None if peer is None else peer.matched
+
+    @property
+    def may_start_over(self) -> bool:
+        """Whether nobody counts on what is here: a learner, in an epoch in which it has acknowledged nothing. Once it has, it may be in sync any moment."""
+        config = self.config
+        is_learner = self.role is Role.FOLLOWER and config is not None and config.epoch == self.epoch == self._fence and self.me not in config.insync
+        return is_learner and self._matched == 0
+
     def tell_committed(self, now: float) -> list[Effect]:
         """As primary: tell the others now how far it is committed, not with the next tick."""
         if self.role is Role.PRIMARY:
@@ -242,7 +256,8 @@ class Replica:
         return self._taken()
 
     def start_over(self) -> None:
-        """A learner's data goes, to be replaced by a snapshot: nothing here is equal to anybody's any more."""
+        """A learner's data goes, to be replaced by a snapshot: nothing here is equal to anybody's any more. Only where `may_start_over`."""
+        holds(self.may_start_over, "what others count on goes", epoch=self.epoch, matched=self._matched)
         self.journal, self.durable, self.committed, self._matched = Journal(), 0, 0, 0
         self._writes.clear()
 
@@ -353,7 +368,7 @@ class Replica:
                 self._send(CONTROLLER, Shrink(self.epoch, member))
         for member in sorted(self._asked):
             self._send(CONTROLLER, Expand(self.epoch, member))
-        if self.config.is_handing_over and self.committed == self.journal.last:
+        if self.config.is_handing_over and not self.is_draining and self.committed == self.journal.last:
             self._is_released = True
             self._send(self.config.successor, Release(self.epoch))
             self._send(CONTROLLER, Sealed(self.epoch))

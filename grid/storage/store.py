@@ -441,6 +441,8 @@ class Store:
         entries = header.get("entries", {})
         committed = np.zeros(engine.partitions, dtype=np.uint64)
         for partition, position in touched_positions(header):
+            if record.sequence <= self._covered.get(partition, 0):
+                continue  # in its pages, or dead
             if partition not in reached:
                 if partition in entries:
                     self.held.cut(partition, position - 1, record.sequence)
@@ -470,8 +472,9 @@ class Store:
         is_held = np.zeros(engine.partitions, dtype=bool)
         is_held[list(group.entries)] = True
         is_held &= engine.kept
+        is_held[[partition for partition in group.entries if group.sequence <= self._covered.get(partition, 0)]] = False
         positions_now = engine.positions.copy()
-        alone = group.only(lambda partitions, positions: ~is_held[partitions])
+        alone = group.only(lambda partitions, positions: ~np.isin(partitions, list(group.entries)))
         if alone is not None:
             alone.entries = {}
             engine.replay(alone)

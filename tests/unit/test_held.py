@@ -119,7 +119,7 @@ def test_a_group_of_which_some_partitions_are_committed_is_taken_in_parts(shard:
     frame = shard.frame(events_batch([(user, "e", NOW_MS, {"n": 1}, None) for user in shard.users]), b"p" * 16, 1)
     engine.epochs[:] = 0
     group = engine.prepare([frame], NOW_MS)
-    group.entries = {partition: (1, 0) for partition in range(PARTITIONS)}
+    group.entries = dict.fromkeys(range(PARTITIONS), (1, 0))
     shard.store.append(group, is_durable=True)
     shard.crash()
     for done, partition in enumerate((2, 0, 3, 1)):
