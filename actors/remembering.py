@@ -31,7 +31,7 @@ from grid.storage.store import Store
 log = logging.getLogger("profilegrid")
 # Closed segments that may wait for history before ingest is slowed.
 SEGMENTS_BEHIND_MAX = 8
-UPKEEP_EVERY_S, ERASE_AGAIN_S = 60.0, 600.0
+UPKEEP_EVERY_S, ERASE_AGAIN_S, HELD_AGAIN_S = 60.0, 600.0, 0.05
 
 
 class Rememberer:
@@ -83,6 +83,9 @@ class Rememberer:
         async with self._committer.quiet():
             await self._committer.call(self._store.log.roll)
         await self._convert()
+        while self._store.history.through < sequence:  # what is held of others' groups is not known to be committed yet
+            await asyncio.sleep(HELD_AGAIN_S)
+            await self._convert()
 
     async def _convert(self) -> None:
         async with self._converting:

@@ -200,12 +200,11 @@ class Replication:
         epoch, previous, previous_epoch, committed, sent_ms, plain = fields
         entries = tuple(Entry(entry_epoch, position, None if unit < 0 else groups[unit]) for entry_epoch, position, unit in plain)
         catalog = self._shard.engine.catalog.version
-        for entry in entries:
-            # It comes again once the catalog is here. One of a former catalog never may: features would lack it; we are copied anew.
-            if entry.payload is not None and entry.payload.catalog_version != catalog:
-                return None
-        if entries and self._is_still:
-            return None
+        versions = {entry.payload.catalog_version for entry in entries if entry.payload is not None}
+        if any(version < catalog for version in versions):
+            return None  # features that came since would lack it: we say nothing, are left out, and are copied anew
+        if self._is_still or any(version > catalog for version in versions):
+            entries = ()  # they come again; how far it is committed counts now
         return Append(epoch, previous, previous_epoch, entries, committed, sent_ms)
 
     # --- effects --------------------------------------------------------------------------------------------------------------
