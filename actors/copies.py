@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from actors.calls import awaited
 from actors.promises import config_of, message_of
 from grid.replication.controller import Controller as Arbiter
-from grid.replication.messages import Announce, Config, Effect, Member, Save, Send
+from grid.replication.messages import Announce, Config, Effect, Hello, Member, Save, Send
 
 if TYPE_CHECKING:
     from actors.controller import Controller
@@ -50,7 +50,17 @@ class Copies:
         for partition, *plain in reports:
             if partition in state.placed:
                 self._carry_out(partition, self._arbiter.on_message(partition, member, message_of(plain)))
-            else:  # it lies alone by now
+            else:  # it lies alone by now; an owner that started anew does not go on in the epoch of its former life
+                hello = message_of(plain)
+                if (
+                    isinstance(hello, Hello)
+                    and hello.is_fresh
+                    and hello.promised >= state.epochs[partition]
+                    and member == state.members.get(state.owners[partition])
+                ):
+                    state.epochs[partition] = hello.promised + 1
+                    state.map_version += 1
+                    self._controller.save()
                 owner = state.members.get(state.owners[partition], "")
                 mine[partition] = Config(state.epochs[partition], owner, (owner,), (owner,))
         self._save()
@@ -145,7 +155,12 @@ class Copies:
             if wanted is None or under_way >= room:
                 continue
             if partition not in state.placed:
-                if all(controller.is_ready(shard) for shard in {state.owners[partition], *map(shard_of, wanted)}):
+                # Not while the rescaler moves single copies, a catalog is installed or a snapshot made.
+                if (
+                    not state.handovers
+                    and not controller.layout_lock.locked()
+                    and all(controller.is_ready(shard) for shard in {state.owners[partition], *map(shard_of, wanted)})
+                ):
                     self._begin(partition, wanted)
                     under_way += 1
             elif self._is_settled(partition):

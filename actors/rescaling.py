@@ -135,11 +135,11 @@ class Rescaler:
         if time.monotonic() < self._again_s:
             return
         try:
-            if self._controller.state.replicas > 1 or self._controller.state.placed:
-                await self._retire()  # the copies go their own way
-            elif self._controller.state.handovers:
+            if self._controller.state.handovers:
                 async with self._controller.layout_lock:
                     await self._hand_over()
+            elif self._controller.state.replicas > 1 or self._controller.state.placed:
+                await self._retire()  # the copies go their own way
             elif not await self._move_batch():
                 await self._retire()
         except Exception as error:
