@@ -65,6 +65,7 @@ MESSAGE_BYTES_MAX = 8 << 20
 JOURNAL_ENTRIES_MAX, JOURNAL_BYTES_MAX = 4096, 64 << 20
 COPY_BYTES_PER_S = 64e6
 DEPOSED = 73
+Ticket = tuple[int, Replica, int]
 Report = Callable[[Member, list[list[Any]]], Awaitable[dict[str, Any]]]
 
 
@@ -319,6 +320,7 @@ class Replication:
             self._send(member, messages)
 
     async def _keep(self, keeps: list[tuple[int, Keep]]) -> None:
+        tickets = [(partition, self.replicas[partition], keep.ticket) for partition, keep in keeps if partition in self.replicas]
         for partition, keep in keeps:
             self._promises.promised[partition] = max(keep.promised, self._promises.promised.get(partition, 0))
         try:
@@ -326,13 +328,12 @@ class Replication:
         except OSError as error:
             stop_at_once(error)
         failpoint("replica.promised")
-        self._io_ended([(partition, keep.ticket) for partition, keep in keeps])
+        self._io_ended(tickets)
 
-    def _io_ended(self, tickets: list[tuple[int, int]]) -> None:
+    def _io_ended(self, tickets: list[Ticket]) -> None:
         now = now_monotonic_ms()
-        for partition, ticket in tickets:
-            replica = self.replicas.get(partition)
-            if replica is not None:
+        for partition, replica, ticket in tickets:
+            if self.replicas.get(partition) is replica:  # not one that came after it, whose tickets have the same numbers
                 self._do(partition, replica.on_io(ticket, now, is_ok=True))
         self._flush_soon()
 
@@ -342,12 +343,14 @@ class Replication:
         latest: dict[int, int] = {}  # of each partition: its newest record
         at: dict[int, int] = {}  # of each group: its newest record
         store = self._shard.store
-        tickets: list[tuple[int, int]] = []
+        tickets: list[Ticket] = []
         for partition, write in writes:
+            if partition not in self.replicas:
+                continue  # it has left meanwhile
             if partition in latest and any(entry.position > write.after for _, entries in records for entry in entries.get(partition, ())):
                 self._log_records(records, tickets)  # what was to be written is cut again: one after the other
                 records, latest, at, tickets = [], {}, {}, []
-            tickets.append((partition, write.ticket))
+            tickets.append((partition, self.replicas[partition], write.ticket))
             store.held.cut(partition, write.after, store.log.next_sequence)
             for entry in write.entries:
                 number = at.get(id(entry.payload), -1)
@@ -358,7 +361,7 @@ class Replication:
                 latest[partition] = number
         self._log_records(records, tickets)
 
-    def _log_records(self, records: list[tuple[Group | None, dict[int, list[Entry]]]], tickets: list[tuple[int, int]]) -> None:
+    def _log_records(self, records: list[tuple[Group | None, dict[int, list[Entry]]]], tickets: list[Ticket]) -> None:
         store, engine = self._shard.store, self._shard.engine
         groups = []
         for payload, entries in records:
@@ -381,7 +384,7 @@ class Replication:
         group.entries = {partition: (mine[0].epoch, self.replicas[partition].committed) for partition, mine in entries.items()}
         return group
 
-    async def _append(self, groups: list[Group], tickets: list[tuple[int, int]]) -> None:
+    async def _append(self, groups: list[Group], tickets: list[Ticket]) -> None:
         store = self._shard.store
         try:
             await asyncio.gather(*(self._shard.committer.call(partial(store.append, group, is_durable=group is groups[-1])) for group in groups))
@@ -447,7 +450,7 @@ class Replication:
         self._tokens += 1
         token, waiting = self._tokens, Countdown()
         self._waiting[token] = waiting
-        now, tickets = now_monotonic_ms(), []
+        now, tickets = now_monotonic_ms(), list[Ticket]()
         group.entries = {p: (self.replicas[p].epoch, self.replicas[p].committed) for p in mine if p in self.replicas}
         for judged in group.judged:
             for block in np.flatnonzero(judged.fresh).tolist():
@@ -460,7 +463,7 @@ class Replication:
                 waiting.left += 1
                 for effect in replica.write(group, token, now):
                     if isinstance(effect, Write):
-                        tickets.append((partition, effect.ticket))
+                        tickets.append((partition, replica, effect.ticket))
                     else:
                         self._do(partition, [effect])
         self._flush()

@@ -416,7 +416,12 @@ class Store:
 
     def _replay(self, report: Recovery, progress: Progress) -> None:
         # A shard that holds nothing reads what is there; what is not was of partitions that have left.
-        start = self.covered_sequence + 1 if self.kept() else self.log.oldest_sequence
+        oldest = self.log.oldest_sequence
+        for partition in self.kept() if oldest > 1 else ():
+            if partition not in self.checkpoints.manifests:  # a copy whose data went, to be replaced; the others go on behind their own checkpoints
+                self._meet(partition, f"it has no checkpoint, and {self.folder / 'log'} begins with record {oldest}", report)
+                self._covered[partition] = oldest - 1
+        start = self.covered_sequence + 1 if self.kept() else oldest
         self._letters_through = self.checkpoints.dead_letters_through()
         total = self.log.bytes_from(start)
         done = 0
@@ -497,7 +502,7 @@ class Store:
         if record.header:
             for added in reserved_words(record.header):
                 engine.dictionaries.setdefault(added.key, Dictionary(1 << 40)).add_at(added.words, added.first_code)
-        touched = touched_positions(record.header) if record.header else [(p, 1 << 62) for p in self.owned()]
+        touched = touched_positions(record.header) if record.header else [(p, 1 << 62) for p in self.kept()]
         for partition, position in touched:
             if engine.kept[partition] and position > int(engine.positions[partition]):
                 at = position if position < 1 << 62 else int(engine.positions[partition]) + 1
