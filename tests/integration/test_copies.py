@@ -24,6 +24,14 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGrid]:
     running.down()
 
 
+@pytest.fixture
+def copied(grid: RunningGrid) -> RunningGrid:
+    """With two copies of everything, in sync."""
+    if grid.json("scale")["replicas"] != 2:
+        grid.json("scale", "--replicas", "2")
+    return grid
+
+
 def wait_until_in_sync(grid: RunningGrid) -> None:
     grid.wait_until(lambda: grid.json("scale")["is_done"])
 
@@ -52,7 +60,8 @@ def test_copies_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid:
         assert traffic.seen == sorted(traffic.seen)
 
 
-def test_a_shard_that_is_killed_is_stood_in_for_at_once_and_takes_its_part_again(grid: RunningGrid) -> None:
+def test_a_shard_that_is_killed_is_stood_in_for_at_once_and_takes_its_part_again(copied: RunningGrid) -> None:
+    grid = copied
     with grid.client() as client:
         before = client.get("w7")["count"]
         expected = answers(client, AS_OF)
@@ -69,7 +78,9 @@ def test_a_shard_that_is_killed_is_stood_in_for_at_once_and_takes_its_part_again
         assert answers(client, AS_OF) == expected
 
 
-def test_what_the_copy_has_is_what_the_primary_had_and_its_past_fills_new_features(grid: RunningGrid) -> None:
+@pytest.mark.long
+def test_what_the_copy_has_is_what_the_primary_had_and_its_past_fills_new_features(copied: RunningGrid) -> None:
+    grid = copied
     catalog = {**EVERY_KIND, "features": {**EVERY_KIND["features"], "again": {"count": "e"}}}
     with grid.client(read_timeout=30.0) as client:
         client.apply_catalog(catalog)
@@ -89,7 +100,9 @@ def test_what_the_copy_has_is_what_the_primary_had_and_its_past_fills_new_featur
         wait_until_in_sync(grid)
 
 
-def test_a_crash_of_everything_loses_nothing_and_the_copies_are_copies_again(grid: RunningGrid) -> None:
+@pytest.mark.long
+def test_a_crash_of_everything_loses_nothing_and_the_copies_are_copies_again(copied: RunningGrid) -> None:
+    grid = copied
     with grid.client() as client:
         client.track_many("e", user_id=["late"] * 3, time=[AT_MS] * 3, c=["c1"] * 3)
         expected = answers(client, AS_OF)
@@ -102,7 +115,8 @@ def test_a_crash_of_everything_loses_nothing_and_the_copies_are_copies_again(gri
     assert partitions(grid) == [4, 4]
 
 
-def test_what_cannot_be_with_two_copies_is_refused(grid: RunningGrid) -> None:
+def test_what_cannot_be_with_two_copies_is_refused(copied: RunningGrid) -> None:
+    grid = copied
     for arguments, text in ((("scale", "--shards", "1"), "replicas: got 2, expected as many shards"), (("drain", "0"), "replicas: got 2, expected as many")):
         refused = grid.cli(*arguments)
         assert (refused.returncode, text in refused.stderr) == (1, True), refused.stderr

@@ -129,3 +129,22 @@ def test_a_group_of_which_some_partitions_are_committed_is_taken_in_parts(shard:
     header, body = group.encode()
     again = Group.decode(msgpack.unpackb(msgpack.packb(header), strict_map_key=False), memoryview(b"".join(body)), 1)
     assert (again.entries, again.places()) == (group.entries, group.places())
+
+
+def test_a_copy_that_has_no_checkpoint_stops_alone_where_the_log_no_longer_begins_at_its_first_record(shard: Copies) -> None:
+    for position in (1, 2):
+        shard.log(0, position, epoch=1, committed=position - 1, events=5)
+        shard.commit_held(0, position)
+        shard.store.checkpoint_all()
+        shard.store.log.roll()
+    shard.store.write_history()
+    shard.store.keep_log = False
+    assert shard.store.drop_old_segments() > 0
+    shard.log(0, 3, epoch=1, committed=2, events=5)
+    shard.store.discard([2])  # as when a copy of it was about to come
+    shard.crash()
+    assert list(shard.engine.stopped) == [2]
+    shard.commit_held(0, 3)
+    assert shard.count(0) == 15
+    shard.log(1, 1, epoch=1, committed=0)
+    assert shard.store.log.next_sequence > 3
