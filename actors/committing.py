@@ -169,6 +169,7 @@ class Committer:
         async with self.folding:
             for group in take():
                 self._engine.restore(group)
+                group.is_part = True  # its record may not be written yet: where its rows went is not kept for history
                 await self._applied(group, [])
 
     @property

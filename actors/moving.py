@@ -419,6 +419,10 @@ class Moves:
         if engine.stopped.keys() - but:
             raise MoveFailed(f"partitions {sorted(engine.stopped)} are stopped by damage; repair them first")
 
+    def is_expected(self, partition: int) -> bool:
+        """Whether a partition is on its way here."""
+        return self.incoming is not None and partition in self.incoming.partitions
+
     # --- the target's ---------------------------------------------------------------------------------------------------------
 
     async def expect(self, token: str, partitions: list[int]) -> None:

@@ -627,7 +627,8 @@ class Replication:
         log.warning("partition %d is damaged here (%s) and is copied anew", partition, self._shard.engine.stopped[partition])
         self.forget_state([partition])
         await self._shard.moves.drop_foreign()
-        self._shard.engine.copied[partition] = True
+        if partition in self.replicas and not self._shard.moves.is_expected(partition):
+            self._shard.engine.copied[partition] = True
         self._renewing.discard(partition)
 
     def _leave(self, partition: int) -> None:

@@ -148,3 +148,12 @@ def test_a_copy_that_has_no_checkpoint_stops_alone_where_the_log_no_longer_begin
     assert shard.count(0) == 15
     shard.log(1, 1, epoch=1, committed=0)
     assert shard.store.log.next_sequence > 3
+
+
+def test_a_catalog_behind_what_is_held_does_not_make_it_pass_for_applied(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.apply_catalog({**CATALOG, "features": {**CATALOG["features"], "again": {"count": "e"}}})
+    shard.crash()
+    assert (shard.count(0), shard.store.held.last(0)) == (0, 1)
+    shard.commit_held(0, 1)
+    assert shard.count(0) == 5
