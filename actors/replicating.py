@@ -624,6 +624,9 @@ class Replication:
 
     async def _renew(self, partition: int) -> None:
         """A damaged copy, while another has all: what is here goes, all of it comes again."""
+        if not self.is_behind([partition]):  # things have changed since this was asked for
+            self._renewing.discard(partition)
+            return
         log.warning("partition %d is damaged here (%s) and is copied anew", partition, self._shard.engine.stopped[partition])
         self.forget_state([partition])
         await self._shard.moves.drop_foreign()
