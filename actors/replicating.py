@@ -220,6 +220,8 @@ class Replication:
                 case Keep():
                     self._keeps.append((partition, effect))
                 case Write():
+                    # At once: what it cuts must not be taken for what is committed in its place.
+                    self._shard.store.held.cut(partition, effect.after, self._shard.store.log.next_sequence)
                     self._writes.append((partition, effect))
                 case Apply():
                     self._committed[partition] = effect.position
@@ -351,7 +353,7 @@ class Replication:
                 self._log_records(records, tickets)  # what was to be written is cut again: one after the other
                 records, latest, at, tickets = [], {}, {}, []
             tickets.append((partition, self.replicas[partition], write.ticket))
-            store.held.cut(partition, write.after, store.log.next_sequence)
+            store.held.cut(partition, write.after, store.log.next_sequence)  # what an earlier one of these brought
             for entry in write.entries:
                 number = at.get(id(entry.payload), -1)
                 if number < latest.get(partition, 0) or number < 0 or (entry.payload is None and partition in records[number][1]):
@@ -369,6 +371,7 @@ class Replication:
             group.sequence = store.log.next_sequence  # at least
             store.held.hold(group)
             groups.append(group)
+        self._has_committed.set()  # some of it may be committed already
         for group in groups:
             engine.enter(group)
         self._in_background(self._append(groups, tickets))
