@@ -24,7 +24,6 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from collections.abc import Set as AbstractSet
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -405,8 +404,8 @@ class Moves:
         facts = {"tokens": [move.token for move in led if move is not None]}
         return facts | ({"pages": [leaving.pages_done, leaving.pages_total]} if leaving is not None else {})
 
-    def check_quiet(self, but: AbstractSet[int] = frozenset()) -> None:
-        """Raise MoveFailed while something is under way that a partition must not be moved under; damage of some partitions apart."""
+    def check_quiet(self) -> None:
+        """Raise MoveFailed while something is under way that a partition must not be moved under."""
         engine = self._shard.engine
         self._shard.check_serving()
         backfilling = [name for name, state in engine.features.items() if not state.is_complete]
@@ -416,7 +415,7 @@ class Moves:
             raise MoveFailed("users are being loaded")
         if engine.exhausted is not None:
             raise MoveFailed(str(engine.exhausted))
-        if engine.stopped.keys() - but:
+        if engine.stopped:
             raise MoveFailed(f"partitions {sorted(engine.stopped)} are stopped by damage; repair them first")
 
     def is_expected(self, partition: int) -> bool:
@@ -438,12 +437,13 @@ class Moves:
     async def _expect_copy(self, token: str, partitions: list[int], copy_of: str) -> None:
         """Be ready for copies of another member's partitions, in the place of what is here of them. Raises MoveFailed."""
         replication = self._shard.replication
-        self.check_quiet(but=set(partitions))
-        if not replication.is_behind(partitions):
-            raise MoveFailed(f"of partitions {partitions} some are no copies here that lack something")
         if self.incoming is not None:
             await self.cancel(self.incoming.token)
+        if not replication.is_behind(partitions):
+            raise MoveFailed(f"of partitions {partitions} some are no copies here that lack something")
+        # First: what is held of them may be what a backfill waits for, and with it we.
         replication.forget_state(partitions)
+        self.check_quiet()
         await self._drop(partitions)
         self.incoming = Incoming(self._shard, token, partitions, copy_of)
 
