@@ -31,6 +31,7 @@ from grid.frame import ROWS_MAX, Frame
 from grid.group import Group, Judged
 from grid.state.users import Slots
 from grid.storage.store import Store
+from grid.verdict import Reserved
 
 if TYPE_CHECKING:
     from actors.replicating import Replication
@@ -109,6 +110,7 @@ class Committer:
         self.replication: Replication | None = None
         self.groups_under_way: list[Group] = []
         self._opened: list[Work] = []  # being prepared
+        self._reserving: list[Reserved] = []
         # Told of every group that is applied.
         self.followers: list[Callable[[Group], None]] = []
         self._preparing = asyncio.Lock()
@@ -176,6 +178,11 @@ class Committer:
     def is_idle(self) -> bool:
         """Whether nothing is between inbox and columns."""
         return self._under_way == 0 and not self._preparing.locked()
+
+    def unlogged_words(self) -> list[Reserved]:
+        """Words that got codes and are not in the log yet, in the order of their codes."""
+        groups = [group.reserved for group in self.groups_under_way if group.sequence == 0]
+        return [word for reserved in groups for word in reserved] + (self._reserving if self._opened else [])
 
     def has_under_way(self, partition: int) -> bool:
         """Whether something of a partition was let in and is not committed."""
@@ -265,7 +272,7 @@ class Committer:
     async def _prepare(self, works: list[Work]) -> tuple[Group, list[Work]]:
         """The group of the frames that may be taken; the others are refused, each with its own error."""
         judged: list[Judged] = []
-        reserved = []
+        reserved = self._reserving = list[Reserved]()
         admitted = []
         received_ms = now_ms()
         for work in works:

@@ -80,7 +80,7 @@ def now_monotonic_ms() -> float:
 
 
 class Replication:
-    """All copies of one shard. Every method but `recovered` is called in the shard's loop."""
+    """All copies of one shard. Everything here happens in the shard's loop."""
 
     def __init__(self, shard: ShardServer, promises: Promises, report: Report) -> None:
         self._shard, self._promises, self._report = shard, promises, report
@@ -373,8 +373,12 @@ class Replication:
             groups.append(group)
         self._has_committed.set()  # some of it may be committed already
         for group in groups:
+            # Codes come in the order of the log: words of ours that are not in it yet go first; where they come again they are known.
+            unlogged = self._shard.committer.unlogged_words()
             engine.enter(group)
-        self._in_background(self._append(groups, tickets))
+            group.reserved = [*unlogged, *group.reserved]
+        written = [self._shard.committer.call(partial(store.append, group, is_durable=group is groups[-1])) for group in groups]
+        self._in_background(self._written(written, tickets))
 
     def _record(self, payload: Group | None, entries: dict[int, list[Entry]]) -> Group:
         engine = self._shard.engine
@@ -387,10 +391,9 @@ class Replication:
         group.entries = {partition: (mine[0].epoch, self.replicas[partition].committed) for partition, mine in entries.items()}
         return group
 
-    async def _append(self, groups: list[Group], tickets: list[Ticket]) -> None:
-        store = self._shard.store
+    async def _written(self, written: list[asyncio.Future[None]], tickets: list[Ticket]) -> None:
         try:
-            await asyncio.gather(*(self._shard.committer.call(partial(store.append, group, is_durable=group is groups[-1])) for group in groups))
+            await asyncio.gather(*written)
         except WriteFailed as error:
             stop_at_once(error)
         failpoint("replica.logged")
