@@ -60,6 +60,7 @@ def test_copies_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid:
         assert traffic.seen == sorted(traffic.seen)
 
 
+@pytest.mark.long
 def test_a_shard_that_is_killed_is_stood_in_for_at_once_and_takes_its_part_again(copied: RunningGrid) -> None:
     grid = copied
     with grid.client() as client:
