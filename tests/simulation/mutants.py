@@ -17,7 +17,7 @@ Change = tuple[str, str, str]  # (module, the line's part, what stands there ins
 MUTANTS: dict[str, list[Change]] = {
     "no fence": [(REPLICA, "if epoch < self._fence:\n            self._send(sender, Stale", "if epoch < 0:\n            self._send(sender, Stale")],
     "acknowledge alone": [(REPLICA, "for member in self._required())])", "for member in ())])")],
-    "no lease": [(REPLICA, "return all(now < self._peers[member].lease_from_ms + self.timing.lease for member in self._required())", "return True")],
+    "no lease": [(REPLICA, "return now < self.readable_until(now)", "return self.readable_until(now) > -math.inf")],
     "lease from receive time": [(REPLICA, "max(peer.lease_from_ms, ack.sent_ms)", "now")],
     "unclean election": [
         (REPLICA, "if self.me in self.config.insync:\n                self._send", "if True:\n                self._send"),
