@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -198,6 +199,14 @@ class Controller:
         failpoint("controller.before_save")
         replace_file(self._folder / "state.bin", self.state.pack())
         failpoint("controller.saved")
+
+    def save_or_end(self) -> None:
+        """As `save`, where an owner changes: if it fails the process ends, and its next life looks what is on the disk."""
+        try:
+            self.save()
+        except OSError:
+            log.critical("a change of owners could not be persisted", exc_info=True)
+            os._exit(70)
 
     async def _look_forever(self, look: Callable[[], Awaitable[None]], every_s: float = HEARTBEAT_S) -> None:
         """Heartbeats of one actor: when it is new it gets started, when it is gone it is started by Ray and then by us."""

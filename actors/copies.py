@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("profilegrid")
 TELL_TIMEOUT_S = 5.0
-USER_BYTES, BATCH_BYTES = 128, 96 << 20
+# What moves at a time: large enough that the moment in which its writes wait is a small part of the time that it takes.
+BATCH_BYTES, USER_BYTES = 96 << 20, 128
 
 
 def shard_of(member: Member) -> int:
@@ -86,21 +86,15 @@ class Copies:
                 self._announced.setdefault(effect.to, {})[partition] = effect.message.config
 
     def _save(self) -> None:
-        """All that is to be persisted, at once; if it fails, what is on the disk is unknown, and the process looks."""
+        """All that is to be persisted, at once; then it is in force."""
         if not self._saves:
             return
         state, (saves, self._saves) = self._controller.state, (self._saves, [])
         for save in saves:
             state.placed[save.partition] = (astuple(save.config), list(save.target))
-            owner = shard_of(save.config.primary)
-            if (state.owners[save.partition], state.epochs[save.partition]) != (owner, save.config.epoch):
-                state.owners[save.partition], state.epochs[save.partition] = owner, save.config.epoch
+            state.owners[save.partition], state.epochs[save.partition] = shard_of(save.config.primary), save.config.epoch
         state.map_version += 1
-        try:
-            self._controller.save()
-        except OSError:
-            log.critical("configs could not be persisted", exc_info=True)
-            os._exit(70)
+        self._controller.save_or_end()
         for save in saves:
             self._carry_out(save.partition, self._arbiter.on_io(save.partition, save.ticket, is_ok=True))
 
@@ -198,20 +192,20 @@ class Copies:
 
     def status(self) -> list[dict[str, Any]]:
         """Of each partition with several copies: epoch, primary, who is in sync, who catches up, how far behind each is."""
-        state, positions = self._controller.state, dict[int, dict[int, tuple[int, int]]]()
+        state, positions = self._controller.state, dict[int, dict[int, int]]()
         for shard in range(state.shards):
-            for partition, _, _, last, committed in self._controller.health(shard).get("copies", []):
-                positions.setdefault(partition, {})[shard] = last, committed
+            for partition, _, _, last, _ in self._controller.health(shard).get("copies", []):
+                positions.setdefault(partition, {})[shard] = last
         found = []
         for partition, (plain, _) in sorted(state.placed.items()):
             config = config_of(plain)
             known = positions.get(partition, {})
-            newest = max((last for last, _ in known.values()), default=0)
+            newest = max(known.values(), default=0)
             found.append(
                 {
                     "partition": partition, "epoch": config.epoch, "primary": shard_of(config.primary), "insync": [shard_of(m) for m in config.insync],
                     "replicas": [shard_of(m) for m in config.replicas],
-                    "lag": {shard_of(m): newest - known[shard_of(m)][0] if shard_of(m) in known else None for m in config.replicas},
+                    "lag": {shard_of(m): newest - known[shard_of(m)] if shard_of(m) in known else None for m in config.replicas},
                 }
             )  # fmt: skip
         return found

@@ -192,12 +192,13 @@ class Replication:
                 os._exit(DEPOSED)
         self._flush_soon()
 
-    def _unit(self, header: bytes, body: bytes) -> Group | None:
+    @staticmethod
+    def _unit(header: bytes, body: bytes) -> Group:
         group = Group.decode(msgpack.unpackb(header, strict_map_key=False), memoryview(body), 0)
         group.is_adopted, group.reserved = True, []
         return group
 
-    def _append_of(self, fields: list[Any], groups: list[Group | None]) -> Append | None:
+    def _append_of(self, fields: list[Any], groups: list[Group]) -> Append | None:
         epoch, previous, previous_epoch, committed, sent_ms, plain = fields
         entries = tuple(Entry(entry_epoch, position, None if unit < 0 else groups[unit]) for entry_epoch, position, unit in plain)
         catalog = self._shard.engine.catalog.version
@@ -515,9 +516,13 @@ class Replication:
             return
         await self.hear(answer["announced"], answer["lanes"])
 
+    def _settled(self, partition: int, replica: Replica) -> int:
+        """The position up to which columns and log stand for the journal's entries."""
+        return min(replica.committed, replica.durable, int(self._shard.engine.positions[partition]))
+
     def _trim(self, partition: int, replica: Replica) -> None:
         """Let the columns stand for what everybody has."""
-        through = min(replica.committed, replica.durable, int(self._shard.engine.positions[partition]))
+        through = self._settled(partition, replica)
         if replica.role is Role.PRIMARY:
             entries_max = min(JOURNAL_ENTRIES_MAX, JOURNAL_BYTES_MAX / max(self._group_bytes, 1))
             if partition in self.pinned:
@@ -573,7 +578,7 @@ class Replication:
         """Nobody gets entries of the former catalog any more: who lacks some gets a copy."""
         for partition, replica in self.replicas.items():
             if replica.role is Role.PRIMARY:
-                replica.forget(min(replica.committed, replica.durable, int(self._shard.engine.positions[partition])))
+                replica.forget(self._settled(partition, replica))
 
     # --- copies for who is too far behind --------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import shutil
 import time
@@ -19,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.calls import awaited
-from actors.copies import shard_of
+from actors.copies import BATCH_BYTES, USER_BYTES, shard_of
 from grid.errors import FieldInvalid, MoveFailed
 from grid.failpoints import failpoint
 from grid.replication.placement import Place, plan
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("profilegrid")
 SHARDS_MAX, REPLICAS_MAX = 64, 2
-# A batch: large enough that the moment in which its writes wait is a small part of the time that it takes.
-BATCH_BYTES, USER_BYTES = 96 << 20, 128
 # What moves take of disks and cores by default: a million users of some columns in 8 s, which whoever reads and writes hardly notices.
 BYTES_PER_S = 64e6
 SHORT_S, SEAL_S, COPY_S = 10.0, 70.0, 3600.0
@@ -195,11 +192,7 @@ class Rescaler:
             state.epochs[partition] += 1
             state.handovers[partition] = source
         state.map_version += 1
-        try:
-            self._controller.save()
-        except OSError:
-            log.critical("the new owner could not be persisted", exc_info=True)
-            os._exit(70)
+        self._controller.save_or_end()
 
     async def _hand_over(self, sealed_s: float | None = None) -> None:
         """What follows a change of owner, for all that is on the list. Every step may be repeated. `sealed_s`: since when writes wait, if known."""
