@@ -25,6 +25,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import astuple
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -83,6 +84,7 @@ class Outgoing:
         self._files: list[PastFile] = []
         self._letters: list[tuple[bytes, bytes]] = []
         self._paced_s, self._in_pieces = 0.0, asyncio.Lock()
+        self._catalog_version = 0
         self.pages_done = self.pages_total = self.bytes_sent = 0
         self.failed: MoveFailed | None = None
         self.is_released = self._is_ended = False
@@ -111,6 +113,7 @@ class Outgoing:
         await finish_open_plan(shard)
         await shard.rememberer.catch_up(shard.store.log.next_sequence - 1)
         times.end("history")
+        self._catalog_version = shard.engine.catalog.version
         self.pages_total = sum(int(shard.engine.users.pages_of(partition).size) for partition in self.partitions)
         if not self._copy_of:
             shard.committer.followers.append(self.follow)
@@ -137,6 +140,7 @@ class Outgoing:
         """A partition as it is at one moment; what is committed in it after that follows."""
         shard = self._shard
         async with shard.committer.quiet():
+            self._check_catalog()
             copy = shard.store.begin_copy(partition, is_whole=True)
             self._is_moving[partition] = True
         try:
@@ -145,25 +149,36 @@ class Outgoing:
         finally:
             shard.engine.copying = None
 
+    def _check_catalog(self) -> None:
+        """Raise MoveFailed unless every feature is whole and was when the copy began: of one that is not, nothing would come along."""
+        self._shard.moves.check_quiet()
+        if self._shard.engine.catalog.version != self._catalog_version:
+            raise MoveFailed("the catalog has changed")
+
     async def _close_past(self) -> dict[str, Any]:
         """The history files of what was committed up to a moment, kept aside, and what belongs to no partition, as of then."""
         shard, store, engine = self._shard, self._shard.store, self._shard.engine
         await asyncio.to_thread(store.log.prepare_segment)
         async with shard.rememberer.still():
             async with shard.committer.quiet():
+                self._check_catalog()
+                # Before the thread comes to it: what is held from now on goes into the next segment.
+                logged = {partition: max(int(engine.positions[partition]), store.held.last(partition)) for partition in self.partitions}
                 await shard.committer.call(store.log.roll)
                 facts = {
-                    "floors": {partition: int(engine.positions[partition]) for partition in self.partitions},
                     "dropped_ms": store.history.dropped_ms, **shared_facts(engine),
                 }  # fmt: skip
                 if not self._copy_of:  # a copy's stay where the rows were refused
                     self._letters = await asyncio.to_thread(store.letters_of, self.partitions, shard.config.shard)
-            closed, deadline = store.log.next_sequence - 1, time.monotonic() + DRAIN_TIMEOUT_S
-            while store.history.through < closed:  # what is held of others' groups holds history up, for a moment
+                closed = max((last for _, last in store.log.closed()), default=0)
+            deadline = time.monotonic() + DRAIN_TIMEOUT_S
+            while store.held.first_sequence() <= closed:  # it is committed in a moment, or dead
                 if time.monotonic() > deadline:
                     raise MoveFailed("history waits for what is not committed yet")
-                await shard.rememberer.convert_closed()
                 await asyncio.sleep(0.01)
+            # All of the closed log goes into files, so the target leaves out of its own what lies up to there.
+            facts["floors"] = {partition: store.held.known_through(partition, closed, position) for partition, position in logged.items()}
+            await shard.rememberer.convert_closed(closed)
             self._files = [file for partition in self.partitions for file in store.history.of_partition(partition)]
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
             await asyncio.to_thread(store.history.link_to, self._files, self._folder)
@@ -192,6 +207,7 @@ class Outgoing:
         columns, dictionaries = self._shard.store.columns_by_key(), self._shard.engine.dictionaries
         parts = []
         for key, blob in blobs.items():
+            self._check_catalog()
             parts.append(packed(key, blob, None if key == "ids" else columns[key], dictionaries))
             await asyncio.sleep(0)
         await self._ask("page", partition, number, parts)
@@ -297,6 +313,8 @@ class Incoming:
         self._letters: list[tuple[bytes, bytes]] = []
         self.received: set[str] = set()
         self.is_whole = self.is_over = False
+        self._is_written = asyncio.Event()
+        self._is_written.set()
         self._under_way = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -316,6 +334,11 @@ class Incoming:
         """Take nothing more; returns when no step is under way, so that what came can be dropped."""
         self.is_over = True
         await self._is_idle.wait()
+
+    async def give_up(self) -> None:
+        """Take nothing more; returns when what is being made durable is."""
+        self.is_over = True
+        await self._is_written.wait()
 
     def _check_open(self) -> None:
         if self.is_over:
@@ -366,6 +389,8 @@ class Incoming:
         take_shared(shard.engine, facts)
         async with shard.checkpointing:
             async with shard.committer.quiet():
+                self._check_open()
+                self._is_written.clear()  # no catalog in between
                 dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
             for dump in dumps:
                 dump.facts |= {"sequence": sequence, "floor": facts["floors"][dump.partition], "epoch": 0}
@@ -375,6 +400,7 @@ class Incoming:
                 stop_at_once(error)
         self._arrival.settle()
         self.is_whole = True
+        self._is_written.set()
         if self.copy_of:
             shard.moves.incoming = None
             shard.replication.came(self.copy_of, self.partitions)
@@ -409,6 +435,8 @@ class Moves:
         engine = self._shard.engine
         self._shard.check_serving()
         backfilling = [name for name, state in engine.features.items() if not state.is_complete]
+        if self._shard.is_installing:
+            raise MoveFailed("a catalog is being installed")
         if backfilling:
             raise MoveFailed(f"features are being backfilled: {', '.join(backfilling)}")
         if engine.is_loading:
@@ -417,6 +445,11 @@ class Moves:
             raise MoveFailed(str(engine.exhausted))
         if engine.stopped:
             raise MoveFailed(f"partitions {sorted(engine.stopped)} are stopped by damage; repair them first")
+
+    async def give_up_copies(self) -> None:
+        """A catalog comes: a copy that is on its way here would lack its features. The source begins again."""
+        if self.incoming is not None and self.incoming.copy_of:
+            await self.incoming.give_up()
 
     def is_expected(self, partition: int) -> bool:
         """Whether a partition is on its way here."""
@@ -560,7 +593,7 @@ class Moves:
                 for _ in shard.engine.drop_in_steps(partition):
                     await asyncio.sleep(0)
             try:
-                await asyncio.to_thread(shard.store.discard, partitions)
+                await asyncio.to_thread(partial(shard.store.discard, partitions, anew=shard.replication.replicas))
             except WriteFailed as error:
                 stop_at_once(error)
         if any(erasure.partition in partitions for erasure in shard.engine.erasures.pending):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -91,9 +92,9 @@ class Rememberer:
         async with self._converting:
             await self.convert_closed()
 
-    async def convert_closed(self) -> None:
-        """Bring what is closed into history; the caller is `still`."""
-        waiting = self._store.unwritten_history()
+    async def convert_closed(self, through: float = math.inf) -> None:
+        """Bring what is closed into history, up to a record; the caller is `still`."""
+        waiting = [(segment, last) for segment, last in self._store.unwritten_history() if last <= through]
         self.segments_behind = len(waiting)
         for segment, last in waiting:
             await self._convert_segment(segment, last)
@@ -110,7 +111,7 @@ class Rememberer:
                 self._store.find_users(draft)
                 await asyncio.sleep(0)
             await asyncio.to_thread(self._store.history.gather, past, drafts)
-        await asyncio.to_thread(self._store.history.write, past, last)
+        await asyncio.to_thread(self._store.write_past, past, last)
 
     async def _tidy_up(self) -> None:
         """Merge small files; drop what is older than the catalog keeps, or more than this shard's part of half the disk."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import secrets
@@ -148,6 +149,8 @@ class Replication:
         configs = [(partition, config_of(plain)) for partition, plain in announced]
         new = [(partition, config) for partition, config in configs if partition not in self.replicas and self.me in config.replicas]
         self._announced(configs)  # first: a group that is under way may wait for one of these
+        if any(partition in self._shard.store.held.undropped for partition, _ in new):
+            await self._shard.moves.drop_foreign()
         if new:
             # Until now they were served alone, or are new here; what is left of a former copy goes first, or stays whole.
             async with self._shard.moves.dropping, self._shard.committer.quiet():
@@ -205,8 +208,9 @@ class Replication:
         versions = {entry.payload.catalog_version for entry in entries if entry.payload is not None}
         if any(version < catalog for version in versions):
             return None  # features that came since would lack it: we say nothing, are left out, and are copied anew
-        if self._is_still or any(version > catalog for version in versions):
-            entries = ()  # they come again; how far it is committed counts now
+        # Others come again. Beginnings of epochs hold nothing that a catalog matters to, and cut what else would be held for ever.
+        takes = (lambda entry: entry.payload is None) if self._is_still else lambda entry: entry.payload is None or entry.payload.catalog_version == catalog
+        entries = tuple(itertools.takewhile(takes, entries))
         return Append(epoch, previous, previous_epoch, entries, committed, sent_ms)
 
     # --- effects --------------------------------------------------------------------------------------------------------------

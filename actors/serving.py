@@ -33,7 +33,7 @@ from actors.promises import Promises
 from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from actors.replicating import Replication, Report, nobody
 from actors.snapshotting import send
-from grid.catalog import load_catalog
+from grid.catalog import Catalog, load_catalog
 from grid.engine import Engine
 from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, user_ids
@@ -318,7 +318,18 @@ class ShardServer:
         if version <= self.engine.catalog.version:
             return
         catalog = load_catalog(source, version)
-        async with self._installing, self.replication.still(), self.committer.folding if self._is_held else self.committer.quiet():
+        async with self._installing:
+            await self.moves.give_up_copies()
+            await self._install_catalog(version, catalog)
+        self._rules.clear()
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether the shard goes over to another catalog."""
+        return self._installing.locked()
+
+    async def _install_catalog(self, version: int, catalog: Catalog) -> None:
+        async with self.replication.still(), self.committer.folding if self._is_held else self.committer.quiet():
             if version <= self.engine.catalog.version:
                 return  # the controller's heartbeat asked for it too, and came first: twice would backfill twice
             backfilling = [name for name, state in self.engine.features.items() if not state.is_complete]
@@ -331,7 +342,6 @@ class ShardServer:
                     missing.append(name)
             if missing:
                 self._start_backfill(missing)
-        self._rules.clear()
 
     async def hold_writes(self, seconds: float) -> None:
         """Commit nothing from when this returns: until `let_writes`, or so long."""

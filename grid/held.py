@@ -2,8 +2,10 @@
 
     logged --hold--> held --all copies have it: take--> applied
                           --another entry is in its place: cut--> dead
+    a partition's records --it leaves, or comes anew: forget--> void
 
-Only blocks of partitions that have several copies are held. What is dead stays in the log until its segment goes: history leaves it out.
+Only blocks of partitions that have several copies are held. What is dead or void stays in the log until its segment goes: history leaves it out,
+and what is void is not replayed either, nor is anything of the partition from before used again.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ class Held:
         self._last = np.zeros(partitions, dtype=np.uint64)
         # (partition, position, sequence): blocks of that partition above the position, in records before that one, are dead.
         self.cuts: list[tuple[int, int, int]] = []
+        # uint64[P]: blocks of the partition in records before that one are void.
+        self.void = np.zeros(partitions, dtype=np.uint64)
+        # Partitions that are void, with something of theirs still on the disk or in memory.
+        self.undropped: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._groups)
@@ -57,8 +63,10 @@ class Held:
         self._keep(lambda partitions, positions: (partitions != partition) | (positions <= after))
 
     def forget(self, partition: int, sequence: int) -> None:
-        """What records before `sequence` have of a partition is dead, all of it: it comes whole, with its past, or has left."""
-        self.cuts.append((partition, 0, sequence))
+        """What records before `sequence` have of a partition is void, all of it: it comes whole, with its past, or has left."""
+        self.cuts = [cut for cut in self.cuts if cut[0] != partition]
+        self.void[partition] = sequence
+        self.undropped.add(partition)
         self._keep(lambda partitions, positions: partitions != partition)
 
     def take(self, committed: NDArray[np.uint64]) -> list[Group]:
@@ -79,8 +87,8 @@ class Held:
         return taken
 
     def is_dead(self, partitions: NDArray[np.uint16], positions: NDArray[np.uint64], sequence: int) -> NDArray[np.bool_]:
-        """bool[n]: blocks of the record `sequence` that another took the place of."""
-        dead = np.zeros(partitions.size, dtype=bool)
+        """bool[n]: blocks of the record `sequence` that are void, or that another took the place of."""
+        dead = sequence < self.void[partitions]
         for partition, after, before in self.cuts:
             if sequence < before:
                 dead |= (partitions == partition) & (positions > after)
@@ -89,6 +97,10 @@ class Held:
     def forget_cuts(self, through: int) -> None:
         """Records up to there are read no more."""
         self.cuts = [cut for cut in self.cuts if cut[2] > through]
+
+    def known_through(self, partition: int, sequence: int, position: int) -> int:
+        """Of a partition's positions up to `position`, the last that stood when record `sequence` was the newest and is not dead since."""
+        return min([position, *(after for cut, after, since in self.cuts if cut == partition and since > sequence)])
 
     def _keep(self, wanted: object) -> None:
         self._replace([part for group, _ in self._groups if (part := group.only(wanted)) is not None])  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ BATCH_BYTES_MAX, MEMTABLE_BYTES, CACHE_BYTES = 128 << 10, 16 << 20, 4 << 20
 # After a batch the thread sleeps this many times as long as it held the GIL: at most 5 % of the time is taken from the loop. Of partitions
 # that come from another shard a quarter may be: somebody waits for them.
 PACE, ARRIVAL_PACE = 19, 3
-_FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY, _LETTERS_KEY, _LOADS_KEY = b"f", b"s", b"h", b"e", b"r", b"l", b"u"
+_FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY, _LETTERS_KEY, _LOADS_KEY, _VOID_KEY = b"f", b"s", b"h", b"e", b"r", b"l", b"u", b"v"
 
 
 @dataclass(slots=True)
@@ -102,9 +102,16 @@ class Checkpoints:
             raise WriteFailed(str(self._folder), str(error)) from error
         return Manifest(dump.facts, kept)
 
-    def install(self, manifests: dict[int, Manifest], loads: dict[str, int] | None = None, letters: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """Make staged manifests the newest checkpoints of their partitions, all or none, with the list of bulk loads and refused rows that came
-        along. Raises WriteFailed."""
+    def install(
+        self,
+        manifests: dict[int, Manifest],
+        *,
+        loads: dict[str, int] | None = None,
+        letters: Iterable[tuple[bytes, bytes]] = (),
+        history: dict[str, Any] | None = None,
+    ) -> None:
+        """Make staged manifests the newest checkpoints of their partitions, all or none, with the list of bulk loads, and with the refused rows
+        and the list of history files that came along. Raises WriteFailed."""
         batch = WriteBatch(raw_mode=True)
         for key, value in letters:
             batch.put(b"x" + key, value)
@@ -112,6 +119,8 @@ class Checkpoints:
             batch.put(_manifest_key(partition), _pack_manifest(manifest))
         if loads is not None:
             batch.put(_LOADS_KEY, msgpack.packb(loads))
+        if history is not None:
+            batch.put(_HISTORY_KEY, msgpack.packb(history))
         try:
             self._db.write(batch)
             self._db.flush_wal(True)
@@ -202,6 +211,10 @@ class Checkpoints:
         self._put_durably(_ERASED_KEY, positions)
         failpoint("erase.positions_put")
 
+    def put_void(self, void: list[list[int]]) -> None:
+        """Keep which partitions are void before which record of the log, and whether all of theirs is dropped. Durable. Raises WriteFailed."""
+        self._put_durably(_VOID_KEY, msgpack.packb(void))
+
     def note_erased(self, users: list[tuple[int, int]]) -> None:
         """Remember (when, hash of the id) of users whose bytes are gone: snapshots from before must be told of them. Durable."""
         batch = WriteBatch(raw_mode=True)
@@ -283,6 +296,11 @@ class Checkpoints:
         """Bulk loads that are done: users by the load's id."""
         raw = self._get(_LOADS_KEY, -1, "list of loads")
         return {} if raw is None else msgpack.unpackb(raw)
+
+    def void(self) -> list[list[int]]:
+        """What `put_void` kept last."""
+        raw = self._get(_VOID_KEY, -1, "void partitions")
+        return [] if raw is None else msgpack.unpackb(raw)
 
     def erased(self) -> bytes:
         """What `put_erased` kept last."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,9 +224,9 @@ class History:
             self._put(file.name, (other._folder / file.name).read_bytes())
         self._commit(made, [], dropped_ms=other.dropped_ms)
 
-    def list_files(self, made: list[PastFile], dropped_ms: int) -> None:
-        """Put files on the list that `receive` took."""
-        self._commit(made, [], dropped_ms=dropped_ms)
+    def list_files(self, made: list[PastFile], dropped_ms: int, put: Callable[[dict[str, Any]], None]) -> None:
+        """Put files on the list that `receive` took; `put` makes the new list durable, with what must not be there without it."""
+        self._commit(made, [], dropped_ms=dropped_ms, put=put)
 
     def receive(self, file: PastFile, chunk: bytes, *, is_first: bool, is_last: bool) -> None:
         """The next part of a file of another shard; durable and verified with the last. Raises HistoryCorrupt."""
@@ -255,15 +255,16 @@ class History:
         if gone:
             self._commit([], gone)
 
-    def _commit(self, made: list[PastFile], gone: list[PastFile], *, through: int = 0, dropped_ms: int = 0) -> None:
+    def _commit(
+        self, made: list[PastFile], gone: list[PastFile], *, through: int = 0, dropped_ms: int = 0, put: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         """Put files on the list and take others off, durably; then delete those. Threads may come together here."""
         sync_folder(self._folder)
         with self._committing:
             files = [file for file in self.files if file not in gone] + made
             through, dropped_ms = max(through, self.through), max(dropped_ms, self.dropped_ms)
-            self._checkpoints.put_history(
-                {"through": through, "dropped_ms": dropped_ms, "damaged": self.damaged[-16:], "files": [list(astuple(file)) for file in files]}
-            )
+            put = put or self._checkpoints.put_history
+            put({"through": through, "dropped_ms": dropped_ms, "damaged": self.damaged[-16:], "files": [list(astuple(file)) for file in files]})
             self.files, self.through, self.dropped_ms = files, through, dropped_ms
         for file in gone:
             (self._folder / file.name).unlink(missing_ok=True)

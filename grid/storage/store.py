@@ -11,8 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class Store:
             raise
         self.applied = AppliedSlots()
         self.held = Held(engine.partitions)
+        self._void_kept: list[list[int]] = []
+        self._keeping_void = threading.Lock()
         self._words_kept: dict[str, int] = {}
         self._covered: dict[int, int] = {}
         self._complete_since: dict[str, int] = {}
@@ -176,6 +179,7 @@ class Store:
 
     def write_shard(self, dumped: dict[str, Any]) -> None:
         """Write what `dump_shard` copied. In a thread, before the partitions."""
+        self.keep_void()
         for key, first, data, ends in dumped["words"]:
             self.checkpoints.put_words(key, first, data, ends)
         self.checkpoints.put_shard_state(dumped["state"])
@@ -196,7 +200,7 @@ class Store:
             staged[partition] = self.checkpoints.stage(dump)
             self._covered[partition] = int(dump.facts["sequence"])
         failpoint("load.staged")
-        self.checkpoints.install(staged, self.checkpoints.loads() | {load_id: users})
+        self.checkpoints.install(staged, loads=self.checkpoints.loads() | {load_id: users})
 
     def checkpoint_all(self) -> None:
         """Checkpoint every owned partition, here and now: for embedding, tests and a clean stop."""
@@ -245,19 +249,31 @@ class Store:
             staged = {dump.partition: self.checkpoints.stage(dump) for dump in dumps}
         finally:
             self.checkpoints.pace = PACE
-        self.history.list_files(files, dropped_ms)
         failpoint("move.staged")
-        self.checkpoints.install(staged, letters=letters)
+        self.history.list_files(files, dropped_ms, lambda listed: self.checkpoints.install(staged, letters=letters, history=listed))
         for dump in dumps:
             self._covered[dump.partition] = int(dump.facts["sequence"])
 
-    def discard(self, partitions: list[int]) -> None:
-        """Remove from the disk what it has of partitions that live elsewhere. In a thread."""
+    def discard(self, partitions: list[int], *, anew: Container[int] = ()) -> None:
+        """Remove from the disk what it has of partitions that live elsewhere, or come `anew`: those keep their refused rows. In a thread."""
+        self.keep_void()
         self.checkpoints.drop(partitions)
         self.history.discard(partitions)
-        self.checkpoints.forget_dead_letters(lambda letter: self.partition_of(letter) in partitions)
+        if left := {partition for partition in partitions if partition not in anew}:
+            self.checkpoints.forget_dead_letters(lambda letter: self.partition_of(letter) in left)
         for partition in partitions:
             self._covered.pop(partition, None)
+        self.held.undropped.difference_update(partitions)
+        self.keep_void()
+
+    def keep_void(self) -> None:
+        """Make durable which partitions are void, before anything goes on without what they have. In a thread."""
+        held = self.held
+        with self._keeping_void:
+            void = [[p, int(held.void[p]), p in held.undropped] for p in np.flatnonzero(held.void).tolist()]
+            if void != self._void_kept:
+                self.checkpoints.put_void(void)
+                self._void_kept = void
 
     def letters_of(self, partitions: list[int], shard: int) -> list[tuple[bytes, bytes]]:
         """(key, letter) of the refused rows of partitions, for another shard. In a thread. Keys count records of our log: `shard` makes them unique."""
@@ -272,7 +288,7 @@ class Store:
     def foreign(self) -> list[int]:
         """Partitions that the disk has something of, and that are not kept: they moved away, or their move was broken off."""
         kept = set(np.flatnonzero(self.engine.kept).tolist())
-        return sorted({*self.checkpoints.manifests, *(file.partition for file in self.history.files)} - kept)
+        return sorted({*self.checkpoints.manifests, *(file.partition for file in self.history.files), *self.held.undropped} - kept)
 
     def unwritten_history(self) -> list[tuple[Path, int]]:
         """(segment, its last sequence) of closed segments that are not in history yet, oldest first."""
@@ -288,8 +304,13 @@ class Store:
                 for draft in drafts:
                     self.find_users(draft)
                 self.history.gather(past, drafts)
-            self.history.write(past, last)
+            self.write_past(past, last)
         return len(segments)
+
+    def write_past(self, past: PastEvents, through: int) -> None:
+        """Make files of what was gathered of a segment. In a thread. Raises OSError: nothing is changed then."""
+        self.keep_void()  # nothing void is in the files, so nothing of it may come back
+        self.history.write(past, through)
 
     def drafts(self, segment: Path) -> Iterator[list[Draft]]:
         """What a closed segment holds for history, some frames at a time: all of a segment of small ones would be 100 MB of objects. In threads."""
@@ -301,8 +322,7 @@ class Store:
         """Fill in a draft's ordinals. Where the engine runs; all of a closed segment is applied, as the next begins with the group after it."""
         engine = self.engine
         is_ours = engine.kept[draft.partitions] & (draft.positions > engine.floors[draft.partitions])
-        if self.held.cuts:
-            is_ours &= ~self.held.is_dead(draft.partitions, draft.positions, draft.sequence)
+        is_ours &= ~self.held.is_dead(draft.partitions, draft.positions, draft.sequence)
         known = engine.ordinals_of_past(draft.ids, draft.partitions, draft.positions) if draft.slots is None else engine.ordinals_at(draft.slots)
         draft.ordinals = np.where(is_ours, known, -1)
 
@@ -310,6 +330,7 @@ class Store:
         """Delete closed segments that checkpoints and history cover. Returns how many. None while a partition is stopped: a repair needs them."""
         if self.keep_log or self.engine.stopped:
             return 0
+        self.keep_void()
         dropped = 0
         for segment, last in self.log.closed():
             if last > min(self.covered_sequence, self.history.through):
@@ -342,6 +363,7 @@ class Store:
         for partition, fault in self.checkpoints.load_manifests(engine.partitions).items():
             self._meet(partition, str(fault), report)
         manifests = self.checkpoints.manifests
+        self._drop_void()
         for number, partition in enumerate(self.kept()):
             progress("checkpoints", number, len(self.kept()))
             if partition in manifests:
@@ -354,6 +376,9 @@ class Store:
         self._apply_held(np.where(is_certain, np.iinfo(np.uint64).max, 0).astype(np.uint64))
         if len(self.held):
             self.log.sync()  # held to be durable from now on, whether or not the last life came to it
+        if any(since > self.log.next_sequence for _, _, since in self.held.cuts):  # its own record did not survive: it holds for those that did
+            self.held.cuts = [(partition, after, min(since, self.log.next_sequence)) for partition, after, since in self.held.cuts]
+            self.write_shard(self.dump_shard())
         failpoint("recovery.replayed")
         self._find_incomplete(report)
         report.users = engine.users.total
@@ -377,6 +402,18 @@ class Store:
             dictionary = engine.dictionaries.setdefault(key, Dictionary(1 << 40))
             dictionary.add_at(words, first)
             self._words_kept[key] = dictionary.size
+
+    def _drop_void(self) -> None:
+        """What a crash left of partitions that are void goes; the log of those that came since begins behind it."""
+        held = self.held
+        for partition, sequence, is_undropped in self.checkpoints.void():
+            held.void[partition] = sequence
+            if is_undropped:
+                held.undropped.add(partition)
+        if held.undropped:
+            self.discard(list(held.undropped), anew=np.flatnonzero(self.engine.copied).tolist())
+        for partition in np.flatnonzero(held.void).tolist():
+            self._covered[partition] = int(held.void[partition]) - 1
 
     def _meet(self, partition: int, fault: str, report: Recovery) -> None:
         """Damage of a partition: it stops, or its loss is told."""
@@ -413,13 +450,15 @@ class Store:
             return
         engine.users.page_newest_ms[pages] = facts["newest_ms"]
         engine.load_facts(partition, facts)
-        self._covered[partition] = int(facts["sequence"])
+        self._covered[partition] = max(self._covered.get(partition, 0), int(facts["sequence"]))
 
     def _replay(self, report: Recovery, progress: Progress) -> None:
         # A shard that holds nothing reads what is there; what is not was of partitions that have left.
         oldest = self.log.oldest_sequence
         for partition in self.kept() if oldest > 1 else ():
-            if partition not in self.checkpoints.manifests:  # a copy whose data went, to be replaced; the others go on behind their own checkpoints
+            if (
+                partition not in self.checkpoints.manifests and self._covered.get(partition, 0) < oldest - 1
+            ):  # a copy whose data went, to be replaced; the others go on behind their own checkpoints
                 self._meet(partition, f"it has no checkpoint, and {self.folder / 'log'} begins with record {oldest}", report)
                 self._covered[partition] = oldest - 1
         start = self.covered_sequence + 1 if self.kept() else oldest

@@ -157,3 +157,88 @@ def test_a_catalog_behind_what_is_held_does_not_make_it_pass_for_applied(shard: 
     assert (shard.count(0), shard.store.held.last(0)) == (0, 1)
     shard.commit_held(0, 1)
     assert shard.count(0) == 5
+
+
+def given_up(shard: Copies, partition: int) -> None:
+    """A partition's state is void from now on: a copy of another's is to come in its place."""
+    shard.store.held.forget(partition, shard.store.log.next_sequence)
+    shard.engine.copied[partition] = False
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_a_partition_that_was_given_up_is_not_taken_up_again_after_a_crash_without_what_history_left_out(shard: Copies, has_checkpoint: bool) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.log(1, 1, epoch=1, committed=0, events=3)
+    for partition in (0, 1):
+        shard.commit_held(partition, 1)
+    if has_checkpoint:
+        shard.store.checkpoint_all()
+    given_up(shard, 0)
+    shard.store.log.roll()
+    assert shard.store.write_history() == 1
+    shard.crash()
+    assert not shard.engine.stopped
+    for partition in (0, 1):
+        shard.commit_held(partition, 1)
+    assert [shard.count(0), shard.count(1)] == [0, 3]
+    assert [int(shard.engine.positions[p]) for p in (0, 1)] == [0, 1]
+    assert len(past_rows(shard)) == 3
+
+
+def test_a_partition_that_was_given_up_in_vain_is_as_before_when_nothing_went_on_without_it(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.commit_held(0, 1)
+    given_up(shard, 0)
+    shard.crash()
+    shard.commit_held(0, 1)
+    shard.store.log.roll()
+    shard.store.write_history()
+    assert (shard.count(0), len(past_rows(shard))) == (5, 5)
+
+
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_what_comes_after_a_partition_was_given_up_and_dropped_stays(shard: Copies, has_checkpoint: bool) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.commit_held(0, 1)
+    shard.store.checkpoint_all()
+    given_up(shard, 0)
+    for _ in shard.engine.drop_in_steps(0):
+        pass
+    shard.store.discard([0], anew=[0])
+    shard.engine.copied[0] = True
+    shard.log(0, 1, epoch=2, committed=0, events=2)
+    shard.commit_held(0, 1)
+    shard.store.log.roll()
+    shard.store.write_history()
+    if has_checkpoint:
+        shard.store.checkpoint_all()
+    shard.log(0, 2, epoch=2, committed=1, events=1)
+    shard.crash()
+    shard.commit_held(0, 2)
+    shard.store.log.roll()
+    shard.store.write_history()
+    assert (shard.count(0), len(past_rows(shard))) == (3, 3)
+
+
+def test_a_cut_whose_own_record_the_crash_took_spares_what_is_logged_in_its_place(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.log(0, 2, epoch=1, committed=0, events=100)
+    shard.store.held.cut(0, 1, shard.store.log.next_sequence + 5)
+    shard.store.write_shard(shard.store.dump_shard())
+    shard.crash()
+    shard.log(0, 2, epoch=2, committed=1, events=7)
+    shard.crash()
+    shard.commit_held(0, 2)
+    shard.store.log.roll()
+    shard.store.write_history()
+    assert (shard.count(0), len(past_rows(shard))) == (12, 12)
+
+
+def test_what_is_cut_after_a_moment_was_not_known_at_it(shard: Copies) -> None:
+    held = shard.store.held
+    for position in (1, 2, 3):
+        shard.log(0, position, epoch=1, committed=0)
+    closed = shard.store.log.next_sequence - 1
+    assert held.known_through(0, closed, 3) == 3
+    held.cut(0, 1, shard.store.log.next_sequence)
+    assert (held.known_through(0, closed, 3), held.known_through(1, closed, 3), held.known_through(0, closed + 1, 3)) == (1, 3, 3)
