@@ -50,8 +50,19 @@ def up(
     snapshots: Annotated[str, typer.Option("--snapshots", metavar="URL", help="Make snapshots there by itself: a folder or an fsspec URL.")] = "",
     snapshot_every: Annotated[float, typer.Option("--snapshot-every", min=0.01, metavar="HOURS", help="Hours between them.")] = 24.0,
     snapshot_keep: Annotated[int, typer.Option("--snapshot-keep", min=1, help="How many of them are kept, the newest.")] = 7,
+    address: Annotated[
+        str, typer.Option("--address", metavar="auto|HOST:PORT", help="Ray cluster that this machine is a node of: shards spread over its nodes.")
+    ] = "",
+    host: Annotated[str, typer.Option("--host", help="Where the gateway listens (127.0.0.1; with --address this node's address in the cluster).")] = "",
+    cpus: Annotated[float, typer.Option("--shard-cpus", min=0.01, help="With --address: CPUs that Ray keeps free for each shard.")] = 1.0,
+    resources: Annotated[
+        str, typer.Option("--shard-resources", metavar="NAME=AMOUNT,…", help='With --address: what else each shard takes of its node ("memory" in bytes).')
+    ] = "",
+    replace_after: Annotated[
+        float, typer.Option("--replace-after", min=1.0, metavar="SECONDS", help="Down so long, a shard has its copies made again on others (two copies only).")
+    ] = 600.0,
 ) -> None:
-    """Start a grid on this machine: controller, shards and gateway. Stays until Ctrl-C; the data survives."""
+    """Start a grid on this machine, or on a Ray cluster: controller, shards and gateway. Stays until Ctrl-C; the data survives."""
     if detach:
         _up_detached(data, port)
         return
@@ -70,15 +81,19 @@ def up(
         snapshots_url=snapshot_cli.absolute(snapshots) if snapshots else "",
         snapshots_every_s=snapshot_every * 3600,
         snapshots_keep=snapshot_keep,
+        host=host or (_own_address() if address else "127.0.0.1"),
+        is_cluster=bool(address),
+        shard_resources=_resources(cpus, resources),
+        replace_after_s=replace_after,
     )
-    _serve(config, data.resolve(), catalog)
+    _serve(config, data.resolve(), catalog, address)
 
 
-def _serve(config: GridConfig, folder: Path, catalog: Path | None) -> None:
+def _serve(config: GridConfig, folder: Path, catalog: Path | None, address: str) -> None:
     """Start a grid and stay until a signal; then stop it."""
-    from actors.local import LocalGrid
+    from actors.local import Grid
 
-    grid = LocalGrid(config, lambda text: note(f"… {text}"))
+    grid = Grid(config, lambda text: note(f"… {text}"), address=address)
     signals = StopSignals()
     try:
         grid.start()
@@ -96,6 +111,27 @@ def _serve(config: GridConfig, folder: Path, catalog: Path | None) -> None:
     finally:
         (folder / "ready").unlink(missing_ok=True)
     note("stopped; the data is kept")
+
+
+def _own_address() -> str:
+    """This machine's address as other nodes of the cluster reach it."""
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address())
+
+
+def _resources(cpus: float, others: str) -> dict[str, float]:
+    """What Ray keeps free for a shard."""
+    found = {"CPU": cpus}
+    for part in filter(None, others.split(",")):
+        name, equals, amount = part.partition("=")
+        try:
+            found[name.strip()] = float(amount)
+        except ValueError:
+            equals = ""
+        if not equals or not name.strip():
+            raise typer.BadParameter(f"{part!r}; expected NAME=AMOUNT, several with commas between", param_hint="--shard-resources")
+    return found
 
 
 class StopSignals:
@@ -165,7 +201,11 @@ def _up_detached(data: Path, port: int) -> None:
 
             raise CannotStart((said[-1] if said else "it ended without a word").removeprefix("error: "))
         time.sleep(0.05)
-    note(f"serving on 127.0.0.1:{port} in the background; log: {log_path}; stop it with: profilegrid down --data {data}")
+    from actors.local import Running
+
+    running = Running.read(folder)
+    endpoint = running.endpoint if running is not None else f"127.0.0.1:{port}"
+    note(f"serving on {endpoint} in the background; log: {log_path}; stop it with: profilegrid down --data {data}")
 
 
 def _pid(folder: Path) -> int:

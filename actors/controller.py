@@ -29,16 +29,17 @@ from actors.copies import Copies
 from actors.logs import log_to
 from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
 from actors.names import COORDINATOR, NAMESPACE, shard_name
+from actors.nodes import Nodes, clear_retired, pinned_to
 from actors.rescaling import LOOK_S, Rescaler
 from actors.serving import ShardConfig
 from grid.catalog import Catalog, Change, compare, load_catalog
-from grid.errors import CatalogWouldLose, DataFolderForeign, FieldInvalid, ShardRecovering, SnapshotFailed
+from grid.errors import CatalogWouldLose, DataFolderForeign, FieldInvalid, NodeGone, ShardRecovering, SnapshotFailed
 from grid.failpoints import failpoint
 from grid.storage.files import own, replace_file
 from grid.storage.snapshots import Erased, Repository, ShardPart, Snapshot, created_s, new_id, salted
 
 log = logging.getLogger("profilegrid")
-FORMAT = 3
+FORMAT = 4
 HEARTBEAT_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
 SHARDS_DEFAULT = 2
@@ -63,6 +64,9 @@ class GridConfig:
     snapshots_url: str = ""  # where snapshots are made by themselves; empty: nowhere
     snapshots_every_s: float = 86_400.0
     snapshots_keep: int = 7
+    is_cluster: bool = False  # on a Ray cluster that exists, with shards on its nodes
+    shard_resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})  # there: what Ray keeps free for each
+    replace_after_s: float = 600.0  # a shard that is down so long has its copies made again elsewhere
 
 
 @dataclass(slots=True)
@@ -74,6 +78,7 @@ class State:
     replicas   how many copies of each partition there shall be; `backups` the shard of the second
     placed     partitions that have several copies: the config in force (as `grid.replication` has it) and the members it shall have
     members    the data folder of each shard
+    homes      the node of each shard, where the grid runs on a cluster
     """
 
     partitions: int
@@ -93,6 +98,7 @@ class State:
     backups: list[int] = field(default_factory=list)
     placed: dict[int, tuple[Any, list[str]]] = field(default_factory=dict)
     members: dict[int, str] = field(default_factory=dict)
+    homes: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.targets = self.targets or list(self.owners)
@@ -104,7 +110,7 @@ class State:
             [
                 FORMAT, self.partitions, self.shards, self.seed, self.owners, self.epochs, self.map_version, self.catalog_version, self.catalogs,
                 self.targets, self.handovers, self.shards_wanted, self.drained, self.move_bytes_per_s,
-                self.replicas, self.backups, self.placed, self.members,
+                self.replicas, self.backups, self.placed, self.members, self.homes,
             ]
         )  # fmt: skip
 
@@ -128,7 +134,9 @@ class Controller:
         self.layout_lock = asyncio.Lock()
         self._lives: dict[int, int] = {}
         self._rescaler = Rescaler(self)
+        self.nodes: Nodes | None = None
         self._shard_watches: dict[int, asyncio.Task[None]] = {}
+        self._down_since: dict[int, float] = {}
         self._health: dict[int, dict[str, Any]] = {}
         self._starting: set[int] = set()
         self._started: asyncio.Task[None] | None = None
@@ -166,13 +174,17 @@ class Controller:
             owners = [partition % shards for partition in range(self._config.partitions)]
             self.state = State(self._config.partitions, shards, secrets.randbits(63), owners, [0] * self._config.partitions)
             self.save()
-        self._rescaler.clear_retired()
+        clear_retired(Path(self._config.folder), self.state.shards)
+        if self._config.is_cluster:
+            self.nodes = Nodes(self._config.folder, self.state.homes, self._config.shard_resources)
         self.copies = Copies(self)
         meter = Meter()
         meter.registry.register(Gauges(self._gauges))
         self._metrics = MetricsServer(meter.registry, self._config.host, 0)
         # Each by itself: a shard that recovers for long, or does not answer, keeps no other waiting to be started.
         looks: list[Callable[[], Awaitable[None]]] = [self._look_after_coordinator]
+        if self.nodes is not None:
+            looks.append(self._look_after_nodes)
         if self._config.snapshots_url:
             looks.append(self._keep_snapshots)
         self._watches = [asyncio.create_task(self._look_forever(look)) for look in looks]
@@ -218,21 +230,39 @@ class Controller:
                 log.error("looking after the actors: %s", self._problem)
             await asyncio.sleep(every_s)
 
+    async def _look_after_nodes(self) -> None:
+        """Which nodes are there; then a home for every shard that has none."""
+        assert self.nodes is not None
+        await self.nodes.look(self.state.shards)
+        homeless = [shard for shard in range(self.state.shards) if shard not in self.state.homes]
+        if homeless:
+            await self.nodes.settle(homeless)
+            self.save()
+            self._problem = ""
+
     async def _look_after_layout(self) -> None:
         """A watch for every shard that there shall be; then the next step of a move."""
         for shard in range(self.state.shards):
-            if shard not in self._shard_watches:
+            if shard not in self._shard_watches and (self.nodes is None or shard in self.state.homes):
                 self._shard_watches[shard] = asyncio.create_task(self._look_forever(partial(self._look_after, shard)))
+        self._rescaler.replace(self._lost())
         self.copies.go_on()
         await self._rescaler.go_on()
 
+    def _lost(self) -> list[int]:
+        """Shards that are down for so long that others shall have their copies."""
+        before = time.monotonic() - self._config.replace_after_s
+        return sorted(shard for shard, since in self._down_since.items() if since < before)
+
     async def _look_after(self, shard: int) -> None:
-        actor = self.shard_actor(shard)
         try:
+            actor = self.shard_actor(shard)
             health = await asyncio.wait_for(awaited(actor.health.remote()), HEALTH_TIMEOUT_S)
         except Exception:
             self._health.pop(shard, None)
+            self._down_since.setdefault(shard, time.monotonic())
             return
+        self._down_since.pop(shard, None)
         if health["state"] == "new" and shard not in self._starting:
             await self._start_shard(shard, actor)
             return
@@ -285,7 +315,7 @@ class Controller:
     async def _install(self, shard: int) -> None:
         """Bring a shard to the current catalog, one version after another: the log refers to each."""
         for version in sorted(self.state.catalogs):
-            await asyncio.wait_for(awaited(self.shard_actor(shard).install_catalog.remote(version, self.state.catalogs[version])), INSTALL_TIMEOUT_S)
+            await asyncio.wait_for(self.of_shard(shard, "install_catalog", version, self.state.catalogs[version]), INSTALL_TIMEOUT_S)
 
     async def _look_after_coordinator(self) -> None:
         import ray
@@ -314,46 +344,68 @@ class Controller:
         health = self.health(shard)
         return health.get("state") == "serving" and health["catalog_version"] == self.state.catalog_version and shard not in self._starting
 
-    def shard_folder(self, shard: int) -> Path:
-        """Where a shard keeps its data."""
-        return Path(self._config.folder) / f"shard-{shard}"
-
     async def end_shard(self, shard: int) -> None:
-        """A shard that is no more: stopped, and not started again."""
+        """A shard that is no more: stopped, its data removed, and not started again."""
         import ray
 
         if (watch := self._shard_watches.pop(shard, None)) is not None:
             watch.cancel()
         self._health.pop(shard, None)
+        self._down_since.pop(shard, None)
         actor = self.shard_actor(shard)
         with contextlib.suppress(Exception):
             await asyncio.wait_for(awaited(actor.stop.remote()), 120.0)
+            await asyncio.wait_for(awaited(actor.remove_data.remote()), 120.0)
         ray.kill(actor, no_restart=True)
+        self.state.homes.pop(shard, None)
+        self.save()
 
     def shard_actor(self, shard: int) -> Any:
-        """The shard's actor, made when it does not exist."""
+        """The shard's actor, made when it does not exist. Raises NodeGone."""
         import ray
 
         from actors.shard import Shard
 
+        folder, host, where = self._config.folder, self._config.host, dict[str, Any](name=shard_name(shard), num_cpus=0)
+        if self.nodes is not None:
+            node = self.nodes.home(shard)
+            folder, host = node.folder, node.host
+            cpus, others = self._config.shard_resources["CPU"], {name: n for name, n in self._config.shard_resources.items() if name not in ("CPU", "memory")}
+            where = {
+                "name": shard_name(shard, node.ray_id), "scheduling_strategy": pinned_to(node.ray_id), "num_cpus": cpus,
+                "memory": self._config.shard_resources.get("memory"), "resources": others,
+            }  # fmt: skip
         config = ShardConfig(
-            shard, str(self.shard_folder(shard)), self.state.partitions, self._config.host, self._config.memory_bytes_max,
+            shard, str(Path(folder) / f"shard-{shard}"), self.state.partitions, host, self._config.memory_bytes_max,
             self._config.keep_log, self._config.checkpoint_every_s, self._config.segment_bytes,
         )  # fmt: skip
         remote = ray.remote(concurrency_groups={"control": 4})(Shard).options(
-            name=shard_name(shard), namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1, max_task_retries=0,
-            num_cpus=0, max_concurrency=1000,
-        )  # fmt: skip
+            namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1, max_task_retries=0, max_concurrency=1000, **where
+        )
         return remote.remote(config)
+
+    async def node(self) -> str:
+        """Ray's id of the node where it runs."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
 
     async def stop(self) -> list[str]:
         """Let every shard drain and checkpoint; nobody is started again. Returns what went wrong."""
         await self.start()
         self._is_stopping = True
-        actors = [self.shard_actor(shard) for shard in range(self.state.shards)]
-        results = await asyncio.gather(*(asyncio.wait_for(awaited(actor.stop.remote()), 120.0) for actor in actors), return_exceptions=True)
+        calls = (asyncio.wait_for(self.of_shard(shard, "stop"), 120.0) for shard in range(self.state.shards))
+        results = await asyncio.gather(*calls, return_exceptions=True)
         failed = [(shard, result) for shard, result in enumerate(results) if isinstance(result, BaseException)]
         return [f"shard {shard} did not stop cleanly; what it acknowledged is in its log: {_cause(error)}" for shard, error in failed]
+
+    async def end_actors(self) -> None:
+        """After `stop`, on a cluster: nothing of the shards stays in Ray."""
+        import ray
+
+        for shard in range(self.state.shards):
+            with contextlib.suppress(NodeGone):
+                ray.kill(self.shard_actor(shard), no_restart=True)
 
     # --- what is asked of it ----------------------------------------------------------------------------------------------------
 
@@ -375,12 +427,16 @@ class Controller:
         for shard in range(self.state.shards):
             health = self._health.get(shard, {"state": "recovering" if shard in self._starting else "down", "endpoint": ""})
             is_behind = health["state"] == "serving" and health.get("catalog_version", 0) < self.state.catalog_version
-            shards.append({**health, "id": shard, "state": "recovering" if is_behind else health["state"], "partitions": self.state.owners.count(shard)})
+            home = self.state.homes.get(shard, "")
+            shards.append(
+                {**health, "id": shard, "node": home, "state": "recovering" if is_behind else health["state"], "partitions": self.state.owners.count(shard)}
+            )
         return {
             "map_version": self.state.map_version,
             "catalog_version": self.state.catalog_version,
             "shards": shards,
             "problem": self._problem,
+            "nodes": self.nodes.status() if self.nodes is not None else [],
             "metrics": self._metrics_endpoint,
         }
 
@@ -392,7 +448,7 @@ class Controller:
     async def features(self) -> tuple[dict[str, int], dict[str, int]]:
         """(percent of every feature that some shard is still backfilling, ms since when others are complete), asked of the shards now."""
         await self.start()
-        calls = [asyncio.wait_for(awaited(self.shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S) for shard in range(self.state.shards)]
+        calls = [asyncio.wait_for(self.of_shard(shard, "health"), HEALTH_TIMEOUT_S) for shard in range(self.state.shards)]
         percents: dict[str, int] = {}
         since: dict[str, int] = {}
         for health in await asyncio.gather(*calls, return_exceptions=True):
@@ -443,7 +499,7 @@ class Controller:
             return
 
         async def each(method: str, *arguments: Any) -> None:
-            calls = (asyncio.wait_for(awaited(getattr(self.shard_actor(s), method).remote(*arguments)), HOLD_S) for s in shards)
+            calls = (asyncio.wait_for(self.of_shard(shard, method, *arguments), HOLD_S) for shard in shards)
             for shard, result in zip(shards, await asyncio.gather(*calls, return_exceptions=True), strict=True):
                 if isinstance(result, BaseException):
                     log.warning("shard %d, asked to %s: %s", shard, method.replace("_", " "), _cause(result))
@@ -458,7 +514,7 @@ class Controller:
         """Whether shards serve that no heartbeat has told of yet: a controller that has just restarted would take them for down."""
 
         async def look(shard: int) -> None:
-            health = await asyncio.wait_for(awaited(self.shard_actor(shard).health.remote()), HEALTH_TIMEOUT_S)
+            health = await asyncio.wait_for(self.of_shard(shard, "health"), HEALTH_TIMEOUT_S)
             if health["state"] == "serving" and shard not in self._starting:
                 self._health[shard] = health
 
@@ -468,7 +524,11 @@ class Controller:
     async def _of_every_shard(self, method: str, *arguments: Any) -> list[Any]:
         """One call a shard; all must be up."""
         await self.start()
-        return list(await asyncio.gather(*(awaited(getattr(self.shard_actor(shard), method).remote(*arguments)) for shard in range(self.state.shards))))
+        return list(await asyncio.gather(*(self.of_shard(shard, method, *arguments) for shard in range(self.state.shards))))
+
+    async def of_shard(self, shard: int, method: str, *arguments: Any) -> Any:
+        """One call of a shard. Raises NodeGone, and what Ray or the shard raises."""
+        return await getattr(self.shard_actor(shard), method).remote(*arguments)
 
     async def checkpoint(self) -> tuple[int, float]:
         """Checkpoint every shard. Returns (partitions, seconds)."""
@@ -546,7 +606,11 @@ class Controller:
     async def set_layout(self, shards: int, drained: list[int] | None, bytes_per_s: float, replicas: int) -> None:
         """Go to a layout, over restarts if need be. Raises FieldInvalid."""
         await self.start()
-        self._rescaler.aim(*self._layout(shards, drained, replicas), bytes_per_s)
+        shards, drained, replicas = self._layout(shards, drained, replicas)
+        self._rescaler.targets_for(shards, drained, replicas)  # whether it is possible, before anything is done
+        if self.nodes is not None:
+            await self.nodes.settle([shard for shard in range(shards) if shard not in self.state.homes])
+        self._rescaler.aim(shards, drained, replicas, bytes_per_s)
 
     def _layout(self, shards: int, drained: list[int] | None, replicas: int) -> tuple[int, list[int], int]:
         wanted = shards or self.state.shards_wanted
@@ -584,7 +648,7 @@ class Controller:
         lives = {shard: self._health[shard]["incarnation"] for shard in damaged}
         for shard in damaged:
             with contextlib.suppress(Exception):  # it ends under the call
-                await asyncio.wait_for(awaited(self.shard_actor(shard).restart_accepting_loss.remote()), 5.0)
+                await asyncio.wait_for(self.of_shard(shard, "restart_accepting_loss"), 5.0)
         deadline = time.monotonic() + REPAIR_TIMEOUT_S
         while any(not self._is_back(shard, life) for shard, life in lives.items()):
             if time.monotonic() > deadline:
@@ -599,7 +663,7 @@ class Controller:
     async def dead_letters(self, limit: int) -> list[bytes]:
         """The newest refused rows of all shards that are up."""
         await self.start()
-        calls = [awaited(self.shard_actor(shard).dead_letters.remote(limit)) for shard in self._health]
+        calls = [self.of_shard(shard, "dead_letters", limit) for shard in self._health]
         lists = await asyncio.gather(*(asyncio.wait_for(call, 10.0) for call in calls), return_exceptions=True)
         letters = [letter for found in lists if isinstance(found, list) for letter in found]
         return sorted(letters, key=lambda raw: -msgpack.unpackb(raw)["time"])[:limit]

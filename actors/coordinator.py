@@ -331,6 +331,12 @@ class Coordinator:
         self._targets: list[str] = []
         self._watch: asyncio.Task[None] | None = None
 
+    async def node(self) -> str:
+        """Ray's id of the node where it runs."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     async def start(self, host: str, port: int, metrics_port: int, folder: str) -> int:
         """Bind the gateway's port and serve all services on it. Returns the port."""
         import ray

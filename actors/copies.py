@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
-from actors.calls import awaited
 from actors.promises import config_of, message_of
 from grid.replication.controller import Controller as Arbiter
 from grid.replication.messages import Announce, Config, Effect, Hello, Member, Save, Send
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.controller import Controller
 
 log = logging.getLogger("profilegrid")
-TELL_TIMEOUT_S = 5.0
+TELL_TIMEOUT_S, REMIND_S = 5.0, 1.0
 # What moves at a time: large enough that the moment in which its writes wait is a small part of the time that it takes.
 BATCH_BYTES, USER_BYTES = 96 << 20, 128
 
@@ -41,6 +41,7 @@ class Copies:
         self._saves: list[Save] = []
         self._announced: dict[Member, dict[int, Config]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._remind_s = 0.0
 
     # --- what members say ---------------------------------------------------------------------------------------------------
 
@@ -109,7 +110,7 @@ class Copies:
     async def _tell_member(self, member: Member, configs: dict[int, Config]) -> None:
         plain = [[partition, astuple(config)] for partition, config in configs.items()]
         try:
-            await asyncio.wait_for(awaited(self._controller.shard_actor(shard_of(member)).hear.remote(plain, self.lanes())), TELL_TIMEOUT_S)
+            await asyncio.wait_for(self._controller.of_shard(shard_of(member), "hear", plain, self.lanes()), TELL_TIMEOUT_S)
         except Exception as error:  # it is told when it reports
             log.debug("member %s was not told: %r", member, error)
 
@@ -168,7 +169,20 @@ class Copies:
             assert isinstance(effect, Save)
             self._saves.append(effect)
         self._save()
+        self._remind()
         self._tell()
+
+    def _remind(self) -> None:
+        """Members that should have a copy and know nothing of it report nothing either: they were starting when they were told."""
+        if time.monotonic() < self._remind_s:
+            return
+        self._remind_s = time.monotonic() + REMIND_S
+        state = self._controller.state
+        knows = {shard: {row[0] for row in self._controller.health(shard).get("copies", [])} for shard in range(state.shards)}
+        for partition, (plain, _) in state.placed.items():
+            for member in (config := config_of(plain)).replicas:
+                if self._controller.is_ready(shard_of(member)) and partition not in knows[shard_of(member)]:
+                    self._announced.setdefault(member, {})[partition] = config
 
     def _batch(self) -> int:
         """How many partitions may be on their way at a time."""

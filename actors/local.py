@@ -1,4 +1,4 @@
-"""A grid on one machine: its own Ray, a controller, shards and a coordinator, from start to stop."""
+"""A grid from start to stop: controller, shards and coordinator, on this machine with a Ray of its own, or on the nodes of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from typing import Any
 
 from actors.controller import GridConfig, State
 from actors.names import CONTROLLER, COORDINATOR, NAMESPACE
+from actors.nodes import pinned_to
 from grid.errors import DataFolderForeign, GridError
 from grid.storage.files import own, replace_file
 
 FORMAT = "2"
 DISK_BYTES_MIN = 1 << 30
 MEMORY_BYTES_MIN = 1 << 30
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S, CONNECT_TIMEOUT_S, REACH_TIMEOUT_S = 120.0, 15.0, 3.0
 Say = Callable[[str], None]
 
 
@@ -107,11 +109,12 @@ def _available_memory() -> int:
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
 
 
-class LocalGrid:
-    """The processes of one local grid. `start`, then `status`, `wait`, `stop`."""
+class Grid:
+    """The processes of one grid. `start`, then `status`, `wait`, `stop`."""
 
-    def __init__(self, config: GridConfig, say: Say = lambda text: None) -> None:
-        self.config, self._say = config, say
+    def __init__(self, config: GridConfig, say: Say = lambda text: None, *, address: str = "") -> None:
+        """`address` of a Ray cluster that this machine is a node of, or "auto"; empty: a Ray of its own, here only."""
+        self.config, self._say, self._address = config, say, address
         self._temporary: Path | None = None
         self._controller: Any = None
         self._lock = -1
@@ -130,8 +133,12 @@ class LocalGrid:
         except DataFolderForeign as error:
             raise CannotStart(f"{folder} is served already ({error.detail}); stop it with: profilegrid down --data {folder}") from None
         warm_kernels(self._say)
-        self._say("starting Ray")
-        self._start_ray()
+        if self._address:
+            self._say(f"connecting to Ray at {self._address}")
+            self._connect()
+        else:
+            self._say("starting Ray")
+            self._start_ray()
         self._say("starting controller, shards and gateway")
         self._start_actors()
         self._wait_until_serving()
@@ -153,6 +160,34 @@ class LocalGrid:
             object_store_memory=128 << 20, _temp_dir=str(self._temporary / "r"),
         )  # fmt: skip
 
+    def _connect(self) -> None:
+        """Join a Ray cluster. A wrong token, or nobody there, would make Ray wait for ever."""
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        host, _, port = self._address.rpartition(":")
+        if port.isdigit():
+            try:
+                socket.create_connection((host, int(port)), REACH_TIMEOUT_S).close()
+            except OSError as error:
+                raise CannotStart(f"no Ray cluster at {self._address}: {error.strerror or error}") from None
+        failed: list[BaseException] = []
+
+        def connect() -> None:
+            import ray
+
+            try:
+                ray.init(address=self._address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+            except BaseException as error:  # told below
+                failed.append(error)
+
+        thread = threading.Thread(target=connect, daemon=True)
+        thread.start()
+        thread.join(CONNECT_TIMEOUT_S)
+        if thread.is_alive():
+            raise CannotStart(f"Ray at {self._address} does not answer; does it run there, and is RAY_AUTH_TOKEN that of the cluster?")
+        if failed:
+            first = (str(failed[0]).strip().splitlines() or [type(failed[0]).__name__])[0]
+            raise CannotStart(f"no Ray cluster at {self._address} that this machine is a node of: {first}")
+
     def _start_actors(self) -> None:
         import ray
 
@@ -163,9 +198,27 @@ class LocalGrid:
             "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True, "max_restarts": -1, "max_task_retries": 0, "num_cpus": 0,
             "max_concurrency": 1000,
         }  # fmt: skip
+        if self._address:  # the controller's file is here
+            here = ray.get_runtime_context().get_node_id()
+            options["scheduling_strategy"] = pinned_to(here)
+            self._end_those_of_former_nodes(here)
         self._controller = ray.remote(Controller).options(name=CONTROLLER, **options).remote(self.config)
         ray.remote(Coordinator).options(name=COORDINATOR, **options).remote()
         self._ask(self._controller.start.remote(), 60.0)
+
+    def _end_those_of_former_nodes(self, here: str) -> None:
+        """Controller and coordinator that were pinned to a node which died, this machine's former life perhaps: Ray keeps their names."""
+        import ray
+
+        for name in (CONTROLLER, COORDINATOR):
+            try:
+                actor = ray.get_actor(name, namespace=NAMESPACE)
+            except ValueError:
+                continue
+            with contextlib.suppress(ray.exceptions.RayError):
+                if ray.get(actor.node.remote(), timeout=10.0) == here:
+                    continue
+            ray.kill(actor, no_restart=True)
 
     def _ask(self, reference: Any, timeout_s: float) -> Any:
         import ray
@@ -187,11 +240,20 @@ class LocalGrid:
                 deadline, said = time.monotonic() + START_TIMEOUT_S, progress
                 if progress:
                     self._say(f"recovering: {progress}")
-            if all(shard["state"] == "serving" for shard in status["shards"]) and self._is_listening():
+            is_up = all(shard["state"] == "serving" for shard in status["shards"])
+            if self._address and not is_up:  # what nodes that are gone had is another's, or waits for them
+                is_up = self._is_served(status)
+            if is_up and self._is_listening():
                 return
             if time.monotonic() > deadline or (status["problem"] and "taken" in status["problem"]):
                 raise CannotStart(status["problem"] or f"shards do not serve within {START_TIMEOUT_S:g} s: {[s['state'] for s in status['shards']]}")
             time.sleep(0.1)
+
+    @staticmethod
+    def _is_served(status: dict[str, Any]) -> bool:
+        """Whether every partition has a shard that serves it, though others are down."""
+        gone = {node["name"] for node in status["nodes"] if not node["is_alive"]}
+        return bool(gone) and all(shard["state"] == "serving" or (shard["node"] in gone and not shard["partitions"]) for shard in status["shards"])
 
     def _is_listening(self) -> bool:
         with socket.socket() as probe:
@@ -223,6 +285,10 @@ class LocalGrid:
                 ray.get(ray.get_actor(COORDINATOR, namespace=NAMESPACE).stop.remote(), timeout=15.0)
                 for problem in ray.get(self._controller.stop.remote(), timeout=180.0):
                     self._say(problem)
+                if self._address:
+                    ray.get(self._controller.end_actors.remote(), timeout=30.0)
+                    for name in (COORDINATOR, CONTROLLER):
+                        ray.kill(ray.get_actor(name, namespace=NAMESPACE), no_restart=True)
             except (ray.exceptions.RayError, ValueError) as error:
                 self._say(f"not all drained ({type(error).__name__}: {error}); what was acknowledged is in the log")
         self.abandon()

@@ -5,6 +5,6 @@ CONTROLLER = "controller"
 COORDINATOR = "coordinator"
 
 
-def shard_name(shard: int) -> str:
-    """The actor name of a shard."""
-    return f"shard-{shard}"
+def shard_name(shard: int, ray_node: str = "") -> str:
+    """The actor name of a shard. On a cluster it names the Ray node too: when a node comes back, Ray may still hold the name of the one that died."""
+    return f"shard-{shard}@{ray_node[:16]}" if ray_node else f"shard-{shard}"

@@ -12,17 +12,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import shutil
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from actors.calls import awaited
 from actors.copies import BATCH_BYTES, USER_BYTES, shard_of
 from grid.errors import FieldInvalid, MoveFailed
 from grid.failpoints import failpoint
 from grid.replication.placement import Place, plan
-from grid.storage.files import replace_file
 
 if TYPE_CHECKING:
     from actors.controller import Controller
@@ -33,7 +30,6 @@ SHARDS_MAX, REPLICAS_MAX = 64, 2
 BYTES_PER_S = 64e6
 SHORT_S, SEAL_S, COPY_S = 10.0, 70.0, 3600.0
 LOOK_S, AGAIN_S = 0.05, 1.0
-RETIRED = "RETIRED"
 
 
 class Rescaler:
@@ -47,6 +43,7 @@ class Rescaler:
         self._total = 0
         self._pause_ms_max = 0.0
         self._again_s = 0.0
+        self._lost: list[int] = []
         self.problem = ""
 
     # --- what is asked for ------------------------------------------------------------------------------------------------
@@ -59,13 +56,16 @@ class Rescaler:
         wrong = [shard for shard in drained if not 0 <= shard < shards]
         if wrong:
             raise FieldInvalid("drain", str(wrong[0]), f"a shard of 0 to {shards - 1}")
-        places = [Place(f"{shard}", f"{shard}") for shard in range(shards) if shard not in drained]
+        homes = self._controller.state.homes
+        places = [Place(f"{shard}", homes.get(shard, f"{shard}")) for shard in range(shards) if shard not in drained]
         if not places:
             raise FieldInvalid("drain", "all shards", f"at most {shards - 1} of {shards}: partitions must lie somewhere")
         if not 1 <= replicas <= REPLICAS_MAX:
             raise FieldInvalid("replicas", str(replicas), f"1 to {REPLICAS_MAX}")
-        if replicas > len(places):
-            raise FieldInvalid("replicas", str(replicas), f"as many shards that are not drained: there are {len(places)}")
+        nodes = len({place.node for place in places})
+        if replicas > nodes:
+            kind = "shards" if not homes else "nodes with shards"
+            raise FieldInvalid("replicas", str(replicas), f"as many {kind} that are not drained: there are {nodes}")
         state = self._controller.state
         held: list[tuple[str, ...]] = [(str(owner),) for owner in state.owners]
         if state.backups and state.replicas == replicas > 1:
@@ -84,6 +84,21 @@ class Rescaler:
         self._controller.save()
         self._total, self._pause_ms_max, self.problem, self._again_s = self.left, 0.0, "", 0.0
         log.info("layout", extra={"facts": {"shards": shards, "drained": state.drained, "moves": self.left}})
+
+    def replace(self, lost: list[int]) -> None:
+        """Shards that are lost, it seems, hold nothing from now on, if there are others to have two copies; when they are back they do again."""
+        state = self._controller.state
+        if lost == self._lost or state.replicas == 1:
+            return
+        self._lost = lost
+        try:
+            state.targets, state.backups = self.targets_for(state.shards_wanted, [*state.drained, *lost], state.replicas)
+        except FieldInvalid as error:
+            log.warning("shards %s are down, and their copies cannot be made elsewhere: %s", lost, error)
+            return
+        state.map_version += 1
+        self._controller.save()
+        log.info("copies are made again", extra={"facts": {"lost": lost, "moves": self.left}})
 
     async def stay(self) -> None:
         """Leave every partition where it is now. A batch that is under way and not sealed yet is given up."""
@@ -234,7 +249,7 @@ class Rescaler:
 
     async def _tell(self, shard: int, method: str, *arguments: Any, timeout_s: float = SHORT_S) -> Any:
         try:
-            return await asyncio.wait_for(awaited(getattr(self._controller.shard_actor(shard), method).remote(*arguments)), timeout_s)
+            return await asyncio.wait_for(self._controller.of_shard(shard, method, *arguments), timeout_s)
         except Exception as error:
             cause = getattr(error, "cause", None) or error
             what = cause.what if isinstance(cause, MoveFailed) else f"{type(cause).__name__}: {cause}".strip().splitlines()[0]
@@ -256,22 +271,13 @@ class Rescaler:
             return
         async with controller.layout_lock:
             await self._tell(0, "note_erased", await self._tell(last, "erased_users", timeout_s=SEAL_S), timeout_s=SEAL_S)
-            folder = controller.shard_folder(last)
-            replace_file(folder / RETIRED, b"")
+            await self._tell(last, "mark_retired")
             state.shards = last
             state.members.pop(last, None)
             state.map_version += 1
             controller.save()
             log.info("shard %d is no more", last)
             await controller.end_shard(last)
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-
-    def clear_retired(self) -> None:
-        """Remove the folders of shards that ended, where a crash came between."""
-        for folder in self._controller.shard_folder(0).parent.glob("shard-*"):
-            is_gone = folder.name.removeprefix("shard-").isdigit() and int(folder.name.removeprefix("shard-")) >= self._controller.state.shards
-            if is_gone and (folder / RETIRED).exists():
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _ways(moves: Iterable[tuple[int, int, int]]) -> dict[tuple[int, int], list[int]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -17,8 +19,10 @@ from actors.calls import awaited
 from actors.logs import log_to
 from actors.metrics import MetricsServer
 from actors.names import CONTROLLER, NAMESPACE
+from actors.nodes import RETIRED
 from actors.replaying import replay_dead_letters
 from actors.serving import ShardConfig, ShardServer
+from grid.storage.files import replace_file
 
 log = logging.getLogger("profilegrid")
 
@@ -190,6 +194,14 @@ class Shard:
             await self._grpc.stop()
         if self._server.state == "serving":
             await self._server.stop()
+
+    async def mark_retired(self) -> None:
+        """Say on the disk that this shard ends: what is left of it then may be removed."""
+        replace_file(Path(self._server.config.folder) / RETIRED, b"")
+
+    async def remove_data(self) -> None:
+        """After `stop`, of a shard that is no more."""
+        await asyncio.to_thread(shutil.rmtree, self._server.config.folder, ignore_errors=True)
 
     def facts(self) -> dict[str, Any]:
         """State, pid and endpoints."""

@@ -40,6 +40,8 @@ REMEDIES = {
     "SNAPSHOT_CORRUPT": "Restore an older snapshot, or put the file back from a copy; `profilegrid snapshot verify` names what is damaged.",
     "SNAPSHOT_UNKNOWN": "`profilegrid snapshot list URL` tells which there are.",
     "MOVE_FAILED": "None of the caller's: `profilegrid scale` tells why partitions wait, and it is tried again. [Rescaling](rescaling.md).",
+    "NODE_GONE": "Start Ray on that node again with the same folder; or, with two copies, let others have them: `profilegrid drain NODE`. [Nodes](cluster.md).",
+    "NO_ROOM": "Add nodes to the Ray cluster, or ask for less per shard: `up --shard-cpus`. [Nodes](cluster.md).",
     "SNAPSHOT_FAILED": "See the message: the place must be reachable for the grid's own processes, and no partition stopped. Then make another.",
     "DATA_FOLDER_FOREIGN": "Stop the process that holds the folder, or choose another folder.",
     "WRITE_FAILED": "The shard starts over by itself. If it recurs, look at the disk.",

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from actors.cli import StopSignals
 from actors.controller import GridConfig
-from actors.local import CannotStart, LocalGrid
+from actors.local import CannotStart, Grid
 from loadtests.shoppers import Shoppers
 
 HERE = Path(__file__).parent
@@ -73,7 +73,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = os.environ.get("PROFILEGRID_DATA")
     is_real = folder is not None and (Path(folder) / "online_retail_2010_2011.csv.gz").exists()
-    grid = LocalGrid(GridConfig(str(arguments.data.resolve()), port=arguments.port), lambda text: console.print(f"… {text}", highlight=False))
+    grid = Grid(GridConfig(str(arguments.data.resolve()), port=arguments.port), lambda text: console.print(f"… {text}", highlight=False))
     signals = StopSignals()
     try:
         grid.start()

@@ -10,6 +10,8 @@ GridError
 ├── NotEmpty                a bulk load goes into empty partitions only
 ├── PartitionMoved          another owner, or a newer epoch
 ├── MoveFailed              partitions could not be moved; they are served where they were
+├── NodeGone                the node that has a shard's data is not there
+├── NoRoom                  no node has the resources of a new shard
 ├── SequenceTooOld          below the window of batches that are remembered
 ├── ProducerExpired         the producer was silent so long that its batches are forgotten
 ├── MemoryExhausted         the shard's memory bound, or disk space
@@ -160,6 +162,33 @@ class MoveFailed(GridError):
 
     def __str__(self) -> str:
         return f"the partitions stay where they are: {self.what}"
+
+
+class NodeGone(GridError):
+    """The node that has a shard's data is not in the cluster now."""
+
+    reason = "NODE_GONE"
+    retriable = True
+
+    def __init__(self, shard: int, node: str) -> None:
+        super().__init__(shard, node)
+        self.shard, self.node = shard, node
+
+    def __str__(self) -> str:
+        return f"node {self.node}, which has the data of shard {self.shard}, is not in the Ray cluster"
+
+
+class NoRoom(GridError):
+    """No node has the resources that a new shard is to have."""
+
+    reason = "NO_ROOM"
+
+    def __init__(self, shards: int, resources: dict[str, float]) -> None:
+        super().__init__(shards, resources)
+        self.shards, self.resources = shards, resources
+
+    def __str__(self) -> str:
+        return f"the Ray cluster has no room for {self.shards} shards of {self.resources} each; add nodes, or ask for less per shard"
 
 
 class SequenceTooOld(GridError):

@@ -24,6 +24,8 @@ STATUS: dict[type[Exception], int] = {
     errors.NotEmpty: code_pb2.FAILED_PRECONDITION,
     errors.PartitionMoved: code_pb2.ABORTED,
     errors.MoveFailed: code_pb2.FAILED_PRECONDITION,
+    errors.NodeGone: code_pb2.UNAVAILABLE,
+    errors.NoRoom: code_pb2.FAILED_PRECONDITION,
     errors.SequenceTooOld: code_pb2.FAILED_PRECONDITION,
     errors.ProducerExpired: code_pb2.FAILED_PRECONDITION,
     errors.MemoryExhausted: code_pb2.RESOURCE_EXHAUSTED,

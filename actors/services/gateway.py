@@ -288,6 +288,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             catalog_version=known["catalog_version"],
             shards=[_shard_status(shard) for shard in known["shards"]],
             metrics=known.get("metrics", ""),
+            nodes=[admin_pb2.Node(**node) for node in known.get("nodes", [])],
+            problem=known.get("problem", ""),
         )
 
     async def Checkpoint(self, request: admin_pb2.CheckpointRequest, context: Context) -> admin_pb2.CheckpointResponse:
@@ -381,5 +383,5 @@ def _shard_status(facts: dict[str, Any]) -> admin_pb2.ShardStatus:
         metrics=facts.get("metrics", ""), profiles_read=facts.get("profiles_read", 0), queries=facts.get("queries", 0), groups=facts.get("groups", 0),
         ack_ms_p50=facts.get("ack_ms", [0, 0])[0], ack_ms_p99=facts.get("ack_ms", [0, 0])[1],
         fsync_ms_p50=facts.get("fsync_ms", [0, 0])[0], fsync_ms_p99=facts.get("fsync_ms", [0, 0])[1],
-        inbox_bytes=facts.get("inbox_bytes", 0), checkpoint_age_s=facts.get("checkpoint_age_s", 0.0),
+        inbox_bytes=facts.get("inbox_bytes", 0), checkpoint_age_s=facts.get("checkpoint_age_s", 0.0), node=facts.get("node", ""),
     )  # fmt: skip

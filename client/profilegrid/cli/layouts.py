@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, app, connect, note, print_json, print_table
+from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, app, connect, note, print_json, print_table, usage
 
 if TYPE_CHECKING:
     from profilegrid.sync import Client
@@ -77,7 +77,7 @@ def _state_of(replica: Replica) -> str:
 
 @app.command()
 def drain(
-    shards: Annotated[list[int], typer.Argument(help="Shards that shall hold nothing; others take their partitions.")],
+    whom: Annotated[list[str], typer.Argument(metavar="SHARD|NODE", help="Shards that shall hold nothing, or all of a node; others take their partitions.")],
     undo: Annotated[bool, typer.Option("--undo", help="Let them hold partitions again.")] = False,
     plan: Plan = False,
     rate: Rate = RATE_MB,
@@ -87,8 +87,48 @@ def drain(
 ) -> None:
     """Take all partitions off some shards while everything is served, before their disk or machine is taken away, say."""
     with connect(target) as grid:
+        shards = _shards_of(grid, whom)
         drained = set(grid.layout().drained)
         _go(grid, {"drained": sorted(drained - set(shards) if undo else drained | set(shards))}, plan, rate, no_wait, as_json)
+
+
+def _shards_of(grid: Client, whom: list[str]) -> list[int]:
+    """Numbers of shards as they are, names of nodes as the shards whose data they have."""
+    nodes = {node.name: list(node.shards) for node in grid.status().nodes}
+    found: set[int] = set()
+    for one in whom:
+        if not one.isdigit() and one not in nodes:
+            usage(f"{one!r} is no shard's number, nor a node" + (f" of {', '.join(nodes)}" if nodes else ": this grid runs on one machine"))
+        found |= {int(one)} if one.isdigit() else set(nodes[one])
+    return sorted(found)
+
+
+@app.command()
+def nodes(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
+    """Show the nodes of a grid on a Ray cluster: address, folder, and which shards have their data there."""
+    with connect(target) as grid:
+        status = grid.status()
+    holding = {shard.id: shard.partitions for shard in status.shards}
+    found = [
+        {
+            "name": node.name, "state": "there" if node.is_alive else "gone", "host": node.host or None, "folder": node.folder or None,
+            "shards": list(node.shards), "partitions": sum(holding.get(shard, 0) for shard in node.shards),
+        }
+        for node in status.nodes
+    ]  # fmt: skip
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        print("this grid runs on one machine; on a Ray cluster: profilegrid up --address auto")
+        return
+    rows = [
+        [n["name"], n["state"], n["host"] or "–", n["folder"] or "–", ", ".join(map(str, node.shards)) or "–", n["partitions"]]
+        for n, node in zip(found, status.nodes, strict=True)
+    ]
+    print_table(["node", "state", "host", "folder", "shards", "partitions served"], rows)
+    if status.problem:
+        note(status.problem)
 
 
 @app.command()

@@ -209,7 +209,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ShardStatus(_message.Message):
-    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds", "history_events", "history_bytes", "history_first_ms", "segments_behind", "stopped", "metrics", "profiles_read", "queries", "groups", "ack_ms_p50", "ack_ms_p99", "fsync_ms_p50", "fsync_ms_p99", "inbox_bytes", "checkpoint_age_s")
+    __slots__ = ("id", "state", "pid", "endpoint", "partitions", "users", "memory_bytes", "events", "dead_letters", "turn_ms_max", "problems", "recovered_users", "recovered_seconds", "history_events", "history_bytes", "history_first_ms", "segments_behind", "stopped", "metrics", "profiles_read", "queries", "groups", "ack_ms_p50", "ack_ms_p99", "fsync_ms_p50", "fsync_ms_p99", "inbox_bytes", "checkpoint_age_s", "node")
     ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +238,7 @@ class ShardStatus(_message.Message):
     FSYNC_MS_P99_FIELD_NUMBER: _ClassVar[int]
     INBOX_BYTES_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
     id: int
     state: str
     pid: int
@@ -266,19 +267,38 @@ class ShardStatus(_message.Message):
     fsync_ms_p99: float
     inbox_bytes: int
     checkpoint_age_s: float
-    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ..., history_events: _Optional[int] = ..., history_bytes: _Optional[int] = ..., history_first_ms: _Optional[int] = ..., segments_behind: _Optional[int] = ..., stopped: _Optional[int] = ..., metrics: _Optional[str] = ..., profiles_read: _Optional[int] = ..., queries: _Optional[int] = ..., groups: _Optional[int] = ..., ack_ms_p50: _Optional[float] = ..., ack_ms_p99: _Optional[float] = ..., fsync_ms_p50: _Optional[float] = ..., fsync_ms_p99: _Optional[float] = ..., inbox_bytes: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ...) -> None: ...
+    node: str
+    def __init__(self, id: _Optional[int] = ..., state: _Optional[str] = ..., pid: _Optional[int] = ..., endpoint: _Optional[str] = ..., partitions: _Optional[int] = ..., users: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., events: _Optional[int] = ..., dead_letters: _Optional[int] = ..., turn_ms_max: _Optional[float] = ..., problems: _Optional[_Iterable[str]] = ..., recovered_users: _Optional[int] = ..., recovered_seconds: _Optional[float] = ..., history_events: _Optional[int] = ..., history_bytes: _Optional[int] = ..., history_first_ms: _Optional[int] = ..., segments_behind: _Optional[int] = ..., stopped: _Optional[int] = ..., metrics: _Optional[str] = ..., profiles_read: _Optional[int] = ..., queries: _Optional[int] = ..., groups: _Optional[int] = ..., ack_ms_p50: _Optional[float] = ..., ack_ms_p99: _Optional[float] = ..., fsync_ms_p50: _Optional[float] = ..., fsync_ms_p99: _Optional[float] = ..., inbox_bytes: _Optional[int] = ..., checkpoint_age_s: _Optional[float] = ..., node: _Optional[str] = ...) -> None: ...
+
+class Node(_message.Message):
+    __slots__ = ("name", "host", "folder", "is_alive", "shards")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    IS_ALIVE_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    host: str
+    folder: str
+    is_alive: bool
+    shards: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., host: _Optional[str] = ..., folder: _Optional[str] = ..., is_alive: _Optional[bool] = ..., shards: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("map_version", "catalog_version", "shards", "metrics")
+    __slots__ = ("map_version", "catalog_version", "shards", "metrics", "nodes", "problem")
     MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
     CATALOG_VERSION_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
     map_version: int
     catalog_version: int
     shards: _containers.RepeatedCompositeFieldContainer[ShardStatus]
     metrics: str
-    def __init__(self, map_version: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ..., metrics: _Optional[str] = ...) -> None: ...
+    nodes: _containers.RepeatedCompositeFieldContainer[Node]
+    problem: str
+    def __init__(self, map_version: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardStatus, _Mapping]]] = ..., metrics: _Optional[str] = ..., nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class CheckpointRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,46 @@
+"""What a shard's copies take of other members' messages."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from actors.replicating import Replication, nobody
+from grid.replication.messages import Append
+
+
+def replication(catalog_version: int) -> Replication:
+    engine = SimpleNamespace(partitions=4, catalog=SimpleNamespace(version=catalog_version))
+    return Replication(cast(Any, SimpleNamespace(engine=engine)), cast(Any, SimpleNamespace(member="b")), nobody)
+
+
+def of_catalog(version: int) -> Any:
+    return SimpleNamespace(catalog_version=version)
+
+
+# Of entries 6, 7, ...: the number of the group that each brings, -1: it begins an epoch.
+@pytest.mark.parametrize(
+    ("brings", "versions", "is_still", "taken"),
+    [
+        ([0, 1], [2, 2], False, [6, 7]),
+        ([-1, 0, 1], [2, 3], False, [6, 7]),
+        ([-1, 0], [3], False, [6]),
+        ([-1, 0, 1], [2, 2], True, [6]),
+        ([0, -1], [2], True, []),
+    ],
+)
+def test_entries_are_taken_up_to_the_first_of_a_catalog_to_come_or_while_one_comes(
+    brings: list[int], versions: list[int], is_still: bool, taken: list[int]
+) -> None:
+    copies = replication(catalog_version=2)
+    copies._is_still = is_still
+    plain = [[4, 6 + number, unit] for number, unit in enumerate(brings)]
+    message = copies._append_of([4, 5, 3, 5, 17.0, plain], [of_catalog(version) for version in versions])
+    assert isinstance(message, Append)
+    assert ([entry.position for entry in message.entries], message.committed) == (taken, 5)
+
+
+def test_nothing_is_said_to_entries_of_a_catalog_that_is_gone() -> None:
+    assert replication(catalog_version=3)._append_of([4, 5, 3, 5, 17.0, [[4, 6, 0]]], [of_catalog(2)]) is None
