@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +113,7 @@ class Backfill:
         engine.reserve_properties(past.judge, past.rows, reserved)
         if reserved:
             group = Group(engine.received_ms, engine.catalog.version, [], reserved)
-            await self._committer.call(partial(self._store.append, group, is_durable=True))
+            await self._committer.append(group, is_durable=True)
         slots = engine.users.slots_of_ordinals(past.partition, past.ordinals)
         pick = past.pick[past.judge.good[past.pick] & engine.users.exists(slots[past.pick])]
         if pick.size == 0:

@@ -53,3 +53,8 @@ def now_ms() -> int:
 def clock_problem() -> str:
     """What is wrong with the wall clock; empty: nothing."""
     return _clock.problem()
+
+
+def now_monotonic_ms() -> float:
+    """The clock of leases: goes on while the process is stopped."""
+    return time.monotonic() * 1000

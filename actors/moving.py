@@ -403,7 +403,7 @@ class Incoming:
         self._is_written.set()
         if self.copy_of:
             shard.moves.incoming = None
-            shard.replication.came(self.copy_of, self.partitions)
+            shard.replication.refilling.came(self.copy_of, self.partitions)
 
     async def _follow(self, header: bytes, body: bytes) -> None:
         """What was committed since, into our log and columns."""
@@ -469,13 +469,13 @@ class Moves:
 
     async def _expect_copy(self, token: str, partitions: list[int], copy_of: str) -> None:
         """Be ready for copies of another member's partitions, in the place of what is here of them. Raises MoveFailed."""
-        replication = self._shard.replication
+        refilling = self._shard.replication.refilling
         if self.incoming is not None:
             await self.cancel(self.incoming.token)
-        if not replication.is_behind(partitions):
+        if not refilling.is_behind(partitions):
             raise MoveFailed(f"of partitions {partitions} some are no copies here that lack something")
         # First: what is held of them may be what a backfill waits for, and with it we.
-        replication.forget_state(partitions)
+        refilling.forget_state(partitions)
         self.check_quiet()
         await self._drop(partitions)
         self.incoming = Incoming(self._shard, token, partitions, copy_of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import astuple
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from grid.storage.files import replace_file
 FORMAT = 1
 _TO_CONTROLLER: dict[str, type[Any]] = {kind.__name__: kind for kind in (Hello, Shrink, Expand, Suspect, Sealed)}
 _BETWEEN: dict[str, type[Any]] = {kind.__name__: kind for kind in (Ack, Mismatch, Stale, Release)}
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (*_TO_CONTROLLER.values(), *_BETWEEN.values())}
 
 
 def packed_message(message: Any) -> list[Any]:
-    """A message to the controller as plain data."""
-    return [type(message).__name__, *astuple(message)]
+    """A flat message as plain data."""
+    kind = type(message)
+    return [kind.__name__, *(getattr(message, name) for name in _FIELDS[kind])]  # astuple copies deeply: 8 µs, where thousands go each second
 
 
 def message_of(plain: list[Any]) -> Any:

@@ -14,19 +14,18 @@ import contextlib
 import itertools
 import logging
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
 from profilegrid.lanes import REPLICATE, Lane
 
+from actors.clock import now_monotonic_ms
 from actors.committing import stop_at_once
-from actors.moving import Outgoing
 from actors.promises import Promises, between_of, config_of, is_all, packed_message, part_of
+from actors.refilling import Refilling
 from grid.errors import InvariantBroken, MoveFailed, ShardRecovering, WriteFailed
 from grid.failpoints import failpoint
 from grid.group import Group
@@ -49,7 +48,6 @@ from grid.replication.messages import (
     Send,
     SendSnapshot,
     Shrink,
-    Snapshot,
     Write,
 )  # fmt: skip
 from grid.replication.replica import Replica, Role, Stable, Timing
@@ -64,7 +62,6 @@ LANE_TIMEOUT_S, REPORT_TIMEOUT_S, STILL_S = 5.0, 2.0, 3.0
 MESSAGE_BYTES_MAX = 8 << 20
 # What is kept in memory for a member that is behind: beyond it the member gets a copy of the whole partition.
 JOURNAL_ENTRIES_MAX, JOURNAL_BYTES_MAX = 4096, 64 << 20
-COPY_BYTES_PER_S = 64e6
 DEPOSED = 73
 Ticket = tuple[int, Replica, int]
 Report = Callable[[Member, list[list[Any]]], Awaitable[dict[str, Any]]]
@@ -75,22 +72,17 @@ async def nobody(member: Member, reports: list[list[Any]]) -> dict[str, Any]:
     return {"announced": [], "lanes": {}}
 
 
-def now_monotonic_ms() -> float:
-    """The clock of leases: goes on while the process is stopped."""
-    return time.monotonic() * 1000
-
-
 class Replication:
     """All copies of one shard. Everything here happens in the shard's loop."""
 
     def __init__(self, shard: ShardServer, promises: Promises, report: Report) -> None:
-        self._shard, self._promises, self._report = shard, promises, report
+        self.shard, self._promises, self._report = shard, promises, report
         self.me = promises.member
         self.replicas: dict[int, Replica] = {}
-        self._committed = np.zeros(shard.engine.partitions, dtype=np.uint64)
+        self.committed = np.zeros(shard.engine.partitions, dtype=np.uint64)
         # Reads are answered until then (monotonic ms): what leases of the other copies allow.
         self.readable_until = np.full(shard.engine.partitions, np.inf)
-        self._lanes: dict[Member, str] = {}
+        self.lanes: dict[Member, str] = {}
         self._lane_of: dict[Member, tuple[str, Lane]] = {}
         self._out: dict[Member, list[tuple[int, Any]]] = {}
         self._reports: list[list[Any]] = []
@@ -98,15 +90,13 @@ class Replication:
         self._writes: list[tuple[int, Write]] = []
         self._waiting: dict[int, Countdown] = {}
         self._tokens = 0
+        self._shown: dict[int, tuple[Role, int, Config | None]] = {}
+        self._to_show: set[int] = set()
         self._changed = asyncio.Event()
         self._is_flushing = self._is_still = False
         self._has_committed = asyncio.Event()
-        self._behind: dict[Member, set[int]] = {}
-        self._copying: dict[Member, asyncio.Task[None]] = {}
-        self._sent: dict[Member, list[int]] = {}  # what is being copied
-        self.pinned: set[int] = set()
+        self.refilling = Refilling(self)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._renewing: set[int] = set()
         self._dropping: asyncio.Task[None] | None = None
         self._group_bytes = 0.0  # of a group of ours, on average
 
@@ -117,7 +107,7 @@ class Replication:
         for partition in partitions:
             self._make(partition)
         for work in (self._tick_forever, self._fold_forever):
-            self._in_background(work())
+            self.in_background(work())
 
     def stop(self) -> None:
         """Take part in nothing any more."""
@@ -127,12 +117,12 @@ class Replication:
             lane.close()
 
     def _make(self, partition: int) -> Replica:
-        engine, held = self._shard.engine, self._shard.store.held
+        engine, held = self.shard.engine, self.shard.store.held
         entries = [Entry(epoch, position, None if partition in group.starts else group) for epoch, position, group in held.of(partition)]
         journal = Journal(int(engine.positions[partition]), int(engine.entry_epochs[partition]), entries)
         stable = Stable(self._promises.promised.get(partition, 0), journal, partition in engine.stopped)
         replica = self.replicas[partition] = Replica(self.me, stable, now_monotonic_ms(), TIMING)
-        self._committed[partition] = replica.committed
+        self.committed[partition] = replica.committed
         self.readable_until[partition] = 0
         engine.copied[partition] = True
         return replica
@@ -145,15 +135,15 @@ class Replication:
 
     async def hear(self, announced: list[list[Any]], lanes: dict[Member, str]) -> None:
         """Configs in force, from the controller, and where members listen."""
-        self._lanes |= lanes
+        self.lanes |= lanes
         configs = [(partition, config_of(plain)) for partition, plain in announced]
         new = [(partition, config) for partition, config in configs if partition not in self.replicas and self.me in config.replicas]
         self._announced(configs)  # first: a group that is under way may wait for one of these
-        if any(partition in self._shard.store.held.undropped for partition, _ in new):
-            await self._shard.moves.drop_foreign()
+        if any(partition in self.shard.store.held.undropped for partition, _ in new):
+            await self.shard.moves.drop_foreign()
         if new:
             # Until now they were served alone, or are new here; what is left of a former copy goes first, or stays whole.
-            async with self._shard.moves.dropping, self._shard.committer.quiet():
+            async with self.shard.moves.dropping, self.shard.committer.quiet():
                 for partition, _ in new:
                     if partition not in self.replicas:
                         self._begin(partition)
@@ -162,12 +152,12 @@ class Replication:
     def _announced(self, configs: list[tuple[int, Config]]) -> None:
         for partition, config in configs:
             if (replica := self.replicas.get(partition)) is not None:
-                self._do(partition, replica.on_message(CONTROLLER, Announce(config), now_monotonic_ms()))
-        self._flush_soon()
+                self.do(partition, replica.on_message(CONTROLLER, Announce(config), now_monotonic_ms()))
+        self.flush_soon()
 
     def _begin(self, partition: int) -> None:
         """The first of a partition's copies, which served it alone; or one that is to be filled."""
-        was_alone = bool(self._shard.engine.epochs[partition])
+        was_alone = bool(self.shard.engine.epochs[partition])
         replica = self._make(partition)
         if was_alone:  # nobody else can have been read from: there are no leases to wait for
             replica.on_message(self.me, Release(replica.promised), now_monotonic_ms())
@@ -181,7 +171,7 @@ class Replication:
             if replica is None:
                 continue
             if kind == "Append":
-                if partition in self._shard.engine.stopped or not self._shard.engine.kept[partition]:
+                if partition in self.shard.engine.stopped or not self.shard.engine.kept[partition]:
                     fields[5] = []  # it is being replaced: nothing to put entries behind
                 message = self._append_of(fields, groups)
                 if message is None:
@@ -189,11 +179,11 @@ class Replication:
             else:
                 message = between_of(kind, fields)
             try:
-                self._do(partition, replica.on_message(sender, message, now))
+                self.do(partition, replica.on_message(sender, message, now))
             except InvariantBroken:
                 log.critical("partition %d: what cannot be; starting over", partition, exc_info=True)
                 os._exit(DEPOSED)
-        self._flush_soon()
+        self.flush_soon()
 
     @staticmethod
     def _unit(header: bytes, body: bytes) -> Group:
@@ -204,7 +194,7 @@ class Replication:
     def _append_of(self, fields: list[Any], groups: list[Group]) -> Append | None:
         epoch, previous, previous_epoch, committed, sent_ms, plain = fields
         entries = tuple(Entry(entry_epoch, position, None if unit < 0 else groups[unit]) for entry_epoch, position, unit in plain)
-        catalog = self._shard.engine.catalog.version
+        catalog = self.shard.engine.catalog.version
         versions = {entry.payload.catalog_version for entry in entries if entry.payload is not None}
         if any(version < catalog for version in versions):
             return None  # features that came since would lack it: we say nothing, are left out, and are copied anew
@@ -215,7 +205,7 @@ class Replication:
 
     # --- effects --------------------------------------------------------------------------------------------------------------
 
-    def _do(self, partition: int, effects: list[Effect]) -> None:
+    def do(self, partition: int, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
                 case Send() if effect.to == CONTROLLER:
@@ -226,30 +216,34 @@ class Replication:
                     self._keeps.append((partition, effect))
                 case Write():
                     # At once: what it cuts must not be taken for what is committed in its place.
-                    self._shard.store.held.cut(partition, effect.after, self._shard.store.log.next_sequence)
+                    self.shard.store.held.cut(partition, effect.after, self.shard.store.log.next_sequence)
                     self._writes.append((partition, effect))
                 case Apply():
-                    self._committed[partition] = effect.position
+                    self.committed[partition] = effect.position
                     self._has_committed.set()
                 case Answer():
                     self._answer(effect)
                 case SendSnapshot():
                     self._lacks_much(effect.to, partition)
                 case Install():  # it is durable and in the columns already
-                    self._do(partition, self.replicas[partition].on_io(effect.ticket, now_monotonic_ms(), is_ok=True))
+                    self.do(partition, self.replicas[partition].on_io(effect.ticket, now_monotonic_ms(), is_ok=True))
                 case Drop():
                     self._leave(partition)
                 case Halt():
                     stop_at_once(RuntimeError(effect.why))
-        self._show(partition)
+        replica = self.replicas.get(partition)
+        if replica is not None and self._shown.get(partition) == (replica.role, replica.epoch, replica.config):
+            self._to_show.add(partition)  # leases only: once before anything is sent
+        else:
+            self._show(partition)
 
     def _lacks_much(self, member: Member, partition: int) -> None:
         """A member needs a copy of a partition. If it has acknowledged something in this epoch it may be let in any moment: the epoch ends first."""
         replica = self.replicas[partition]
         if replica.matched(member) is not None:
             self._reports.append([partition, *packed_message(Shrink(replica.epoch, member))])
-        elif partition not in self._sent.get(member, ()):
-            self._behind.setdefault(member, set()).add(partition)
+        else:
+            self.refilling.wanted(member, partition)
 
     def _answer(self, answer: Answer) -> None:
         waiting = self._waiting.get(answer.token)
@@ -271,9 +265,11 @@ class Replication:
 
     def _show(self, partition: int) -> None:
         """Serve a partition, or do not, as its replica may."""
-        engine, replica = self._shard.engine, self.replicas.get(partition)
+        engine, replica = self.shard.engine, self.replicas.get(partition)
         if replica is None:
+            self._shown.pop(partition, None)
             return
+        self._shown[partition] = (replica.role, replica.epoch, replica.config)
         now = now_monotonic_ms()
         is_primary = replica.role is Role.PRIMARY and replica.config is not None
         was_served = engine.epochs[partition] != 0
@@ -289,18 +285,25 @@ class Replication:
             engine.sealed[partition] = is_leaving and was_served
             self.readable_until[partition] = until
             if is_opened or (engine.epochs[partition] and not was_served):
-                self._shard.committer.let_go()
+                self.shard.committer.let_go()
         elif replica.role is Role.FOLLOWER or not was_served:
             if was_served or engine.sealed[partition]:
-                if self._shard.committer.has_under_way(partition):
+                if self.shard.committer.has_under_way(partition):
                     self._deposed(f"partition {partition} has another primary while a group of it is under way")
                 engine.epochs[partition], engine.sealed[partition] = 0, False
-                self._shard.committer.let_go()
-                self._shard.wake_watchers()
+                self.shard.committer.let_go()
+                self.shard.wake_watchers()
             self.readable_until[partition] = 0
         else:
             self.readable_until[partition] = 0  # between two epochs, perhaps primary in both
         self._changed.set()
+
+    def journal_end(self, partition: int) -> int:
+        """The last position that we, the primary, have given. Raises MoveFailed when we are not."""
+        replica = self.replicas.get(partition)
+        if replica is None or replica.role is not Role.PRIMARY:
+            raise MoveFailed(f"partition {partition} is not served here as one of several copies")
+        return replica.journal.last
 
     def check_readable(self, partitions: Any) -> None:
         """Raise ShardRecovering unless nobody else can serve the partitions now."""
@@ -309,16 +312,19 @@ class Replication:
 
     # --- disk and network -----------------------------------------------------------------------------------------------------
 
-    def _flush_soon(self) -> None:
+    def flush_soon(self) -> None:
         if not self._is_flushing:
             self._is_flushing = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         self._is_flushing = False
+        to_show, self._to_show = self._to_show, set()
+        for partition in to_show:
+            self._show(partition)
         if self._keeps:
             keeps, self._keeps = self._keeps, []
-            self._in_background(self._keep(keeps))
+            self.in_background(self._keep(keeps))
         if self._writes:
             writes, self._writes = self._writes, []
             self._log(writes)
@@ -331,7 +337,7 @@ class Replication:
         for partition, keep in keeps:
             self._promises.promised[partition] = max(keep.promised, self._promises.promised.get(partition, 0))
         try:
-            await self._shard.committer.call(self._promises.write)
+            await self.shard.committer.call(self._promises.write)
         except OSError as error:
             stop_at_once(error)
         failpoint("replica.promised")
@@ -341,15 +347,15 @@ class Replication:
         now = now_monotonic_ms()
         for partition, replica, ticket in tickets:
             if self.replicas.get(partition) is replica:  # not one that came after it, whose tickets have the same numbers
-                self._do(partition, replica.on_io(ticket, now, is_ok=True))
-        self._flush_soon()
+                self.do(partition, replica.on_io(ticket, now, is_ok=True))
+        self.flush_soon()
 
     def _log(self, writes: list[tuple[int, Write]]) -> None:
         """Entries of others' groups, and beginnings of epochs, into our log: as few records as keep each partition's order."""
         records: list[tuple[Group | None, dict[int, list[Entry]]]] = []
         latest: dict[int, int] = {}  # of each partition: its newest record
         at: dict[int, int] = {}  # of each group: its newest record
-        store = self._shard.store
+        store = self.shard.store
         tickets: list[Ticket] = []
         for partition, write in writes:
             if partition not in self.replicas:
@@ -369,7 +375,7 @@ class Replication:
         self._log_records(records, tickets)
 
     def _log_records(self, records: list[tuple[Group | None, dict[int, list[Entry]]]], tickets: list[Ticket]) -> None:
-        store, engine = self._shard.store, self._shard.engine
+        store, engine = self.shard.store, self.shard.engine
         groups = []
         for payload, entries in records:
             group = self._record(payload, entries)
@@ -379,14 +385,14 @@ class Replication:
         self._has_committed.set()  # some of it may be committed already
         for group in groups:
             # Codes come in the order of the log: words of ours that are not in it yet go first; where they come again they are known.
-            unlogged = self._shard.committer.unlogged_words()
+            unlogged = self.shard.committer.unlogged_words()
             engine.enter(group)
             group.reserved = [*unlogged, *group.reserved]
-        written = [self._shard.committer.call(partial(store.append, group, is_durable=group is groups[-1])) for group in groups]
-        self._in_background(self._written(written, tickets))
+        written = [self.shard.committer.append(group, is_durable=group is groups[-1]) for group in groups]
+        self.in_background(self._written(written, tickets))
 
     def _record(self, payload: Group | None, entries: dict[int, list[Entry]]) -> Group:
-        engine = self._shard.engine
+        engine = self.shard.engine
         if payload is None:
             group = Group(engine.received_ms, engine.catalog.version, [], [], starts={p: mine[0].position for p, mine in entries.items()})
         else:
@@ -405,7 +411,7 @@ class Replication:
         self._io_ended(tickets)
 
     def _send(self, member: Member, messages: list[tuple[int, Any]]) -> None:
-        endpoint, (at_endpoint, lane) = self._lanes.get(member, ""), self._lane_of.get(member, ("", None))
+        endpoint, (at_endpoint, lane) = self.lanes.get(member, ""), self._lane_of.get(member, ("", None))
         if not endpoint:
             return
         if lane is None or lane.failed is not None or at_endpoint != endpoint:
@@ -448,11 +454,11 @@ class Replication:
 
     def has_copies_of(self, group: Group) -> bool:
         """Whether some of a group's partitions have several copies."""
-        return bool(self.replicas) and any(self._shard.engine.copied[judged.frame.partitions].any() for judged in group.judged)
+        return bool(self.replicas) and any(self.shard.engine.copied[judged.frame.partitions].any() for judged in group.judged)
 
-    async def commit(self, group: Group) -> None:
-        """Log a group here and wherever copies of its partitions must acknowledge. Returns when it is committed. Raises WriteFailed."""
-        engine = self._shard.engine
+    async def begin(self, group: Group) -> asyncio.Future[None]:
+        """Send a group to the log and to wherever copies of its partitions must acknowledge. Done when it is committed; fails with WriteFailed."""
+        engine = self.shard.engine
         mine = {p for judged in group.judged for p in judged.frame.partitions[judged.fresh].tolist() if p in self.replicas}
         while not all(self.replicas[p].may_write(now_monotonic_ms()) for p in mine if p in self.replicas):
             self._changed.clear()
@@ -476,18 +482,24 @@ class Replication:
                     if isinstance(effect, Write):
                         tickets.append((partition, replica, effect.ticket))
                     else:
-                        self._do(partition, [effect])
+                        self.do(partition, [effect])
+        if waiting.left == 0:  # nothing of it is new where there are copies
+            waiting.done.set_result(None)
         self._flush()
         failpoint("replica.sent")
-        await self._shard.committer.call(partial(self._shard.store.append, group, is_durable=True))
+        logged = self.shard.committer.append(group, is_durable=True)
+        return asyncio.ensure_future(self._committed_by(group, logged, tickets, waiting))
+
+    async def _committed_by(self, group: Group, logged: asyncio.Future[None], tickets: list[Ticket], waiting: Countdown) -> None:
+        await logged
         self._io_ended(tickets)
         await waiting.done
         self._group_bytes += (group.nbytes - self._group_bytes) / 16
-        if self._shard.committer.is_last:  # else the next group tells the followers that what they hold is committed
-            for partition in mine:
+        if self.shard.committer.is_last:  # else the next group tells the followers that what they hold is committed
+            for partition in group.entries:
                 if partition in self.replicas:
-                    self._do(partition, self.replicas[partition].tell_committed(now_monotonic_ms()))
-            self._flush_soon()
+                    self.do(partition, self.replicas[partition].tell_committed(now_monotonic_ms()))
+            self.flush_soon()
 
     # --- time -----------------------------------------------------------------------------------------------------------------
 
@@ -496,21 +508,17 @@ class Replication:
             await asyncio.sleep(TIMING.beat / 1000)
             for partition in list(self.replicas):
                 replica = self.replicas[partition]
-                replica.is_draining = replica.config is not None and replica.config.is_handing_over and self._shard.committer.has_under_way(partition)
-                self._do(partition, replica.on_tick(now_monotonic_ms()))
+                replica.is_draining = replica.config is not None and replica.config.is_handing_over and self.shard.committer.has_under_way(partition)
+                self.do(partition, replica.on_tick(now_monotonic_ms()))
                 self._trim(partition, replica)
                 self._retire(partition, replica)
-                if partition in self._shard.engine.stopped and partition not in self._renewing and self.is_behind([partition]):
-                    self._renewing.add(partition)
-                    self._in_background(self._renew(partition))
+                if partition in self.shard.engine.stopped:
+                    self.refilling.renew_soon(partition)
             self._flush()
             if self._reports:
                 reports, self._reports = self._reports, []
-                self._in_background(self._tell(reports))
-            for member, partitions in self._behind.items():
-                if partitions and member not in self._copying:
-                    self._copying[member] = self._in_background(self._copy_to(member, sorted(partitions)))
-                    partitions.clear()
+                self.in_background(self._tell(reports))
+            self.refilling.go_on()
 
     async def _tell(self, reports: list[list[Any]]) -> None:
         try:
@@ -522,14 +530,14 @@ class Replication:
 
     def _settled(self, partition: int, replica: Replica) -> int:
         """The position up to which columns and log stand for the journal's entries."""
-        return min(replica.committed, replica.durable, int(self._shard.engine.positions[partition]))
+        return min(replica.committed, replica.durable, int(self.shard.engine.positions[partition]))
 
     def _trim(self, partition: int, replica: Replica) -> None:
         """Let the columns stand for what everybody has."""
         through = self._settled(partition, replica)
         if replica.role is Role.PRIMARY:
             entries_max = min(JOURNAL_ENTRIES_MAX, JOURNAL_BYTES_MAX / max(self._group_bytes, 1))
-            if partition in self.pinned:
+            if partition in self.refilling.pinned:
                 entries_max *= 8
             if through - replica.journal.base <= entries_max:
                 through = min(through, replica.matched_by_all() or 0)
@@ -538,10 +546,10 @@ class Replication:
 
     def _retire(self, partition: int, replica: Replica) -> None:
         """A copy that is the only one again, with nothing under way, needs no protocol."""
-        engine, config = self._shard.engine, replica.config
+        engine, config = self.shard.engine, replica.config
         is_alone = replica.role is Role.PRIMARY and config is not None and config.replicas == (self.me,)
         position = int(engine.positions[partition])
-        if is_alone and not replica.is_waited_for and position == replica.committed == replica.journal.last and self._shard.committer.is_idle:
+        if is_alone and not replica.is_waited_for and position == replica.committed == replica.journal.last and self.shard.committer.is_idle:
             del self.replicas[partition]
             engine.copied[partition] = False
             engine.reserved[partition] = position
@@ -557,10 +565,10 @@ class Replication:
             taken: list[Group] = []
 
             def take(taken: list[Group] = taken) -> list[Group]:
-                taken += self._shard.store.held.take(self._committed)
+                taken += self.shard.store.held.take(self.committed)
                 return taken
 
-            await self._shard.committer.fold(take)
+            await self.shard.committer.fold(take)
             for partition in {partition for group in taken for partition in group.entries}:
                 self._show(partition)
 
@@ -570,7 +578,7 @@ class Replication:
         self._is_still = True
         try:
             deadline = time.monotonic() + STILL_S
-            while len(self._shard.store.held):
+            while len(self.shard.store.held):
                 if time.monotonic() > deadline:
                     raise ShardRecovering()
                 await asyncio.sleep(0.01)
@@ -584,90 +592,28 @@ class Replication:
             if replica.role is Role.PRIMARY:
                 replica.forget(self._settled(partition, replica))
 
-    # --- copies for who is too far behind --------------------------------------------------------------------------------------
-
-    async def _copy_to(self, member: Member, partitions: list[int]) -> None:
-        """Send whole partitions to a member that lacks entries which we no longer have."""
-        shard = self._shard
-        self._sent[member] = partitions = [p for p in partitions if p in self.replicas and shard.engine.epochs[p]]
-        lane = self._lanes.get(member, "")
-        try:
-            shard.moves.check_quiet()
-            if not partitions or not lane:
-                return
-            self.pinned.update(partitions)
-            await shard.replaying.acquire()
-            copy = Outgoing(shard, secrets.token_hex(8), partitions, lane, COPY_BYTES_PER_S, copy_of=self.me)
-            try:
-                await copy.run()
-            finally:
-                await copy.end()
-        except MoveFailed as error:
-            log.warning("a copy for another member: %s; it is tried again", error)
-            await asyncio.sleep(1.0)
-        finally:
-            del self._copying[member], self._sent[member]
-            # The entries since are kept until the member has had the time to ask for them.
-            asyncio.get_running_loop().call_later(3.0, self.pinned.difference_update, partitions)
-
-    def is_behind(self, partitions: list[int]) -> bool:
-        """Whether partitions are copies here that may be replaced by another's."""
-        return all(p in self.replicas and self.replicas[p].may_start_over for p in partitions)
-
-    def forget_state(self, partitions: list[int]) -> None:
-        """What is here of copies goes, to be replaced by another's."""
-        engine = self._shard.engine
-        for partition in partitions:
-            self._shard.store.held.forget(partition, self._shard.store.log.next_sequence)
-            engine.copied[partition] = False
-            engine.epochs[partition] = 0
-            engine.stopped.pop(partition, None)
-            self.replicas[partition].start_over()
-            self._committed[partition] = 0
-
-    def came(self, sender: Member, partitions: list[int]) -> None:
-        """Whole partitions came, are durable, and in the columns: the journals go on from there."""
-        engine = self._shard.engine
-        for partition in partitions:
-            replica = self.replicas.get(partition)
-            engine.arriving[partition], engine.copied[partition] = False, True
-            if replica is not None and replica.role is Role.FOLLOWER:
-                position, epoch = int(engine.positions[partition]), int(engine.entry_epochs[partition])
-                self._committed[partition] = position
-                self._do(partition, replica.on_message(sender, Snapshot(replica.epoch, position, epoch, None), now_monotonic_ms()))
-        self._flush_soon()
-
-    async def _renew(self, partition: int) -> None:
-        """A damaged copy, while another has all: what is here goes, all of it comes again."""
-        if not self.is_behind([partition]):  # things have changed since this was asked for
-            self._renewing.discard(partition)
-            return
-        log.warning("partition %d is damaged here (%s) and is copied anew", partition, self._shard.engine.stopped[partition])
-        self.forget_state([partition])
-        await self._shard.moves.drop_foreign()
-        if partition in self.replicas and not self._shard.moves.is_expected(partition):
-            self._shard.engine.copied[partition] = True
-        self._renewing.discard(partition)
+    # --- who leaves ---------------------------------------------------------------------------------------------------------
 
     def _leave(self, partition: int) -> None:
         """The partition lives elsewhere."""
-        engine = self._shard.engine
+        engine = self.shard.engine
         del self.replicas[partition]
         engine.copied[partition] = engine.sealed[partition] = False
         engine.epochs[partition] = 0
-        self._shard.store.held.forget(partition, self._shard.store.log.next_sequence)
+        self.shard.store.held.forget(partition, self.shard.store.log.next_sequence)
         self.readable_until[partition] = np.inf
-        self._shard.committer.let_go()
-        self._shard.wake_watchers()
+        self.shard.committer.let_go()
+        self.shard.wake_watchers()
         if self._dropping is None or self._dropping.done():
-            self._dropping = self._in_background(self._drop_soon())
+            self._dropping = self.in_background(self._drop_soon())
 
     async def _drop_soon(self) -> None:
         """What has left, together."""
         await asyncio.sleep(TIMING.beat / 1000)
-        await self._shard.moves.drop_foreign()
+        await self.shard.moves.drop_foreign()
 
-    def _in_background(self, work: Any) -> asyncio.Task[Any]:
+    def in_background(self, work: Any) -> asyncio.Task[Any]:
+        """A task that must not fail."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

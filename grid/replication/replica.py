@@ -88,6 +88,7 @@ class Peer:
     next: int
     heard_ms: float
     matched: int | None = None
+    matched_before: int | None = None  # at the last beat
     lease_from_ms: float = -math.inf
     snapshot_ms: float = -math.inf
 
@@ -359,8 +360,9 @@ class Replica:
     def _tick_primary(self, now: float) -> None:
         assert self.config is not None
         for member, peer in self._peers.items():
-            if peer.matched is not None:
+            if peer.matched is not None and peer.matched == peer.matched_before:  # nothing came of what is under way for a beat: it was lost, perhaps
                 peer.next = peer.matched + 1
+            peer.matched_before = peer.matched
             self._send_entries(member, peer, now)
         for member in sorted(self._required()):
             # Never alone on our own account: until the controller has said so it may have made the silent one primary.
@@ -434,12 +436,14 @@ class Replica:
             self._send(sender, Mismatch(self.epoch, self.journal.last_of_epoch_below(append.previous_epoch, append.previous - 1)))
             return
         fresh = [entry for entry in append.entries if not self.journal.has(entry.position, entry.epoch)]
+        is_news = not append.entries and self.committed < append.committed  # what is told between beats needs no answer
         if fresh:
             self._take(fresh[0].position - 1, tuple(fresh), append.sent_ms)
         # What our base stands for is committed, so every later primary has it.
         self._matched = max(self._matched, self.journal.base, append.previous + len(append.entries))
         self._commit(min(append.committed, self._matched))
-        self._acknowledge(append.sent_ms, now)
+        if not fresh and not is_news:  # what is fresh is acknowledged when it is on the disk
+            self._acknowledge(append.sent_ms, now)
 
     def _take(self, after: int, entries: tuple[Entry, ...], sent_ms: float) -> None:
         """Put entries behind position `after`; others that are there were never committed."""

@@ -3,10 +3,11 @@
 A segment is 64 MB, preallocated and zeroed, named by the sequence of its first record. A record is a 40-byte prefix (magic, header
 bytes, body bytes, sequence, checksum of the header and these, checksum of the body), a msgpack header, the body, an end mark that
 tells its sequence, padding to 8.
-Invariant: a record that `append` returned from survives kill -9; one that it did not is wholly there or wholly absent, because a
-record is written only after the one before it is fsynced: only the last can be torn.
-A bad last record is torn when its end mark is missing (the process died in the write) or one of its 4 KiB blocks is zero (the power
-went before that block was written); otherwise it was written whole and damaged since: it may have been acknowledged, so it is not cut.
+Invariant: a record that `append` returned from survives kill -9, and with the next `sync` a loss of power; each says up to which record
+the log was synced when it was written.
+A bad record is torn when no sound one behind it was written after it was synced, and its end mark is missing (the process died in the
+write) or one of its 4 KiB blocks is zero (the power went before that block was written): it was never acknowledged, nor anything behind
+it, and is cut with that. Otherwise it was written whole and damaged since: it may have been acknowledged, so it is not cut.
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ class Log:
     def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._segment_bytes = folder, segment_bytes
-        self._descriptor = -1
+        self._descriptor, self._path = -1, folder
         self._offset = 0
         self._size = 0
         self.next_sequence = 1
+        self._synced = 0  # the last record that is known to be durable
         self._failed: WriteFailed | None = None
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ class Log:
         if self._failed is not None:
             raise self._failed
         sequence = self.next_sequence
-        buffers = _framed(sequence, header, body)
+        buffers = _framed(sequence, {**header, "synced": self._synced}, body)
         nbytes = sum(len(buffer) for buffer in buffers)
         try:
             if self._descriptor < 0 or self._offset + nbytes + _PREFIX.size > self._size:
@@ -79,23 +81,27 @@ class Log:
                 _write_all(self._descriptor, part, at)
                 at += sum(len(buffer) for buffer in part)
             failpoint("log.written")
-            if is_durable:
-                os.fdatasync(self._descriptor)
-            failpoint("log.fsynced")
         except OSError as error:
-            self._failed = WriteFailed(str(self._path_of(sequence)), str(error))
+            self._failed = WriteFailed(str(self._path), str(error))
             raise self._failed from error
         self._offset += nbytes
         self.next_sequence = sequence + 1
+        if is_durable:
+            self.sync()
         return sequence
 
     def sync(self) -> None:
-        """Fsync what was appended without it."""
+        """Fsync what was appended without it. Raises WriteFailed."""
+        if self._failed is not None:
+            raise self._failed
+        last = self.next_sequence - 1
         try:
             if self._descriptor >= 0:
                 os.fdatasync(self._descriptor)
+            failpoint("log.fsynced")
+            self._synced = last
         except OSError as error:
-            self._failed = WriteFailed(str(self._folder), str(error))
+            self._failed = WriteFailed(str(self._path), str(error))
             raise self._failed from error
 
     def roll(self) -> None:
@@ -134,6 +140,7 @@ class Log:
             os.ftruncate(self._descriptor, self._offset)  # what was not used of it
             os.fdatasync(self._descriptor)
             os.close(self._descriptor)
+            self._synced = self.next_sequence - 1
         size, path = max(self._segment_bytes, nbytes + 2 * _PREFIX.size), self._path_of(sequence)
         if not (self._spare.exists() and self._spare.stat().st_size >= size):
             self._make_file(self._spare, size)
@@ -143,7 +150,7 @@ class Log:
         descriptor = os.open(path, os.O_RDWR)
         sync_folder(self._folder)
         self._keep_head(sequence)
-        self._descriptor, self._offset, self._size = descriptor, 0, size
+        self._path, self._descriptor, self._offset, self._size = path, descriptor, 0, size
 
     def close(self) -> None:
         """Close the open segment."""
@@ -225,8 +232,10 @@ class Log:
                         if offset < 0 and is_last:
                             self._cut(segment, record.offset)
             if is_last:
-                self._descriptor = os.open(segment, os.O_RDWR)
+                self._path, self._descriptor = segment, os.open(segment, os.O_RDWR)
                 self._offset, self._size = end, os.fstat(self._descriptor).st_size
+                os.fdatasync(self._descriptor)  # what is replayed holds, whether or not the last life came to it
+                self._synced = self.next_sequence - 1
         head = self._head()
         if head > max([0, *(self.first_sequence(segment) for segment in segments)]):
             yield self._missing(head, 0)
@@ -315,10 +324,15 @@ def _end_mark(sequence: int) -> bytes:
 
 
 def _is_torn(segment: Path, offset: int, sequence: int) -> bool:
-    """Whether the damaged record at `offset`, which should be `sequence`, was never written whole."""
-    if _next_sound(segment, offset) >= 0:
-        return False
+    """Whether the damaged record at `offset`, which should be `sequence`, was never written whole. What was synced was, so it is not when a
+    sound record behind it says that it was synced, or says nothing: before there were such words each record was synced before the next."""
     raw = segment.read_bytes()
+    at = _next_sound(segment, offset)
+    while at >= 0:
+        record = _record_at(memoryview(raw), at, "")
+        if record.header.get("synced", sequence) >= sequence:
+            return False
+        at = _next_sound(segment, at)
     end = raw.find(_end_mark(sequence), offset)
     first = -(-offset // _BLOCK_BYTES) * _BLOCK_BYTES
     return end < 0 or any(not any(raw[at : at + _BLOCK_BYTES]) for at in range(first, end - _BLOCK_BYTES, _BLOCK_BYTES))

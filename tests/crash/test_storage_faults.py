@@ -145,6 +145,7 @@ def test_after_a_failed_write_nothing_follows_and_what_was_acknowledged_is_there
     (points / point).write_text(action)
     with pytest.raises(WriteFailed, match=r"\d{16}\.log.*outcome is unknown"):
         fill(shard, 4, 5)
+        shard.store.log.sync()
     with pytest.raises(WriteFailed):  # never retried
         fill(shard, 5, 6)
     shard.crash()

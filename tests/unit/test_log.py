@@ -118,3 +118,31 @@ def test_a_flipped_bit_in_a_header_before_a_sound_record_ends_the_reading(tmp_pa
 def test_records_of_any_size_come_back(tmp_path: Path, size: int) -> None:
     written(tmp_path, [b"x" * size] * 3).close()
     assert [len(record.body or b"") for record in recovered(tmp_path)[1]] == [size] * 3
+
+
+def torn_in_the_middle(folder: Path, *, is_synced_between: bool) -> tuple[Log, list[Record]]:
+    """Three records, the second without one of its blocks, as when the power goes before that block was written."""
+    log = Log(folder, 1 << 20)
+    list(log.recover())
+    for number in range(3):
+        if number == 2 and is_synced_between:
+            log.sync()
+        log.append({"kind": "group", "number": number}, [bytes([number + 1]) * 20_000], is_durable=False)
+    log.close()
+    segment = log.segments()[0]
+    raw = segment.read_bytes()
+    segment.write_bytes(raw[: 6 * 4096] + bytes(4096) + raw[7 * 4096 :])
+    return recovered(folder)
+
+
+def test_a_torn_record_is_cut_with_what_lies_behind_it_when_they_were_never_synced(tmp_path: Path) -> None:
+    log, records = torn_in_the_middle(tmp_path, is_synced_between=False)
+    assert (numbers(records), [record.fault for record in records]) == ([0], [None])
+    log.append({"kind": "group", "number": 7}, [b"after"])
+    log.close()
+    assert numbers(recovered(tmp_path)[1]) == [0, 7]
+
+
+def test_a_record_that_was_synced_is_damaged_not_torn_whatever_lies_behind_it(tmp_path: Path) -> None:
+    _, records = torn_in_the_middle(tmp_path, is_synced_between=True)
+    assert (numbers(records), [record.fault is None for record in records]) == ([0, 2], [True, False, True])

@@ -125,9 +125,13 @@ def test_an_acknowledgement_of_another_epoch_counts_nothing() -> None:
 def test_a_follower_acknowledges_what_its_disk_has() -> None:
     follower = following()
     follower.hears("a", Append(1, 0, 0, (entry(1), entry(2)), 0, 5.0))
-    assert [ack.position for ack in follower.sent(Ack)] == [0]
+    assert follower.sent(Ack) == []
     follower.disk_ends()
     assert [ack.position for ack in follower.sent(Ack)] == [2]
+    follower.hears("a", Append(1, 2, 1, (), 2, 6.0))  # what is told between beats
+    assert follower.sent(Ack) == []
+    follower.hears("a", Append(1, 2, 1, (), 2, 7.0))  # a beat
+    assert [ack.sent_ms for ack in follower.sent(Ack)] == [7.0]
 
 
 def test_a_follower_cuts_entries_that_the_primary_does_not_have() -> None:
@@ -205,6 +209,7 @@ def test_a_promoted_follower_waits_for_the_leases_it_granted_unless_they_were_re
         follower = following()
         now = 5_000.0
         follower.hears("a", Append(1, 0, 0, (entry(1),), 1, 0.0), now)
+        follower.disk_ends(now)
         if is_released:
             follower.hears("a", Release(1), now)
         follower.hears(CONTROLLER, Announce(Config(2, "b", ("b",), ("a", "b"))), now)
@@ -222,6 +227,7 @@ def test_a_damaged_copy_acknowledges_nothing_while_it_counts_as_in_sync() -> Non
     follower.hears(CONTROLLER, Announce(Config(2, "a", ("a",), ("a", "b"))))
     follower.disk_ends()
     follower.hears("a", Append(2, 0, 0, (entry(1),), 0, 5.0))
+    follower.disk_ends()
     assert len(follower.sent(Ack)) == 1
 
 
