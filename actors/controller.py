@@ -64,6 +64,7 @@ class GridConfig:
     snapshots_url: str = ""  # where snapshots are made by themselves; empty: nowhere
     snapshots_every_s: float = 86_400.0
     snapshots_keep: int = 7
+    replicas: int = 1  # of a new grid
     is_cluster: bool = False  # on a Ray cluster that exists, with shards on its nodes
     shard_resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})  # there: what Ray keeps free for each
     replace_after_s: float = 600.0  # a shard that is down so long has its copies made again elsewhere
@@ -173,6 +174,9 @@ class Controller:
             shards = self._config.shards or SHARDS_DEFAULT
             owners = [partition % shards for partition in range(self._config.partitions)]
             self.state = State(self._config.partitions, shards, secrets.randbits(63), owners, [0] * self._config.partitions)
+            if self._config.replicas > 1 and not self._config.is_cluster:
+                self.state.targets, self.state.backups = self._rescaler.targets_for(shards, [], self._config.replicas)
+                self.state.replicas = self._config.replicas
             self.save()
         clear_retired(Path(self._config.folder), self.state.shards)
         if self._config.is_cluster:
@@ -234,11 +238,14 @@ class Controller:
         """Which nodes are there; then a home for every shard that has none."""
         assert self.nodes is not None
         await self.nodes.look(self.state.shards)
+        is_new = not self.state.homes and not any(self.state.epochs)
         homeless = [shard for shard in range(self.state.shards) if shard not in self.state.homes]
         if homeless:
             await self.nodes.settle(homeless)
             self.save()
             self._problem = ""
+            if is_new and self._config.replicas > 1:  # where they shall be follows from the nodes
+                self._rescaler.aim(self.state.shards, [], self._config.replicas, 0.0)
 
     async def _look_after_layout(self) -> None:
         """A watch for every shard that there shall be; then the next step of a move."""
@@ -311,6 +318,11 @@ class Controller:
         """Each partition that has several copies: where, and how far each is."""
         await self.start()
         return self.copies.status()
+
+    async def compare_replicas(self, partition: int) -> dict[str, Any]:
+        """Whether the copies of a partition are the same. Raises FieldInvalid, MoveFailed."""
+        await self.start()
+        return await self.copies.compare(partition)
 
     async def _install(self, shard: int) -> None:
         """Bring a shard to the current catalog, one version after another: the log refers to each."""

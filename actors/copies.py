@@ -14,7 +14,10 @@ import time
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
+from actors.calls import ask
+from actors.clock import now_ms
 from actors.promises import config_of, message_of
+from grid.errors import FieldInvalid, MoveFailed
 from grid.replication.controller import Controller as Arbiter
 from grid.replication.messages import Announce, Config, Effect, Hello, Member, Save, Send
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("profilegrid")
 TELL_TIMEOUT_S, REMIND_S = 5.0, 1.0
+# A busy partition gets some ten groups while the shards are asked, an idle one none: the first try is for those at rest.
+COMPARE_TRIES, COMPARE_AHEAD, COMPARE_TIMEOUT_S, COMPARED_PAGES_MAX = 12, 4, 120.0, 64
 # What moves at a time: large enough that the moment in which its writes wait is a small part of the time that it takes.
 BATCH_BYTES, USER_BYTES = 96 << 20, 128
 
@@ -203,6 +208,46 @@ class Copies:
         self._arbiter.end(partition)
         del state.placed[partition]
         self._controller.save()
+
+    async def compare(self, partition: int) -> dict[str, Any]:
+        """The copies of a partition that are in sync, page by page, each at the same position. Raises FieldInvalid, MoveFailed."""
+        if partition not in self._controller.state.placed:
+            raise FieldInvalid("partition", str(partition), "one that has several copies")
+        config = config_of(self._controller.state.placed[partition][0])
+        shards = [shard_of(config.primary), *(shard_of(member) for member in config.insync if member != config.primary)]
+        position, digests = await self._of_each(partition, shards, "digests_at")
+        columns: dict[str, dict[str, Any]] = {}
+        places: list[tuple[str, int]] = []
+        for key in sorted({key for mine in digests for key in mine}):
+            pages = sorted({number for mine in digests for number in mine.get(key, {})})
+            different = [number for number in pages if len({mine.get(key, {}).get(number) for mine in digests}) > 1]
+            name = key if key == "ids" else key.split(":")[1]
+            columns[name] = {"name": name, "pages": len(pages), "differing": len(different), "differing_values": len(different) if key == "ids" else 0}
+            places += [(name, number) for number in different if key != "ids"]
+        looked = places[:COMPARED_PAGES_MAX]
+        if looked:
+            _, values = await self._of_each(partition, shards, "values_at", looked, now_ms())
+            for (name, _), found in zip(looked, zip(*values, strict=True), strict=True):
+                columns[name]["differing_values"] += len(set(found)) > 1
+        for name, _ in places[COMPARED_PAGES_MAX:]:  # not looked at closer
+            columns[name]["differing_values"] += 1
+        return {"partition": partition, "position": position, "shards": shards, "columns": list(columns.values())}
+
+    async def _of_each(self, partition: int, shards: list[int], method: str, *arguments: Any) -> tuple[int, list[Any]]:
+        """(position, what each copy says of it). While much is written a copy is past the position before it looks: then of one that lies ahead."""
+        for attempt in range(COMPARE_TRIES):
+            position = await ask(self._controller.of_shard(shards[0], "journal_end", partition)) + COMPARE_AHEAD * attempt
+            calls = [ask(self._controller.of_shard(shard, method, partition, position, *arguments), COMPARE_TIMEOUT_S) for shard in shards]
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            failed = next((one for one in found if isinstance(one, BaseException)), None)
+            answers = [one for one in found if not isinstance(one, BaseException)]
+            if failed is None:
+                if len({here for here, _ in answers}) == 1:
+                    return answers[0][0], [what for _, what in answers]
+                failed = MoveFailed(f"copies of partition {partition} were looked at in different places")
+            if not isinstance(failed, MoveFailed) or attempt + 1 == COMPARE_TRIES:
+                raise failed
+        raise AssertionError("unreachable")
 
     def status(self) -> list[dict[str, Any]]:
         """Of each partition with several copies: epoch, primary, who is in sync, who catches up, how far behind each is."""

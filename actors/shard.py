@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from actors.calls import awaited
+from actors.comparing import digests_at, values_at
 from actors.logs import log_to
 from actors.metrics import MetricsServer
 from actors.names import CONTROLLER, NAMESPACE
@@ -119,6 +120,18 @@ class Shard:
         """Configs of partitions that have several copies, as they are in force now."""
         self._server.check_serving()
         await self._server.replication.hear(announced, lanes)
+
+    async def journal_end(self, partition: int) -> int:
+        """The last position that the primary here has given in a partition. Raises MoveFailed when it is not the primary."""
+        return self._server.replication.journal_end(partition)
+
+    async def digests_at(self, partition: int, position: int) -> tuple[int, dict[str, dict[int, int]]]:
+        """As `actors.comparing.digests_at`."""
+        return await digests_at(self._server, partition, position)
+
+    async def values_at(self, partition: int, position: int, places: list[tuple[str, int]], as_of_ms: int) -> tuple[int, list[int]]:
+        """As `actors.comparing.values_at`."""
+        return await values_at(self._server, partition, position, places, as_of_ms)
 
     async def hold_writes(self, seconds: float) -> None:
         """Commit nothing, from when this returns: until `let_writes`, or so long."""

@@ -344,6 +344,11 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             partitions.append(admin_pb2.ReplicatedPartition(**facts, replicas=replicas))
         return admin_pb2.ListReplicasResponse(partitions=partitions)
 
+    async def CompareReplicas(self, request: admin_pb2.CompareReplicasRequest, context: Context) -> admin_pb2.CompareReplicasResponse:
+        found = await ask(self._controller.compare_replicas.remote(request.partition), LONG_TIMEOUT_S)
+        columns = [admin_pb2.ComparedColumn(**column) for column in found.pop("columns")]
+        return admin_pb2.CompareReplicasResponse(**found, columns=columns)
+
     async def CreateSnapshot(self, request: admin_pb2.CreateSnapshotRequest, context: Context) -> AsyncIterator[admin_pb2.CreateSnapshotResponse]:
         made = asyncio.ensure_future(ask(self._controller.snapshot.remote(request.url), SNAPSHOT_TIMEOUT_S))
         while not (await asyncio.wait([made], timeout=PROGRESS_EVERY_S))[0]:

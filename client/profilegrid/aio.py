@@ -409,6 +409,11 @@ class AsyncClient:
         """The copies of partitions that have several: where they are, and how far behind."""
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "ListReplicas", admin_pb2.ListReplicasRequest())  # type: ignore[no-any-return]
 
+    async def compare_replicas(self, partition: int) -> admin_pb2.CompareReplicasResponse:
+        """Whether the copies of a partition that are in sync are the same, page by page, at one position. Everything is served meanwhile."""
+        request = admin_pb2.CompareReplicasRequest(partition=partition)
+        return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "CompareReplicas", request, 600.0)  # type: ignore[no-any-return]
+
     async def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """Write checkpoints of all partitions now."""
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "Checkpoint", admin_pb2.CheckpointRequest(), 600.0)  # type: ignore[no-any-return]

@@ -256,6 +256,10 @@ class Client:
         """As AsyncClient.replicas."""
         return self._run(self._core.replicas())
 
+    def compare_replicas(self, partition: int) -> admin_pb2.CompareReplicasResponse:
+        """As AsyncClient.compare_replicas."""
+        return self._run(self._core.compare_replicas(partition))
+
     def layout(self) -> admin_pb2.GetLayoutResponse:
         """As AsyncClient.layout."""
         return self._run(self._core.layout())

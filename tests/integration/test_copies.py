@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import profilegrid
 import pytest
@@ -54,6 +55,9 @@ def test_copies_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid:
     copies = grid.json("replicas")
     assert [p["partition"] for p in copies] == list(range(8))
     assert all(replica["is_insync"] for p in copies for replica in p["replicas"])
+    verified = grid.json("replicas", "--verify")
+    assert (verified["partitions"], verified["is_same"], verified["differing"]) == (8, True, [])
+    assert verified["pages"] > 8 * 15
     with grid.client() as client:
         assert answers(client, AS_OF) == expected
         assert client.get("w7")["count"] == 1 + traffic.sent
@@ -91,6 +95,7 @@ def test_what_the_copy_has_is_what_the_primary_had_and_its_past_fills_new_featur
         expected = answers(client, AS_OF)
         table = client.get_many([f"u{n}" for n in range(USERS)], ["count", "again"])
         assert list(table["again"]) == list(table["count"])
+    assert grid.json("replicas", "--verify")["is_same"]
     for shard in (0, 1):
         grid.kill_shard(shard)
         served_alone_by(grid, 1 - shard)
@@ -99,6 +104,27 @@ def test_what_the_copy_has_is_what_the_primary_had_and_its_past_fills_new_featur
             table = client.get_many([f"u{n}" for n in range(USERS)], ["count", "again"])
             assert list(table["again"]) == list(table["count"])
         wait_until_in_sync(grid)
+
+
+@pytest.mark.long
+def test_a_snapshot_of_copies_has_each_partition_once(copied: RunningGrid, tmp_path: Path) -> None:
+    grid, url = copied, str(tmp_path / "kept")
+    with grid.client() as client:
+        expected, before = answers(client, AS_OF), client.get("w7")["count"]
+        users = client.count("count >= 0")
+        with Traffic(grid) as traffic:
+            made = grid.json("snapshot", "create", url)
+        after = client.get("w7")["count"]
+    assert (traffic.problems, made["users"]) == ([], users)
+    grid.json("snapshot", "verify", url)
+    assert grid.json("snapshot", "restore", url, "--data", str(tmp_path / "three"), "--shards", "3")["users"] == users
+    other = RunningGrid(tmp_path / "three").up()
+    try:
+        with other.client(read_timeout=30.0) as client:
+            assert answers(client, AS_OF) == expected
+            assert before <= client.get("w7")["count"] <= after
+    finally:
+        other.down()
 
 
 @pytest.mark.long
@@ -123,3 +149,11 @@ def test_what_cannot_be_with_two_copies_is_refused(copied: RunningGrid) -> None:
         assert (refused.returncode, text in refused.stderr) == (1, True), refused.stderr
     with grid.client() as client, pytest.raises(profilegrid.errors.ProfilegridError, match="replicas: got 3"):
         client.set_layout(replicas=3)
+
+
+def test_copies_are_compared_while_they_are_written(copied: RunningGrid) -> None:
+    with Traffic(copied) as traffic:
+        verified = copied.json("replicas", "--verify")
+    assert (traffic.problems, verified["is_same"], verified["not_compared"]) == ([], True, 0)
+    with copied.client() as client, pytest.raises(profilegrid.errors.ProfilegridError, match="partition: got 99, expected one that has several copies"):
+        client.compare_replicas(99)

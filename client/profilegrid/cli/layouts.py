@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, app, connect, note, print_json, print_table, usage
+from profilegrid.cli.output import DEFAULT_TARGET, Json, Target, app, connect, fail, note, print_json, print_table, usage
 
 if TYPE_CHECKING:
     from profilegrid.sync import Client
@@ -45,10 +45,19 @@ def scale(
 
 
 @app.command()
-def replicas(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
-    """Show the copies of partitions that have several: who serves each, who is in sync, how far behind the others are."""
+def replicas(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the copies page by page while everything is served; exit status 1 if values differ.")
+    ] = False,
+    target: Target = DEFAULT_TARGET,
+    as_json: Json = False,
+) -> None:
+    """Show the copies of partitions that have several: who serves each, who is in sync, how far behind the others are; or compare them."""
     with connect(target) as grid:
         partitions = grid.replicas().partitions
+        if verify:
+            _verify(grid, [p.partition for p in partitions if sum(r.is_insync for r in p.replicas) > 1], len(partitions), as_json)
+            return
     if as_json:
         print_json(
             [
@@ -68,6 +77,42 @@ def replicas(target: Target = DEFAULT_TARGET, as_json: Json = False) -> None:
         others = [f"shard {r.shard}: {_state_of(r)}" for r in p.replicas if r.shard != p.primary]
         rows.append((p.partition, p.epoch, p.primary, ", ".join(others)))
     print_table(("partition", "epoch", "served by shard", "other copies"), rows)
+
+
+def _verify(grid: Client, partitions: list[int], known: int, as_json: bool) -> None:
+    """Compare the copies of each partition; say which columns differ, and how."""
+    from rich.console import Console
+    from rich.progress import track
+
+    if not partitions:
+        fail(f"no partition has two copies in sync (of {known} that have, or shall have, several)")
+    found = []
+    for partition in track(partitions, "comparing", console=Console(stderr=True), transient=True):
+        found.append(grid.compare_replicas(partition))
+    differing = [(one, column) for one in found for column in one.columns if column.differing]
+    is_same = not any(column.differing_values for _, column in differing)
+    pages = sum(column.pages for one in found for column in one.columns)
+    if as_json:
+        rows = [
+            {
+                "partition": one.partition,
+                "position": one.position,
+                "shards": list(one.shards),
+                "column": column.name,
+                "pages": column.differing,
+                "values": column.differing_values,
+            }
+            for one, column in differing
+        ]
+        print_json({"partitions": len(partitions), "not_compared": known - len(partitions), "pages": pages, "is_same": is_same, "differing": rows})
+    else:
+        if differing:
+            shown = [(one.partition, column.name, column.pages, column.differing, column.differing_values) for one, column in differing]
+            print_table(("partition", "column", "pages", "pages that differ in bits", "of them in values"), shown)
+        rest = f"; {known - len(partitions)} are not in sync and were not compared" if known > len(partitions) else ""
+        print(f"{len(partitions)} partitions, {pages:,} pages of columns: the copies {'read the same' if is_same else 'differ'}{rest}")
+    if not is_same:
+        raise typer.Exit(1)
 
 
 def _state_of(replica: Replica) -> str:

@@ -138,6 +138,36 @@ class ListReplicasResponse(_message.Message):
     partitions: _containers.RepeatedCompositeFieldContainer[ReplicatedPartition]
     def __init__(self, partitions: _Optional[_Iterable[_Union[ReplicatedPartition, _Mapping]]] = ...) -> None: ...
 
+class CompareReplicasRequest(_message.Message):
+    __slots__ = ("partition",)
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    def __init__(self, partition: _Optional[int] = ...) -> None: ...
+
+class ComparedColumn(_message.Message):
+    __slots__ = ("name", "pages", "differing", "differing_values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    DIFFERING_FIELD_NUMBER: _ClassVar[int]
+    DIFFERING_VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pages: int
+    differing: int
+    differing_values: int
+    def __init__(self, name: _Optional[str] = ..., pages: _Optional[int] = ..., differing: _Optional[int] = ..., differing_values: _Optional[int] = ...) -> None: ...
+
+class CompareReplicasResponse(_message.Message):
+    __slots__ = ("partition", "position", "shards", "columns")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    position: int
+    shards: _containers.RepeatedScalarFieldContainer[int]
+    columns: _containers.RepeatedCompositeFieldContainer[ComparedColumn]
+    def __init__(self, partition: _Optional[int] = ..., position: _Optional[int] = ..., shards: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[_Union[ComparedColumn, _Mapping]]] = ...) -> None: ...
+
 class CreateSnapshotRequest(_message.Message):
     __slots__ = ("url",)
     URL_FIELD_NUMBER: _ClassVar[int]

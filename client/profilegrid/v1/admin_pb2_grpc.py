@@ -114,6 +114,11 @@ class AdminServiceStub:
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.ListReplicasRequest.SerializeToString,
                 response_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListReplicasResponse.FromString,
                 _registered_method=True)
+        self.CompareReplicas = channel.unary_unary(
+                '/profilegrid.v1.AdminService/CompareReplicas',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.CompareReplicasRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.CompareReplicasResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -233,6 +238,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareReplicas(self, request, context):
+        """Whether the copies of a partition that are in sync are the same, page by page, at one position, while everything is served.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -315,6 +327,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ListReplicas,
                     request_deserializer=profilegrid_dot_v1_dot_admin__pb2.ListReplicasRequest.FromString,
                     response_serializer=profilegrid_dot_v1_dot_admin__pb2.ListReplicasResponse.SerializeToString,
+            ),
+            'CompareReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareReplicas,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.CompareReplicasRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.CompareReplicasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -749,6 +766,33 @@ class AdminService:
             '/profilegrid.v1.AdminService/ListReplicas',
             profilegrid_dot_v1_dot_admin__pb2.ListReplicasRequest.SerializeToString,
             profilegrid_dot_v1_dot_admin__pb2.ListReplicasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/CompareReplicas',
+            profilegrid_dot_v1_dot_admin__pb2.CompareReplicasRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.CompareReplicasResponse.FromString,
             options,
             channel_credentials,
             insecure,
