@@ -36,6 +36,7 @@ def up(
     shards: Annotated[
         int | None, typer.Option("--shards", min=1, max=64, help="Shards of a new grid (2); one that exists is changed by: profilegrid scale.")
     ] = None,
+    replicas: Annotated[int, typer.Option("--replicas", min=1, max=2, help="Copies of each partition of a new grid; changed by: profilegrid scale.")] = 1,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the gateway.")] = 7600,
     catalog: Annotated[Path | None, typer.Option("--catalog", exists=True, dir_okay=False, help="Catalog to apply before it serves.")] = None,
     partitions: Annotated[int, typer.Option("--partitions", min=1, max=65535, help="Partitions of a new grid; fixed for its life.")] = 64,
@@ -82,6 +83,7 @@ def up(
         snapshots_every_s=snapshot_every * 3600,
         snapshots_keep=snapshot_keep,
         host=host or (_own_address() if address else "127.0.0.1"),
+        replicas=replicas,
         is_cluster=bool(address),
         shard_resources=_resources(cpus, resources),
         replace_after_s=replace_after,

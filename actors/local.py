@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.controller import GridConfig, State
+from actors.controller import SHARDS_DEFAULT, GridConfig, State
 from actors.names import CONTROLLER, COORDINATOR, NAMESPACE
 from actors.nodes import pinned_to
 from grid.errors import DataFolderForeign, GridError
@@ -88,6 +88,8 @@ def check_place(config: GridConfig) -> None:
     if available < MEMORY_BYTES_MIN:
         raise CannotStart(f"{available >> 20} MB of memory are available, at least {MEMORY_BYTES_MIN >> 20} MB are needed")
     _check_shards(config)
+    if not config.is_cluster and config.replicas > (config.shards or SHARDS_DEFAULT):
+        raise CannotStart(f"{config.replicas} copies of each partition take {config.replicas} shards; start it with --shards {config.replicas}")
     if not marker.exists():
         replace_file(marker, FORMAT.encode())
 

@@ -151,7 +151,7 @@ class ShardServer:
         self.replication.start(copied)
         self._tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.rememberer.keep_forever())]
         if self.recovery.incomplete:
-            self._start_backfill(self.recovery.incomplete)
+            self._tasks.append(asyncio.create_task(self._backfill_recovered(self.recovery.incomplete)))
         self._tasks.append(asyncio.create_task(self.moves.drop_foreign()))
         self.state = "serving"
         facts = {"users": self.recovery.users, "groups": self.recovery.groups, "seconds": round(self.recovery.seconds, 3)}
@@ -365,6 +365,17 @@ class ShardServer:
         """Commit again."""
         self._let.set()
 
+    async def _backfill_recovered(self, names: list[str]) -> None:
+        """Features whose past a crash took. What is held of a former catalog feeds none of them: it must be in history's part, or dead, when that begins."""
+        version = self.engine.catalog.version
+        while self.store.held.oldest_catalog() < version:
+            await asyncio.sleep(0.01)
+        async with self.committer.quiet():
+            if self.engine.catalog.version == version:  # else the newer catalog took them over
+                for name in names:
+                    self.engine.reset_feature(name)
+                self._start_backfill(names)
+
     def _start_backfill(self, names: list[str]) -> None:
         backfill = Backfill(self.engine, self.store, self.committer, self.rememberer, names)
         self._tasks.append(asyncio.create_task(self._backfill(backfill)))
@@ -416,7 +427,7 @@ class ShardServer:
                 async with self.rememberer.still(), self.checkpointing, self.committer.quiet():
                     await self.committer.call(self.store.log.roll)
                     positions = {partition: int(self.engine.positions[partition]) for partition in self.store.owned()}
-                    part = {"shard": self.config.shard, "positions": positions, "users": self.engine.users.total}
+                    part = {"shard": self.config.shard, "positions": positions, "users": self.engine.users_served}
                     await asyncio.to_thread(stage, self.store, folder)
                 self.snapshot_bytes = (0, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
                 part["files"] = await send(folder, url, self._snapshot_went_on)

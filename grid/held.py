@@ -49,6 +49,10 @@ class Held:
         """Of the first record that holds something of a partition, or of any; beyond every record when there is none."""
         return min((group.sequence for group, places in self._groups if partition is None or partition in places), default=1 << 62)
 
+    def oldest_catalog(self) -> int:
+        """Of what is held, the oldest catalog that something was judged under; beyond every one when there is none."""
+        return min((group.catalog_version for group, _ in self._groups if group.judged), default=1 << 62)
+
     def of(self, partition: int) -> Iterable[tuple[int, int, Group]]:
         """(epoch, position, group) of what is held of a partition, in order."""
         for group, places in self._groups:

@@ -579,10 +579,10 @@ class Store:
         return since
 
     def _first_logged_version(self) -> int:
-        """The catalog version of the oldest group in the log; a version never reached when there is none."""
+        """The catalog version of the oldest group of rows in the log; a version never reached when there is none."""
         for segment in self.log.segments():
             for record in read_segment(segment):
-                if record.fault is None and record.header["kind"] == "group":
+                if record.fault is None and record.header["kind"] == "group" and record.header["items"]:  # others begin epochs
                     return int(record.header["catalog_version"])
         return 1 << 62
 

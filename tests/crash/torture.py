@@ -78,15 +78,13 @@ class Torture:
         catalog.write_text(yaml.safe_dump(CATALOG, sort_keys=False))
         options = ["--catalog", str(catalog), "--partitions", str(PARTITIONS), "--checkpoint-every", "5", "--segment-mb", "1"]
         options += ["--keep-log"] if self.keeps_log else []
+        options += ["--replicas", str(self.replicas)]
         self.grid = RunningGrid(self.folder / "data", *options, environment={"PROFILEGRID_FAILPOINTS": str(self.points)}).up()
         self.ledger = Ledger()
         self.features = 0
         self.drained: list[int] = []
         self.workers: list[Worker] = []
-        if self.replicas > 1:
-            with self.grid.client() as grid:
-                grid.set_layout(replicas=self.replicas)
-            self._wait_for_moves()
+        self._wait_for_moves()
 
     # --- traffic --------------------------------------------------------------------------------------------------------
 
@@ -268,11 +266,15 @@ class Torture:
             tally.lost, tally.doubled = tally.lost + lost, tally.doubled + doubled
             if "move" in name or self.replicas > 1:
                 self._wait_for_moves()
+            if self.replicas > 1:
+                self._compare_copies()
             self.say(f"{number + 1}/{len(order)} {name}: back after {away_s:.1f} s, lost {lost}, doubled {doubled}, {self.ledger.batches} batches so far")
         self.stop_traffic()
         self._wait_for_moves()
         if self.features:
             self._check_backfilled()
+        if self.replicas > 1:
+            self._compare_copies()
         self.problems += self.ledger.faults
         self.grid.down()
 
@@ -287,6 +289,20 @@ class Torture:
             except ProfilegridError as error:
                 self.problems.append(f"not back within {BACK_TIMEOUT_S:g} s: {error}")
         return time.monotonic() - started
+
+    def _compare_copies(self) -> None:
+        """Both copies of each partition read the same, at one position, whatever is written meanwhile."""
+        with self.grid.client(read_timeout=60.0) as grid:
+            self.grid.wait_for_backfill(120.0)
+            for partition in grid.replicas().partitions:
+                try:
+                    found = grid.compare_replicas(partition.partition)
+                except ProfilegridError as error:
+                    self.problems.append(f"partition {partition.partition} was not compared: {error}")
+                    return
+                differing = [f"{column.name} in {column.differing_values} pages" for column in found.columns if column.differing_values]
+                if differing:
+                    self.problems.append(f"copies of partition {found.partition} differ at {found.position}: {', '.join(differing)}")
 
     def check(self) -> tuple[int, int]:
         """(lost, doubled) events over all users, with traffic at rest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -22,8 +23,8 @@ def user_of(shard: Shard, partition: int) -> str:
 class Copies(Shard):
     """A shard whose groups are logged as a replica logs them: in an epoch, with what was committed until then."""
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, CATALOG, owned=(), copied=ALL)
+    def __init__(self, folder: Path, catalog: dict[str, Any] | None = CATALOG) -> None:
+        super().__init__(folder, catalog, owned=(), copied=ALL)
         self.users = [user_of(self, partition) for partition in range(PARTITIONS)]
         self.numbers = 0
 
@@ -242,3 +243,13 @@ def test_what_is_cut_after_a_moment_was_not_known_at_it(shard: Copies) -> None:
     assert held.known_through(0, closed, 3) == 3
     held.cut(0, 1, shard.store.log.next_sequence)
     assert (held.known_through(0, closed, 3), held.known_through(1, closed, 3), held.known_through(0, closed + 1, 3)) == (1, 3, 3)
+
+
+def test_an_epoch_that_began_before_the_catalog_came_makes_no_feature_younger_than_its_events(tmp_path: Path) -> None:
+    shard = Copies(tmp_path, catalog=None)
+    shard.store.append(Group(NOW_MS, 0, [], [], entries={0: (1, 0)}, starts={0: 1}), is_durable=True)
+    shard.apply_catalog(CATALOG)
+    shard.log(0, 2, epoch=1, committed=1, events=5)
+    shard.log(0, 3, epoch=1, committed=2)
+    shard.crash()
+    assert (shard.recovery.incomplete, shard.count(0)) == ([], 5)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import numpy as np
 from profilegrid.columns import events_batch
 
 from actors.serving import ShardConfig, ShardServer
 from grid.catalog import load_catalog
 from tests.catalogs import EVERY_KIND
-from tests.harness import NOW_MS, Shard
+from tests.harness import NOW_MS, PARTITIONS, Shard
+from tests.unit.test_held import CATALOG, Copies
 
 
 def test_a_catalog_installed_twice_at_once_is_logged_once_and_backfills_once(tmp_path: Path) -> None:
@@ -34,3 +36,29 @@ def test_a_catalog_installed_twice_at_once_is_logged_once_and_backfills_once(tmp
         return counts[1]
 
     assert asyncio.run(serve()) == [5] * 50
+
+
+def test_what_a_recovery_holds_of_a_former_catalog_is_in_the_past_of_a_new_feature_when_it_is_committed(tmp_path: Path) -> None:
+    shard = Copies(tmp_path)
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.log(0, 2, epoch=1, committed=1, events=7)
+    # The catalog is on the disk, and the crash came before the log had it.
+    shard.store.checkpoints.put_catalog(2, load_catalog({**CATALOG, "features": {**CATALOG["features"], "again": {"count": "e"}}}, 2).source)
+    shard.close()
+
+    async def serve() -> list[float]:
+        server = ShardServer(ShardConfig(0, str(tmp_path), PARTITIONS))
+        await server.recover({}, 0, copied=range(PARTITIONS))
+        await asyncio.sleep(0.2)
+        assert not server.engine.features["again"].is_complete
+        server.replication.committed[0] = 2
+        server.replication._has_committed.set()
+        while not server.engine.features["again"].is_complete:
+            await asyncio.sleep(0.01)
+        slots = server.engine.users.slots_of_ordinals(0, np.arange(1))
+        counts = [float(server.engine.features[name].columns.read(slots, NOW_MS).values[0]) for name in ("count", "again")]
+        server.replication.stop()
+        await server.stop()
+        return counts
+
+    assert asyncio.run(serve()) == [12, 12]
