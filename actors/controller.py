@@ -252,14 +252,14 @@ class Controller:
         for shard in range(self.state.shards):
             if shard not in self._shard_watches and (self.nodes is None or shard in self.state.homes):
                 self._shard_watches[shard] = asyncio.create_task(self._look_forever(partial(self._look_after, shard)))
-        self._rescaler.replace(self._lost())
+        self._rescaler.replace(self._long_down(), set(self._health))
         self.copies.go_on()
         await self._rescaler.go_on()
 
-    def _lost(self) -> list[int]:
+    def _long_down(self) -> set[int]:
         """Shards that are down for so long that others shall have their copies."""
         before = time.monotonic() - self._config.replace_after_s
-        return sorted(shard for shard, since in self._down_since.items() if since < before)
+        return {shard for shard, since in self._down_since.items() if since < before}
 
     async def _look_after(self, shard: int) -> None:
         try:
@@ -447,7 +447,7 @@ class Controller:
             "map_version": self.state.map_version,
             "catalog_version": self.state.catalog_version,
             "shards": shards,
-            "problem": self._problem,
+            "problem": self._problem or (self.nodes.problem if self.nodes is not None else ""),
             "nodes": self.nodes.status() if self.nodes is not None else [],
             "metrics": self._metrics_endpoint,
         }

@@ -25,7 +25,7 @@ from grid.storage.files import replace_file
 
 log = logging.getLogger("profilegrid")
 NODE_FILE, RETIRED = "NODE", "RETIRED"
-LOOK_TIMEOUT_S, ROOM_TIMEOUT_S, AGAIN_S = 180.0, 10.0, 10.0
+LOOK_TIMEOUT_S, MEET_S, ROOM_TIMEOUT_S, AGAIN_S = 180.0, 2.0, 10.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,7 @@ class Nodes:
         self._by_ray_id: dict[str, Node] = {}
         self._alive: dict[str, Node] = {}
         self._not_again: dict[str, float] = {}
+        self._meeting: dict[str, asyncio.Task[None]] = {}
         self.problems: dict[str, str] = {}
 
     async def look(self, shards: int) -> None:
@@ -83,8 +84,12 @@ class Nodes:
 
         found = {node["NodeID"] for node in await asyncio.to_thread(ray.nodes) if node["Alive"]}
         now = asyncio.get_running_loop().time()
-        fresh = [ray_id for ray_id in found if ray_id not in self._by_ray_id and self._not_again.get(ray_id, 0.0) <= now]
-        await asyncio.gather(*(self._meet(ray_id, shards) for ray_id in fresh))
+        for ray_id in found - self._by_ray_id.keys() - self._meeting.keys():
+            if self._not_again.get(ray_id, 0.0) <= now:
+                self._meeting[ray_id] = asyncio.create_task(self._meet(ray_id, shards))
+        if self._meeting:  # for a while: one that does not answer keeps nobody else from being seen
+            await asyncio.wait(self._meeting.values(), timeout=MEET_S)
+        self._meeting = {ray_id: task for ray_id, task in self._meeting.items() if not task.done()}
         self._alive = {node.name: node for ray_id, node in self._by_ray_id.items() if ray_id in found}
         self.problems = {ray_id: problem for ray_id, problem in self.problems.items() if ray_id in found}
 
@@ -139,6 +144,11 @@ class Nodes:
         if None in found:
             raise NoRoom(count, self._resources)
         return [node.name for node in found if node is not None]
+
+    @property
+    def problem(self) -> str:
+        """Why a node that is there cannot take shards; empty: all can."""
+        return next(iter(self.problems.values()), "")
 
     def status(self) -> list[dict[str, Any]]:
         """Each node: name, host, folder, whether it is there, its shards. Also those that are gone and have data."""

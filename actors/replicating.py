@@ -484,6 +484,7 @@ class Replication:
                     else:
                         self.do(partition, [effect])
         if waiting.left == 0:  # nothing of it is new where there are copies
+            self._waiting.pop(token)
             waiting.done.set_result(None)
         self._flush()
         failpoint("replica.sent")

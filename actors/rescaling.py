@@ -43,7 +43,7 @@ class Rescaler:
         self._total = 0
         self._pause_ms_max = 0.0
         self._again_s = 0.0
-        self._lost: list[int] = []
+        self._lost: list[int] | None = None
         self.problem = ""
 
     # --- what is asked for ------------------------------------------------------------------------------------------------
@@ -82,13 +82,19 @@ class Rescaler:
         state.shards = max(state.shards, shards)
         state.map_version += 1
         self._controller.save()
-        self._total, self._pause_ms_max, self.problem, self._again_s = self.left, 0.0, "", 0.0
+        self._total, self._pause_ms_max, self.problem, self._again_s, self._lost = self.left, 0.0, "", 0.0, []
         log.info("layout", extra={"facts": {"shards": shards, "drained": state.drained, "moves": self.left}})
 
-    def replace(self, lost: list[int]) -> None:
+    def replace(self, long_down: set[int], up: set[int]) -> None:
         """Shards that are lost, it seems, hold nothing from now on, if there are others to have two copies; when they are back they do again."""
         state = self._controller.state
-        if lost == self._lost or state.replicas == 1:
+        if state.replicas == 1:
+            return
+        if self._lost is None:  # a former life of ours took them for lost, perhaps
+            holding = {*state.targets, *state.backups, *state.drained}
+            self._lost = [shard for shard in range(state.shards_wanted) if shard not in holding]
+        lost = sorted(long_down | set(self._lost) - up)
+        if lost == self._lost:
             return
         self._lost = lost
         try:

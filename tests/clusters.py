@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.grids import descendants
+
 ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "MALLOC_ARENA_MAX": "2"}
 
 
@@ -39,6 +41,11 @@ class RayCluster:
     def start(self, number: int) -> None:
         """The node again, with the data that it had."""
         self._do("start", number)
+
+    def kill_process(self, name: str) -> None:
+        """kill -9 of an actor, as "ray::Controller"."""
+        for pid in descendants(self._process.pid, name):
+            os.kill(pid, signal.SIGKILL)
 
     def kill_gcs(self) -> None:
         """kill -9 of what knows the cluster."""

@@ -78,22 +78,7 @@ class RunningGrid:
 
     def processes(self, name: str) -> list[int]:
         """Pids of this grid's processes whose command line begins with `name`."""
-        root = json.loads((self.folder / "up.json").read_text())["pid"]
-        parents, names = {}, {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                    names[int(entry.name)] = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
-                except OSError:  # it ended meanwhile
-                    continue
-
-        def is_ours(pid: int) -> bool:
-            while pid in parents and pid != root:
-                pid = parents[pid]
-            return pid == root
-
-        return [pid for pid, command in names.items() if command.startswith(name) and is_ours(pid)]
+        return descendants(int(json.loads((self.folder / "up.json").read_text())["pid"]), name)
 
     def wait_until(self, question: Any, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -104,3 +89,22 @@ class RunningGrid:
     def wait_for_backfill(self, timeout_s: float = 60.0) -> None:
         with self.client() as grid:
             self.wait_until(lambda: not grid.catalog()["backfilling"], timeout_s)
+
+
+def descendants(root: int, name: str) -> list[int]:
+    """Pids of a process and what it started whose command line begins with `name`."""
+    parents, names = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                names[int(entry.name)] = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+            except OSError:  # it ended meanwhile
+                continue
+
+    def is_ours(pid: int) -> bool:
+        while pid in parents and pid != root:
+            pid = parents[pid]
+        return pid == root
+
+    return [pid for pid, command in names.items() if command.startswith(name) and is_ours(pid)]
