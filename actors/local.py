@@ -87,23 +87,28 @@ def check_place(config: GridConfig) -> None:
     available = _available_memory()
     if available < MEMORY_BYTES_MIN:
         raise CannotStart(f"{available >> 20} MB of memory are available, at least {MEMORY_BYTES_MIN >> 20} MB are needed")
-    _check_shards(config)
+    _check_state(config)
     if not config.is_cluster and config.replicas > (config.shards or SHARDS_DEFAULT):
         raise CannotStart(f"{config.replicas} copies of each partition take {config.replicas} shards; start it with --shards {config.replicas}")
     if not marker.exists():
         replace_file(marker, FORMAT.encode())
 
 
-def _check_shards(config: GridConfig) -> None:
-    """Raise CannotStart when a grid that exists is asked to have another number of shards: that takes moves."""
+def _check_state(config: GridConfig) -> None:
+    """Raise CannotStart when a grid that exists is asked to have another number of shards, which takes moves, or to be where its data is not."""
     path = Path(config.folder) / "controller" / "state.bin"
-    if not config.shards or not path.exists():
+    if not path.exists():
         return
-    with contextlib.suppress(ValueError, TypeError):  # what is wrong with it the controller tells
-        shards = State.unpack(path.read_bytes()).shards_wanted
-        if shards != config.shards:
-            how = f"start it without --shards, then: profilegrid scale --shards {config.shards}"
-            raise CannotStart(f"{config.folder} has {shards} shards; {how}")
+    try:
+        state = State.unpack(path.read_bytes())
+    except (ValueError, TypeError):  # what is wrong with it the controller tells
+        return
+    if state.homes and not config.is_cluster:
+        nodes = ", ".join(sorted(set(state.homes.values())))
+        raise CannotStart(f"the data of this grid's shards lies on the nodes {nodes}: start it with --address, on the Ray cluster that they belong to")
+    if config.shards and state.shards_wanted != config.shards:
+        how = f"start it without --shards, then: profilegrid scale --shards {config.shards}"
+        raise CannotStart(f"{config.folder} has {state.shards_wanted} shards; {how}")
 
 
 def _available_memory() -> int:

@@ -9,10 +9,12 @@ from typing import Any, cast
 import msgpack
 import pytest
 
-from actors.controller import State
+from actors.controller import GridConfig, State
+from actors.local import FORMAT, CannotStart, check_place
 from actors.nodes import clear_retired, name_of
 from actors.rescaling import Rescaler
 from grid.errors import FieldInvalid
+from loadtests.bench.sides import free_port
 
 
 def state(homes: dict[int, str]) -> State:
@@ -41,6 +43,15 @@ def test_a_state_of_before_there_were_nodes_is_read() -> None:
     _, *fields = msgpack.unpackb(new.pack(), strict_map_key=False)
     old = State.unpack(msgpack.packb([3, *fields[:-1]]))
     assert (old.homes, old.owners) == ({}, new.owners)
+
+
+def test_a_grid_of_a_cluster_is_not_started_where_its_data_is_not(tmp_path: Path) -> None:
+    (tmp_path / "GRID").write_text(FORMAT)
+    (tmp_path / "controller").mkdir()
+    (tmp_path / "controller" / "state.bin").write_bytes(state({0: "one-a1b2", 1: "two-c3d4"}).pack())
+    with pytest.raises(CannotStart, match="lies on the nodes one-a1b2, two-c3d4: start it with --address"):
+        check_place(GridConfig(str(tmp_path), port=free_port()))
+    check_place(GridConfig(str(tmp_path), port=free_port(), is_cluster=True))
 
 
 def test_a_node_keeps_its_name_and_loses_the_folders_of_shards_that_ended(tmp_path: Path) -> None:
