@@ -15,7 +15,7 @@ from tests.catalogs import EVERY_KIND
 from tests.crash.torture import Torture
 from tests.grids import RunningGrid
 
-KILLS = 7
+KILLS = 6
 
 
 def test_nothing_acknowledged_is_lost_or_counted_twice_and_recovery_equals_a_replay_of_the_whole_log(tmp_path: Path) -> None:
