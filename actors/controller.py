@@ -619,8 +619,8 @@ class Controller:
         """Go to a layout, over restarts if need be. Raises FieldInvalid."""
         await self.start()
         shards, drained, replicas = self._layout(shards, drained, replicas)
-        self._rescaler.targets_for(shards, drained, replicas)  # whether it is possible, before anything is done
         if self.nodes is not None:
+            self._rescaler.targets_for(shards, drained, replicas)  # whether it is possible, before new shards get homes
             await self.nodes.settle([shard for shard in range(shards) if shard not in self.state.homes])
         self._rescaler.aim(shards, drained, replicas, bytes_per_s)
 

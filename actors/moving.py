@@ -387,20 +387,21 @@ class Incoming:
         """All that came is durable, and counts."""
         shard, store, dumps = self._shard, self._shard.store, list(self._arrival.dumps.values())
         take_shared(shard.engine, facts)
-        async with shard.checkpointing:
-            async with shard.committer.quiet():
-                self._check_open()
-                self._is_written.clear()  # no catalog in between
-                dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
-            for dump in dumps:
-                dump.facts |= {"sequence": sequence, "floor": facts["floors"][dump.partition], "epoch": 0}
-            try:
+        try:
+            async with shard.checkpointing:
+                async with shard.committer.quiet():
+                    self._check_open()
+                    self._is_written.clear()  # no catalog in between
+                    dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
+                for dump in dumps:
+                    dump.facts |= {"sequence": sequence, "floor": facts["floors"][dump.partition], "epoch": 0}
                 await asyncio.to_thread(store.write_arrived, dumped, dumps, self._files, facts["dropped_ms"], self._letters)
-            except WriteFailed as error:
-                stop_at_once(error)
-        self._arrival.settle()
-        self.is_whole = True
-        self._is_written.set()
+            self._arrival.settle()
+            self.is_whole = True
+        except WriteFailed as error:
+            stop_at_once(error)
+        finally:  # whatever came of it, a catalog waits no longer
+            self._is_written.set()
         if self.copy_of:
             shard.moves.incoming = None
             shard.replication.refilling.came(self.copy_of, self.partitions)

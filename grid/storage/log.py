@@ -228,7 +228,7 @@ class Log:
                     elif not accept_loss:
                         return
                     else:
-                        offset = _next_sound(segment, record.offset)
+                        offset = _next_sound(segment.read_bytes(), record.offset)
                         if offset < 0 and is_last:
                             self._cut(segment, record.offset)
             if is_last:
@@ -327,26 +327,25 @@ def _is_torn(segment: Path, offset: int, sequence: int) -> bool:
     """Whether the damaged record at `offset`, which should be `sequence`, was never written whole. What was synced was, so it is not when a
     sound record behind it says that it was synced, or says nothing: before there were such words each record was synced before the next."""
     raw = segment.read_bytes()
-    at = _next_sound(segment, offset)
+    at = _next_sound(raw, offset)
     while at >= 0:
         record = _record_at(memoryview(raw), at, "")
         if record.header.get("synced", sequence) >= sequence:
             return False
-        at = _next_sound(segment, at)
+        at = _next_sound(raw, at)
     end = raw.find(_end_mark(sequence), offset)
     first = -(-offset // _BLOCK_BYTES) * _BLOCK_BYTES
     return end < 0 or any(not any(raw[at : at + _BLOCK_BYTES]) for at in range(first, end - _BLOCK_BYTES, _BLOCK_BYTES))
 
 
-def _next_sound(segment: Path, offset: int) -> int:
-    """Where the next sound record lies behind a damaged one; -1: there is none."""
-    raw = memoryview(segment.read_bytes())
+def _next_sound(raw: bytes, offset: int) -> int:
+    """Where the next sound record of a segment lies behind a damaged one; -1: there is none."""
     magic = _MAGIC.to_bytes(4, "little")
-    at = bytes(raw).find(magic, offset + 8)
+    at = raw.find(magic, offset + 8)
     while at >= 0:
-        if at + _PREFIX.size <= len(raw) and _record_at(raw, at, "").fault is None:
+        if at + _PREFIX.size <= len(raw) and _record_at(memoryview(raw), at, "").fault is None:
             return at
-        at = bytes(raw).find(magic, at + 1)
+        at = raw.find(magic, at + 1)
     return -1
 
 

@@ -374,8 +374,6 @@ class Store:
         # Where there is no other copy (any more) all that is on this disk holds.
         is_certain = engine.kept if is_all_committed else ~engine.copied
         self._apply_held(np.where(is_certain, np.iinfo(np.uint64).max, 0).astype(np.uint64))
-        if len(self.held):
-            self.log.sync()  # held to be durable from now on, whether or not the last life came to it
         if any(since > self.log.next_sequence for _, _, since in self.held.cuts):  # its own record did not survive: it holds for those that did
             self.held.cuts = [(partition, after, min(since, self.log.next_sequence)) for partition, after, since in self.held.cuts]
             self.write_shard(self.dump_shard())
@@ -456,9 +454,8 @@ class Store:
         # A shard that holds nothing reads what is there; what is not was of partitions that have left.
         oldest = self.log.oldest_sequence
         for partition in self.kept() if oldest > 1 else ():
-            if (
-                partition not in self.checkpoints.manifests and self._covered.get(partition, 0) < oldest - 1
-            ):  # a copy whose data went, to be replaced; the others go on behind their own checkpoints
+            # A copy whose data went, to be replaced; the others go on behind their own checkpoints.
+            if partition not in self.checkpoints.manifests and self._covered.get(partition, 0) < oldest - 1:
                 self._meet(partition, f"it has no checkpoint, and {self.folder / 'log'} begins with record {oldest}", report)
                 self._covered[partition] = oldest - 1
         start = self.covered_sequence + 1 if self.kept() else oldest

@@ -46,6 +46,12 @@ class Copies(Shard):
     def count(self, partition: int) -> float:
         return float(self.get([self.users[partition]])[0]["count"])
 
+    def past(self) -> int:
+        """How many events history has, once all that is logged is in it."""
+        self.store.log.roll()
+        self.store.write_history()
+        return len(past_rows(self))
+
     def commit_held(self, partition: int, through: int) -> None:
         committed = np.zeros(PARTITIONS, dtype=np.uint64)
         committed[partition] = through
@@ -82,9 +88,7 @@ def test_an_entry_of_a_later_epoch_takes_the_place_of_what_was_never_committed(s
     assert [(epoch, position) for epoch, position, _ in shard.store.held.of(0)] == [(2, 2)]
     shard.commit_held(0, 2)
     assert shard.count(0) == 7
-    shard.store.log.roll()
-    shard.store.write_history()
-    assert len(past_rows(shard)) == 7
+    assert shard.past() == 7
 
 
 def test_a_checkpoint_does_not_cover_what_is_held_nor_does_history_take_it(shard: Copies) -> None:
@@ -192,9 +196,7 @@ def test_a_partition_that_was_given_up_in_vain_is_as_before_when_nothing_went_on
     given_up(shard, 0)
     shard.crash()
     shard.commit_held(0, 1)
-    shard.store.log.roll()
-    shard.store.write_history()
-    assert (shard.count(0), len(past_rows(shard))) == (5, 5)
+    assert (shard.count(0), shard.past()) == (5, 5)
 
 
 @pytest.mark.parametrize("has_checkpoint", [False, True])
@@ -209,16 +211,13 @@ def test_what_comes_after_a_partition_was_given_up_and_dropped_stays(shard: Copi
     shard.engine.copied[0] = True
     shard.log(0, 1, epoch=2, committed=0, events=2)
     shard.commit_held(0, 1)
-    shard.store.log.roll()
-    shard.store.write_history()
+    shard.past()
     if has_checkpoint:
         shard.store.checkpoint_all()
     shard.log(0, 2, epoch=2, committed=1, events=1)
     shard.crash()
     shard.commit_held(0, 2)
-    shard.store.log.roll()
-    shard.store.write_history()
-    assert (shard.count(0), len(past_rows(shard))) == (3, 3)
+    assert (shard.count(0), shard.past()) == (3, 3)
 
 
 def test_a_cut_whose_own_record_the_crash_took_spares_what_is_logged_in_its_place(shard: Copies) -> None:
@@ -230,9 +229,7 @@ def test_a_cut_whose_own_record_the_crash_took_spares_what_is_logged_in_its_plac
     shard.log(0, 2, epoch=2, committed=1, events=7)
     shard.crash()
     shard.commit_held(0, 2)
-    shard.store.log.roll()
-    shard.store.write_history()
-    assert (shard.count(0), len(past_rows(shard))) == (12, 12)
+    assert (shard.count(0), shard.past()) == (12, 12)
 
 
 def test_what_is_cut_after_a_moment_was_not_known_at_it(shard: Copies) -> None:
