@@ -3,7 +3,7 @@
     folder/NODE      the node's name, made once: Ray's own ids change with each start of a raylet
     folder/shard-N   the data of the shards whose home it is
 
-`folder` is the one that `up` was given, or what PROFILEGRID_DATA says where the node's raylet was started.
+`folder` is the one that `up` was given, or what PROFILEGRID_NODE_DATA says where the node's raylet was started.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def look_at_node(folder: str, shards: int) -> dict[str, Any]:
 
     from actors.local import warm_kernels
 
-    home = Path(os.environ.get("PROFILEGRID_DATA") or folder)
+    home = Path(os.environ.get("PROFILEGRID_NODE_DATA") or folder)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     warm_kernels(lambda text: None)
     clear_retired(home, shards)

@@ -77,7 +77,7 @@ def folder_of(folder: Path, number: int) -> Path:
 
 
 def _arguments(folder: Path, number: int) -> dict[str, Any]:
-    environment = {"PROFILEGRID_DATA": str(folder_of(folder, number))}
+    environment = {"PROFILEGRID_NODE_DATA": str(folder_of(folder, number))}
     return {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False, "env_vars": environment}
 
 

@@ -32,7 +32,7 @@ def grid(cluster: RayCluster) -> Iterator[RunningGrid]:
     catalog = cluster.folder(0).with_name("catalog.yaml")
     catalog.write_text(yaml.safe_dump(EVERY_KIND, sort_keys=False))
     options = ("--address", cluster.address, "--host", "127.0.0.1", "--shards", "3", "--replicas", "2", "--partitions", "12", "--shard-cpus", "0.5")
-    environment = cluster.environment | {"PROFILEGRID_DATA": str(cluster.folder(0))}
+    environment = cluster.environment | {"PROFILEGRID_NODE_DATA": str(cluster.folder(0))}
     running = RunningGrid(cluster.folder(0), *options, "--replace-after", "4", "--catalog", str(catalog), environment=environment).up()
     with running.client() as client:
         client.track_many("e", user_id=[*WRITTEN, "watched"], time=[AT_MS] * 41, c=["c1"] * 41)
