@@ -134,6 +134,7 @@ class Controller:
         # Held while partitions move, by whoever needs them to stay.
         self.layout_lock = asyncio.Lock()
         self._lives: dict[int, int] = {}
+        self._life_ends: dict[int, asyncio.Event] = {}
         self._rescaler = Rescaler(self)
         self.nodes: Nodes | None = None
         self._shard_watches: dict[int, asyncio.Task[None]] = {}
@@ -287,6 +288,7 @@ class Controller:
         self._starting.add(shard)
         self._starts += 1
         self._lives[shard] = self._lives.get(shard, 0) + 1
+        self._life_ends.pop(shard, asyncio.Event()).set()
         log.info("starting shard %d", shard)
         try:
             alone = [p for p, owner in enumerate(self.state.owners) if owner == shard and p not in self.state.placed]
@@ -539,8 +541,17 @@ class Controller:
         return list(await asyncio.gather(*(self.of_shard(shard, method, *arguments) for shard in range(self.state.shards))))
 
     async def of_shard(self, shard: int, method: str, *arguments: Any) -> Any:
-        """One call of a shard. Raises NodeGone, and what Ray or the shard raises."""
-        return await getattr(self.shard_actor(shard), method).remote(*arguments)
+        """One call of a shard. Raises NodeGone, ShardRecovering when its life ends meanwhile (Ray may never say so), and what Ray or the shard raises."""
+        call = asyncio.ensure_future(awaited(getattr(self.shard_actor(shard), method).remote(*arguments)))
+        over = asyncio.ensure_future(self._life_ends.setdefault(shard, asyncio.Event()).wait())
+        try:
+            await asyncio.wait((call, over), return_when=asyncio.FIRST_COMPLETED)
+            if not call.done():
+                raise ShardRecovering()
+            return call.result()
+        finally:
+            call.cancel()
+            over.cancel()
 
     async def checkpoint(self) -> tuple[int, float]:
         """Checkpoint every shard. Returns (partitions, seconds)."""

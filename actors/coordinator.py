@@ -155,8 +155,7 @@ class Queries:
             asked = request.SerializeToString()
             answers = await asyncio.gather(*(self._lanes.to(lane, QUERY_TIMEOUT_S).ask(EVALUATE, asked) for lane in lanes))
             parts = [Part.of(shard_pb2.EvaluateResponse.FromString(answer)) for answer in answers]
-            if not limit and mode != shard_pb2.EVALUATE_MODE_EXPLAIN:
-                _check_whole(parts, map_["partitions"] - first)
+            _check_whole(parts, first, min(_border(parts, limit), map_["partitions"] - 1))
             return parts
 
         return await self._retrying(attempt)
@@ -173,8 +172,7 @@ class Queries:
         """
         bound = None if within is None else parse_handles(within, (await self.map())["partitions"])
         parts = await self._evaluate(rule, as_of_ms, shard_pb2.EVALUATE_MODE_BITMAPS, first=first, limit=limit)
-        # With a limit only partitions up to the first that some shard stopped at are whole.
-        border = min((part.partitions[-1] for part in parts if limit and part.users >= limit and part.partitions), default=1 << 32)
+        border = _border(parts, limit)
         bitmaps = {p: bitmap for part in parts for p, bitmap in zip(part.partitions, part.response.bitmaps, strict=True) if p <= border}
         if bound is not None:
             bitmaps = {partition: intersection(bitmap, bound[partition]) for partition, bitmap in bitmaps.items() if partition in bound}
@@ -257,10 +255,16 @@ def _in_order(parts: list[Strings], rows: list[NDArray[np.int64]]) -> Strings:
     return joined if len(parts) == 1 and kept.size == len(joined) else joined.take(kept)
 
 
-def _check_whole(parts: list[Part], partitions: int) -> None:
-    """Raise unless every partition answered once: a stale map may ask a shard that has given one away, or twice."""
-    answered = [partition for part in parts for partition in part.partitions]
-    if len(answered) != partitions or len(set(answered)) != partitions:
+def _border(parts: list[Part], limit: int) -> int:
+    """With a limit only partitions up to the first that some shard stopped at are whole: the last of them."""
+    return min((part.partitions[-1] for part in parts if limit and part.users >= limit and part.partitions), default=1 << 32)
+
+
+def _check_whole(parts: list[Part], first: int, last: int) -> None:
+    """Raise unless every partition from first to last answered once: by a stale map a shard is asked that has given one away, and one is not
+    that has taken one."""
+    answered = sorted(partition for part in parts for partition in part.partitions if partition <= last)
+    if answered != list(range(first, last + 1)):
         raise Unavailable("some partitions have just moved", "PARTITION_MOVED", code="ABORTED")
 
 

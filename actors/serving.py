@@ -557,17 +557,18 @@ class ShardServer:
         if run:
             yield run
 
-    async def explain(self, text: str, as_of_ms: int) -> tuple[int, int, list[tuple[int, int]], list[str]]:
-        """(users, matched, [(matched, unknown) of each clause], warnings) of this shard."""
+    async def explain(self, text: str, as_of_ms: int) -> tuple[int, dict[int, int], list[tuple[int, int]], list[str]]:
+        """(users, {partition: matched}, [(matched, unknown) of each clause], warnings) of this shard."""
         rule = self.rule(text)
-        users = matched = 0
+        users = 0
+        matched: dict[int, int] = {}
         clauses: list[tuple[int, int]] = []
         warnings: dict[str, None] = {}
-        for partition in self.store.owned():
+        for partition in np.flatnonzero(self.engine.epochs).tolist():
             self._check_readable(np.array([partition], dtype=np.uint16))
-            more_users, more_matched, counts, said = explain(self.engine, partition, rule, as_of_ms)
+            more_users, matched[partition], counts, said = explain(self.engine, partition, rule, as_of_ms)
             warnings |= dict.fromkeys(said)
-            users, matched = users + more_users, matched + more_matched
+            users += more_users
             clauses = clauses or [(0, 0)] * len(counts)
             clauses = [(a + c.matched, b + c.unknown) for (a, b), c in zip(clauses, counts, strict=True)]
             await asyncio.sleep(0)

@@ -42,9 +42,13 @@ class RayCluster:
         """The node again, with the data that it had."""
         self._do("start", number)
 
+    def processes(self, name: str) -> list[int]:
+        """Pids of the cluster's processes whose command line begins with `name`."""
+        return descendants(self._process.pid, name)
+
     def kill_process(self, name: str) -> None:
         """kill -9 of an actor, as "ray::Controller"."""
-        for pid in descendants(self._process.pid, name):
+        for pid in self.processes(name):
             os.kill(pid, signal.SIGKILL)
 
     def kill_gcs(self) -> None:

@@ -171,7 +171,8 @@ async def answer_evaluate(shard: ShardServer, request: shard_pb2.EvaluateRequest
     if request.mode == shard_pb2.EVALUATE_MODE_EXPLAIN:
         users, matched, clauses, warnings = await shard.explain(request.rule, request.as_of_ms)
         reports = [segments_pb2.ClauseReport(matched=m, unknown=u) for m, u in clauses]
-        return shard_pb2.EvaluateResponse(users=users, clauses=reports, counts=np.uint64(matched).tobytes(), warnings=warnings)
+        partitions, counts = np.array([*matched], dtype=np.uint16), np.array([*matched.values()], dtype=np.uint64)
+        return shard_pb2.EvaluateResponse(users=users, clauses=reports, partitions=partitions.tobytes(), counts=counts.tobytes(), warnings=warnings)
     found = await shard.evaluate(
         request.rule, request.as_of_ms, request.first_partition, request.last_partition, request.limit,
         with_bitmaps=request.mode == shard_pb2.EVALUATE_MODE_BITMAPS,

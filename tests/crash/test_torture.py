@@ -38,15 +38,6 @@ def test_with_history_erasures_and_dropped_segments(tmp_path: Path) -> None:
     assert torture.problems == [], f"seed {seed}"
 
 
-@pytest.mark.long
-def test_with_two_copies_of_each_partition(tmp_path: Path) -> None:
-    seed = int(os.environ.get("TORTURE_SEED", random.SystemRandom().randrange(1 << 31)))
-    print(f"TORTURE_SEED={seed}")
-    torture = Torture(tmp_path / "grid", seed, keeps_log=False, replicas=2)
-    torture.run(KILLS)
-    assert torture.problems == [], f"seed {seed}"
-
-
 def test_a_load_that_is_killed_before_its_commit_leaves_nothing_and_succeeds_when_repeated(tmp_path: Path) -> None:
     points = tmp_path / "failpoints"
     points.mkdir()

@@ -2,7 +2,7 @@
 
     python -m tests.crash.torture --kills 300 [--seed N]
 
-After each fault traffic pauses and every user is read: what it has must be exactly what was acknowledged. At the end the pages that the
+One copy of each partition, on one machine; tests/faults has two copies on several nodes. After each fault traffic pauses and every user is read: what it has must be exactly what was acknowledged. At the end the pages that the
 shards recovered must equal a replay of their whole log from nothing, bit for bit.
 """
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +44,6 @@ BY_DISK = (
     ("log.before_write", "enospc", False), ("log.written", "eio", False), ("checkpoint.pages_put", "enospc", True), ("checkpoint.staged", "eio", True),
 )  # fmt: skip
 BY_CATALOG = ("controller.before_save", "controller.saved")
-BY_COPIES = ("replica.sent", "replica.logged", "replica.promised", "move.staged")
-PAUSES_S = (0.5, 4.0)
 BY_MOVE = ("move.staged", "move.sealed", "move.saved", "move.released", "move.taken_over")
 
 
@@ -66,7 +65,6 @@ class Torture:
     seed: int
     say: Callable[[str], None] = print
     keeps_log: bool = True
-    replicas: int = 1
     tallies: dict[str, Tally] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -78,7 +76,6 @@ class Torture:
         catalog.write_text(yaml.safe_dump(CATALOG, sort_keys=False))
         options = ["--catalog", str(catalog), "--partitions", str(PARTITIONS), "--checkpoint-every", "5", "--segment-mb", "1"]
         options += ["--keep-log"] if self.keeps_log else []
-        options += ["--replicas", str(self.replicas)]
         self.grid = RunningGrid(self.folder / "data", *options, environment={"PROFILEGRID_FAILPOINTS": str(self.points)}).up()
         self.ledger = Ledger()
         self.features = 0
@@ -132,13 +129,6 @@ class Torture:
             found[f"{action} at {point}"] = lambda point=point, action=action, trigger=trigger: self._at(
                 point, self._checkpoint if trigger else lambda: None, action
             )
-        if self.replicas > 1:
-            found |= {f"kill at {point}": lambda point=point: self._at(point, lambda: None) for point in BY_COPIES[:2]}
-            found |= {f"kill at {point}": lambda point=point: self._at(point, self._fewer_copies) for point in BY_COPIES[2:]}
-            found["pause of a shard"] = self._pause
-            found["kill -9 shard while copies are made"] = lambda: self._while_copied(lambda: self._kill_shards([self.rng.randrange(2)]))
-            found["kill -9 controller while copies are made"] = lambda: self._while_copied(lambda: self._kill("ray::Controller"))
-            return found
         if not self.keeps_log:
             found |= {f"kill at {point}": lambda point=point: self._at(point, self._erase) for point in BY_ERASURE}
             found |= {f"kill at {point}": lambda point=point: self._at(point, self._move) for point in BY_MOVE}
@@ -202,25 +192,6 @@ class Torture:
         with self.grid.client(read_timeout=60.0) as grid:
             grid.set_layout(drained=self.drained)
 
-    def _pause(self) -> None:
-        """A shard stands still, longer or shorter than the others bear; it wakes up and may think that it still leads."""
-        pid = int(self.grid.shards()[self.rng.randrange(2)]["pid"])
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(self.rng.uniform(*PAUSES_S))
-        os.kill(pid, signal.SIGCONT)
-
-    def _fewer_copies(self) -> None:
-        """From two copies to one, and back."""
-        with self.grid.client(read_timeout=60.0) as grid:
-            grid.set_layout(replicas=1)
-            self._wait_for_moves()
-            grid.set_layout(replicas=self.replicas)
-
-    def _while_copied(self, fault: Callable[[], None]) -> None:
-        self._quietly(self._fewer_copies)
-        time.sleep(self.rng.uniform(0.0, 1.5))
-        fault()
-
     def _in_a_move(self, fault: Callable[[], None]) -> None:
         self._move()
         time.sleep(self.rng.uniform(0.0, 1.0))
@@ -264,17 +235,13 @@ class Torture:
                 self._pending.join(150)
             lost, doubled = self.check()
             tally.lost, tally.doubled = tally.lost + lost, tally.doubled + doubled
-            if "move" in name or self.replicas > 1:
+            if "move" in name:
                 self._wait_for_moves()
-            if self.replicas > 1:
-                self._compare_copies()
             self.say(f"{number + 1}/{len(order)} {name}: back after {away_s:.1f} s, lost {lost}, doubled {doubled}, {self.ledger.batches} batches so far")
         self.stop_traffic()
         self._wait_for_moves()
         if self.features:
             self._check_backfilled()
-        if self.replicas > 1:
-            self._compare_copies()
         self.problems += self.ledger.faults
         self.grid.down()
 
@@ -290,24 +257,12 @@ class Torture:
                 self.problems.append(f"not back within {BACK_TIMEOUT_S:g} s: {error}")
         return time.monotonic() - started
 
-    def _compare_copies(self) -> None:
-        """Both copies of each partition read the same, at one position, whatever is written meanwhile."""
-        with self.grid.client(read_timeout=60.0) as grid:
-            self.grid.wait_for_backfill(120.0)
-            for partition in grid.replicas().partitions:
-                try:
-                    found = grid.compare_replicas(partition.partition)
-                except ProfilegridError as error:
-                    self.problems.append(f"partition {partition.partition} was not compared: {error}")
-                    return
-                differing = [f"{column.name} in {column.differing_values} pages" for column in found.columns if column.differing_values]
-                if differing:
-                    self.problems.append(f"copies of partition {found.partition} differ at {found.position}: {', '.join(differing)}")
-
     def check(self) -> tuple[int, int]:
         """(lost, doubled) events over all users, with traffic at rest."""
-        seen = {user: count for worker in self.workers if isinstance(worker, Reader) for user, count in worker.seen.items()}
         self.stop_traffic()
+        seen: Counter[str] = Counter()
+        for each in self.ledger.seen.values():
+            seen |= each
         users = self.users
         with self.grid.client(read_timeout=60.0) as grid:
             table = grid.get_many(users, ["hits", "weight"])
@@ -318,7 +273,7 @@ class Torture:
         for user, count, now in zip(users, told.tolist(), hits.tolist(), strict=True):
             if now != count:
                 self.problems.append(f"{user} has {now}, acknowledged {count}")
-            if now < seen.get(user, 0):
+            if now < seen[user]:
                 self.problems.append(f"{user} has {now}, but {seen[user]} was read before")
         self.start()
         return int(np.maximum(told - hits, 0).sum()), int(np.maximum(hits - told, 0).sum())
@@ -409,10 +364,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     arguments = parser.parse_args()
     console, problems = Console(), []
-    for keeps_log, replicas, share in ((True, 1, 0.5), (False, 1, 0.25), (False, 2, 0.25)):
+    for keeps_log in (True, False):
         folder = Path(tempfile.mkdtemp(prefix="pg-torture-"))
-        torture = Torture(folder, arguments.seed, lambda text: console.print(text, highlight=False), keeps_log, replicas)
-        torture.run(max(1, round(arguments.kills * share)))
+        torture = Torture(folder, arguments.seed, lambda text: console.print(text, highlight=False), keeps_log)
+        torture.run(max(1, arguments.kills // 2))
         if keeps_log:
             torture.problems += torture.check_replay()
         torture.print_table(console)
