@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 from profilegrid.columns import Strings
 from profilegrid.errors import Overloaded, Unavailable, from_rpc
-from profilegrid.lanes import EVALUATE, Lanes
+from profilegrid.lanes import DOUBT_S, EVALUATE, Lanes
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import partitions_of
 from profilegrid.v1 import shard_pb2, shard_pb2_grpc
@@ -93,7 +93,7 @@ class Queries:
     def __init__(self, controller: Any) -> None:
         self._controller = controller
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._lanes = Lanes()
+        self._lanes = Lanes(self._serving)
         self._catalog = Catalog()
         self._map: dict[str, Any] | None = None
 
@@ -104,6 +104,11 @@ class Queries:
             self._map = known
             return known
         return self._map
+
+    async def _serving(self) -> Container[str]:
+        """Lanes of the shards that hold something by the map of now."""
+        self._map = map_ = await ask(self._controller.map.remote(), DOUBT_S)
+        return {map_["lanes"][shard] for shard in map_["holding"]}
 
     async def compiled(self, rule: str) -> Expression:
         """The rule's plan, so that a wrong rule fails here with its position. Raises RuleError.

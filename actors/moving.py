@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("profilegrid")
 LANE_TIMEOUT_S, DRAIN_TIMEOUT_S = 30.0, 60.0
+# Of a source that sends nothing for so long another may take the place.
+SILENT_S = 5.0
 CHUNK_BYTES = 4 << 20
 MOVING_FOLDER = "moving"
 PAGES_UNDER_WAY_MAX, LETTERS_A_MESSAGE = 2, 1_000
@@ -316,6 +318,7 @@ class Incoming:
         self._is_written = asyncio.Event()
         self._is_written.set()
         self._under_way = 0
+        self._heard_s = time.monotonic()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
@@ -326,9 +329,15 @@ class Incoming:
         try:
             await self._take(step)
         finally:
+            self._heard_s = time.monotonic()
             self._under_way -= 1
             if self._under_way == 0:
                 self._is_idle.set()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is going on: something of it came not long ago."""
+        return not self.is_over and (self._under_way > 0 or time.monotonic() < self._heard_s + SILENT_S)
 
     async def end(self) -> None:
         """Take nothing more; returns when no step is under way, so that what came can be dropped."""
@@ -422,6 +431,7 @@ class Moves:
         self.outgoing: Outgoing | None = None
         self.incoming: Incoming | None = None
         self.dropping = asyncio.Lock()
+        self._expecting = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def status(self) -> dict[str, Any]:
@@ -460,26 +470,31 @@ class Moves:
 
     async def expect(self, token: str, partitions: list[int]) -> None:
         """Be ready for partitions, which a source sends under a token. Whatever is left of them here goes first. Raises MoveFailed."""
-        self.check_quiet()
-        if self.incoming is not None:
-            await self.cancel(self.incoming.token)
-        if self._shard.engine.kept[partitions].any():
-            raise MoveFailed(f"of partitions {partitions} some are here already")
-        await self._drop(partitions)
-        self.incoming = Incoming(self._shard, token, partitions)
+        async with self._expecting:
+            self.check_quiet()
+            if self.incoming is not None:
+                await self.cancel(self.incoming.token)
+            if self._shard.engine.kept[partitions].any():
+                raise MoveFailed(f"of partitions {partitions} some are here already")
+            await self._drop(partitions)
+            self.incoming = Incoming(self._shard, token, partitions)
 
     async def _expect_copy(self, token: str, partitions: list[int], copy_of: str) -> None:
-        """Be ready for copies of another member's partitions, in the place of what is here of them. Raises MoveFailed."""
+        """Be ready for copies of another member's partitions, in the place of what is here of them. One source at a time: two that took each
+        other's place would never end. Raises MoveFailed."""
         refilling = self._shard.replication.refilling
-        if self.incoming is not None:
-            await self.cancel(self.incoming.token)
-        if not refilling.is_behind(partitions):
-            raise MoveFailed(f"of partitions {partitions} some are no copies here that lack something")
-        # First: what is held of them may be what a backfill waits for, and with it we.
-        refilling.forget_state(partitions)
-        self.check_quiet()
-        await self._drop(partitions)
-        self.incoming = Incoming(self._shard, token, partitions, copy_of)
+        async with self._expecting:
+            if self.incoming is not None:
+                if self.incoming.copy_of not in ("", copy_of) and self.incoming.is_alive:
+                    raise MoveFailed(f"copies of member {self.incoming.copy_of}'s partitions are on their way here")
+                await self.cancel(self.incoming.token)
+            if not refilling.is_behind(partitions):
+                raise MoveFailed(f"of partitions {partitions} some are no copies here that lack something")
+            # First: what is held of them may be what a backfill waits for, and with it we.
+            refilling.forget_state(partitions)
+            self.check_quiet()
+            await self._drop(partitions)
+            self.incoming = Incoming(self._shard, token, partitions, copy_of)
 
     async def take(self, payload: bytes) -> None:
         """A message of a source. Raises MoveFailed, MemoryExhausted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, TypeVar
 
 import grpc
@@ -13,7 +13,7 @@ import grpc
 from profilegrid import tracing
 from profilegrid.errors import ClientClosed, Overloaded, Unavailable, from_rpc
 from profilegrid.forking import forks
-from profilegrid.lanes import Lane, Lanes
+from profilegrid.lanes import DOUBT_S, Lane, Lanes
 from profilegrid.options import CLIENT_OPTIONS
 from profilegrid.routes import Map
 from profilegrid.v1 import admin_pb2, admin_pb2_grpc
@@ -32,7 +32,7 @@ class Connections:
         self.is_closed = False
         self._forks = forks()
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._lanes = Lanes()
+        self._lanes = Lanes(self._serving)
         self._map_lock: asyncio.Lock | None = None
 
     def check_open(self) -> None:
@@ -97,12 +97,20 @@ class Connections:
                 await asyncio.sleep(wait)
                 backoff = min(backoff * 2, BACKOFF_S_MAX)
 
+    async def _serving(self) -> Container[str]:
+        """Lanes of the shards that serve something by the map of now."""
+        self.known_map = await self._fetch_map(DOUBT_S)
+        return self.known_map.serving
+
     async def map(self, timeout: float = CALL_TIMEOUT_S) -> Map:
         """The partition map, fetched once and again after it proved stale."""
         if self.known_map is None:
             self._map_lock = self._map_lock or asyncio.Lock()
             async with self._map_lock:
                 if self.known_map is None:
-                    stub = admin_pb2_grpc.AdminServiceStub(self.gateway)  # type: ignore[no-untyped-call]
-                    self.known_map = Map.of(await self.call(stub.GetMap, admin_pb2.GetMapRequest(), timeout))
+                    self.known_map = await self._fetch_map(timeout)
         return self.known_map
+
+    async def _fetch_map(self, timeout: float) -> Map:
+        stub = admin_pb2_grpc.AdminServiceStub(self.gateway)  # type: ignore[no-untyped-call]
+        return Map.of(await self.call(stub.GetMap, admin_pb2.GetMapRequest(), timeout))

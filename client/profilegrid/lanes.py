@@ -13,8 +13,9 @@ rows cost a shard a tenth to a quarter less than by gRPC.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import Any, cast
 
 from profilegrid.errors import ProfilegridError, Unavailable, from_status
@@ -25,6 +26,8 @@ READ, INGEST, EVALUATE, MOVE, REPLICATE, FAILED = 1, 2, 3, 4, 5, 255
 _HEAD = struct.Struct("<IBI")
 _HEAD_REST = _HEAD.size - 4
 _NOBODY: tuple[float, None] = 0.0, None
+# s: who waits for longer asks whether the shard is still the one to ask, then after twice the time again.
+DOUBT_S = 1.0
 
 
 class LaneBroken(Exception):
@@ -73,9 +76,10 @@ class Splitter:
 class Lane(asyncio.Protocol):
     """The client's end. Connects when it is made; what is asked meanwhile goes when it is there. When it fails, all that waits fails."""
 
-    def __init__(self, endpoint: str, timeout_s: float) -> None:
-        """`endpoint` is host:port; `timeout_s` bounds the wait for an answer."""
-        self._endpoint, self._timeout_s = endpoint, timeout_s
+    def __init__(self, endpoint: str, timeout_s: float, doubt: Callable[[], None] | None = None) -> None:
+        """`endpoint` is host:port; `timeout_s` bounds the wait for an answer; `doubt` hears of one that takes long."""
+        self.endpoint, self._timeout_s, self._doubt = endpoint, timeout_s, doubt
+        self._doubt_s = DOUBT_S
         # Kept: asking for the running loop is a system call (getpid), 2 µs a read.
         self.loop = asyncio.get_running_loop()
         self._splitter = Splitter(4 * MESSAGE_BYTES_MAX)
@@ -85,7 +89,8 @@ class Lane(asyncio.Protocol):
         self._unsent = [HELLO]
         self.failed: ProfilegridError | None = None
         self._connecting = self.loop.create_task(self._connect())
-        self._timer = self.loop.call_later(timeout_s / 4, self._watch)
+        self._watch_s = min(timeout_s / 4, DOUBT_S / 2)
+        self._timer = self.loop.call_later(self._watch_s, self._watch)
 
     def ask(self, kind: int, payload: bytes) -> asyncio.Future[bytes]:
         """The answer's payload; fails with what the shard refused with, or Unavailable when the connection ends first."""
@@ -102,12 +107,12 @@ class Lane(asyncio.Protocol):
         return answer
 
     async def _connect(self) -> None:
-        host, _, port = self._endpoint.rpartition(":")
+        host, _, port = self.endpoint.rpartition(":")
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self.loop.create_connection(lambda: self, host.strip("[]"), int(port))
         except OSError as error:  # a timeout is one
-            self._fail(f"no connection to {self._endpoint}: {error!r}", "CONNECT_FAILED")
+            self._fail(f"no connection to {self.endpoint}: {error!r}", "CONNECT_FAILED")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send what was asked meanwhile."""
@@ -137,15 +142,30 @@ class Lane(asyncio.Protocol):
 
     def _watch(self) -> None:
         """A shard that hangs answers nothing: its lane is given up. Answers come in any order, but the first asked is the oldest."""
-        oldest = next(iter(self._waiting.values()), _NOBODY)[0]
-        if oldest and self.loop.time() - oldest > self._timeout_s:
+        waited_s = self.waited_s
+        if waited_s > self._timeout_s:
             self._fail(f"no answer within {self._timeout_s:g} s", "DEADLINE_EXCEEDED")
-        else:
-            self._timer = self.loop.call_later(self._timeout_s / 4, self._watch)
+            return
+        self._timer = self.loop.call_later(self._watch_s, self._watch)
+        if waited_s < DOUBT_S:
+            self._doubt_s = DOUBT_S
+        elif waited_s >= self._doubt_s and self._doubt is not None:
+            self._doubt_s *= 2
+            self._doubt()
+
+    @property
+    def waited_s(self) -> float:
+        """For how long an answer is waited for."""
+        oldest = next(iter(self._waiting.values()), _NOBODY)[0]
+        return self.loop.time() - oldest if oldest else 0.0
 
     def close(self) -> None:
         """Give the connection up."""
         self._fail("the client was closed", "CLIENT_CLOSED")
+
+    def leave(self) -> None:
+        """Another shard has taken over: what waits is to be asked there."""
+        self._fail(f"{self.endpoint} does not answer, and others serve what it served", "STREAM_ENDED")
 
     def _fail(self, why: str, reason: str) -> None:
         if self.failed is not None:
@@ -161,17 +181,32 @@ class Lane(asyncio.Protocol):
 
 
 class Lanes:
-    """The lanes of one event loop."""
+    """The lanes of one event loop. A shard that dies is noticed by its connection; one that hangs, or whose machine is gone, says nothing: so where
+    an answer takes long, `serving` is asked who serves now, and lanes to others are given up."""
 
-    def __init__(self) -> None:
+    def __init__(self, serving: Callable[[], Awaitable[Container[str]]]) -> None:
+        """`serving` gives the endpoints of now; it raises Unavailable where nobody can say."""
         self._lanes: dict[tuple[str, float, bool], Lane] = {}
+        self._serving = serving
+        self._asking: asyncio.Task[None] | None = None
 
     def to(self, endpoint: str, timeout_s: float, *, is_wide: bool = False) -> Lane:
         """The lane to a shard whose answers take no longer than `timeout_s`; made anew when it failed. A wide one is another connection."""
         lane = self._lanes.get((endpoint, timeout_s, is_wide))
         if lane is None or lane.failed is not None:
-            lane = self._lanes[endpoint, timeout_s, is_wide] = Lane(endpoint, timeout_s)
+            lane = self._lanes[endpoint, timeout_s, is_wide] = Lane(endpoint, timeout_s, self._doubt)
         return lane
+
+    def _doubt(self) -> None:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._leave_others())
+
+    async def _leave_others(self) -> None:
+        with contextlib.suppress(ProfilegridError):
+            serving = await self._serving()
+            for lane in list(self._lanes.values()):
+                if lane.waited_s >= DOUBT_S and lane.endpoint not in serving:
+                    lane.leave()
 
     def close(self) -> None:
         """Give every connection up."""

@@ -46,6 +46,11 @@ class Map:
         return int(self.owners.size)
 
     @cached_property
+    def serving(self) -> frozenset[str]:
+        """Lanes of the shards that own something."""
+        return frozenset(self.lanes.get(shard, "") for shard in np.unique(self.owners).tolist())
+
+    @cached_property
     def rank(self) -> NDArray[np.uint16]:
         """uint16[P]: each partition's place when they are sorted by owner. numpy sorts 16 bits by radix."""
         rank = np.empty(self.partitions, dtype=np.uint16)

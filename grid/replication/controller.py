@@ -164,8 +164,11 @@ def _greeted(config: Config, sender: Member, hello: Hello) -> Config | None:
 def _towards(config: Config, target: tuple[Member, ...]) -> Config | None:
     """The next step on the way to a target; None: there is none, or others must act first."""
     following = replace(config, epoch=config.epoch + 1)
-    if not set(target) <= set(config.replicas):
-        return replace(following, replicas=tuple(dict.fromkeys((*config.replicas, *target))))
+    # Who is neither in sync nor meant to be leaves at once: perhaps its disk is gone, and it never comes.
+    kept = (member for member in config.replicas if member in config.insync or member in target)
+    replicas = tuple(dict.fromkeys((*kept, *target)))
+    if set(replicas) != set(config.replicas):
+        return replace(following, replicas=replicas)
     if not set(target) <= set(config.insync):
         return None
     if config.primary != target[0]:

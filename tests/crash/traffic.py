@@ -189,6 +189,7 @@ class StreamProducer(Producer):
 
     def work(self) -> None:
         producer, number = self.rng.randbytes(16), 0
+        self._map: Map | None = None
         while not self.stopping.is_set():
             number += 1
             batch = events_batch(rows_of(self.rng, self.users, int(time.time() * 1000)))
@@ -199,6 +200,7 @@ class StreamProducer(Producer):
                 try:
                     waiting = self._send(batch, producer, number, waiting)
                 except (grpc.RpcError, queue.Empty):
+                    self._map = None
                     time.sleep(0.05)
             self.ledger.took(call)
             if self.rng.random() < 0.1:  # the network has its acknowledged frames once more
@@ -206,8 +208,10 @@ class StreamProducer(Producer):
                     self._send(batch, producer, number, None)
 
     def _send(self, batch: Any, producer: bytes, number: int, only: set[int] | None) -> set[int]:
-        with grpc.insecure_channel(self.target) as gateway:
-            map_ = Map.of(admin_pb2_grpc.AdminServiceStub(gateway).GetMap(admin_pb2.GetMapRequest(), timeout=5))  # type: ignore[no-untyped-call]
+        if self._map is None:
+            with grpc.insecure_channel(self.target) as gateway:
+                self._map = Map.of(admin_pb2_grpc.AdminServiceStub(gateway).GetMap(admin_pb2.GetMapRequest(), timeout=5))  # type: ignore[no-untyped-call]
+        map_ = self._map
         partitions = partitions_of(batch.ids, map_.partitions)
         left = set(partitions.tolist()) if only is None else set(only)
         for shard in {int(map_.owners[partition]) for partition in left}:
@@ -219,7 +223,7 @@ class StreamProducer(Producer):
                 raise queue.Empty
             with grpc.insecure_channel(map_.endpoints[shard]) as channel:
                 requests = iter([events_pb2.IngestStreamRequest(frame=frame)])
-                for response in events_pb2_grpc.EventServiceStub(channel).IngestStream(requests, timeout=20):  # type: ignore[no-untyped-call]
+                for response in events_pb2_grpc.EventServiceStub(channel).IngestStream(requests, timeout=3):  # type: ignore[no-untyped-call]
                     if response.error_code:
                         raise queue.Empty
                     if response.accepted != len(mine):

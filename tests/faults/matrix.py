@@ -63,7 +63,7 @@ class Matrix:
         self.proxy = Proxy(self.name_of)
         shimmed = self.shim.environment if self.shim else {}
         self._pids: dict[int, int] = {}
-        self._parties: list[Party] = []
+        self.parties: list[Party] = []
         self.features = 0
         if self.shim:
             self.shim.set(EVERYONE, Kind.PROXY_PORT, self.proxy.port)
@@ -87,13 +87,13 @@ class Matrix:
         users = [f"{kind}-{number}" for kind in PRODUCERS for number in range(USERS_EACH)]
         asked = dict.fromkeys(PRODUCERS, ()) | {"reader": users, "stranger": users, "watcher": [self.rng.choice(users)]}
         self.watched = asked["watcher"][0]
-        self._parties = [
+        self.parties = [
             Party(kind, self.grid.target, self.folder, self.rng.getrandbits(32), self._party_environment, of) for kind, of in asked.items()
         ]  # fmt: skip
 
     def end(self) -> None:
         """Everything ends. What was written down stays."""
-        for party in self._parties:
+        for party in self.parties:
             party.end()
         try:
             self.grid.down()
@@ -152,7 +152,7 @@ class Matrix:
         return int(self.shard_folder(shard).parent.name.removeprefix("node-"))
 
     def party(self, kind: str) -> Party:
-        return next(party for party in self._parties if party.kind == kind)
+        return next(party for party in self.parties if party.kind == kind)
 
     # --- doing and undoing ---------------------------------------------------------------------------------------------------
 
@@ -295,11 +295,11 @@ class Matrix:
 
     def check(self) -> tuple[int, int, list[str]]:
         """(lost, doubled, what is wrong), with callers at rest."""
-        for party in self._parties:
+        for party in self.parties:
             party.tell("pause")
-        for party in self._parties:
+        for party in self.parties:
             party.wait_for_pause()
-        records = {party.kind: party.record() for party in self._parties}
+        records = {party.kind: party.record() for party in self.parties}
         written = [records[kind] for kind in PRODUCERS]
         with self.client() as grid:
             users = sorted({user for record in written for write in record.writes for user in write.events})
@@ -317,7 +317,7 @@ class Matrix:
         wrong += judge_reads(records["reader"], lines) + judge_reads(records["stranger"], lines) + judge_reads(records["watcher"], lines, has_floor=False)
         wrong += [text for record in records.values() for text in record.faults]
         wrong += self._not_told(hits.get(self.watched, 0)) + self._differing()
-        for party in self._parties:
+        for party in self.parties:
             party.tell("go")
         return counted.lost, counted.doubled, wrong
 

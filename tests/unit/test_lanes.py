@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from profilegrid.errors import InvalidRequest, ServerFailed, Unavailable
-from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, READ, Lane, LaneBroken, Splitter, message
+from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, READ, Lane, LaneBroken, Lanes, Splitter, message
 from profilegrid.reading import ReadQueue
 from profilegrid.v1 import events_pb2, profiles_pb2
 
@@ -121,6 +121,34 @@ def test_a_shard_that_hangs_is_given_up() -> None:
             await lane.ask(READ, b"x")
 
     with_server(say_nothing, use)
+
+
+def test_a_shard_that_hangs_is_left_as_soon_as_others_serve_what_it_served_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profilegrid.lanes.DOUBT_S", 0.1)
+    asked: list[int] = []
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def run() -> None:
+        server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+        endpoint = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+        async def serving() -> set[str]:
+            asked.append(len(asked))
+            if len(asked) == 1:
+                raise Unavailable("nobody can say", "CONTROLLER_DOWN")
+            return {endpoint} if len(asked) == 2 else set()
+
+        lanes = Lanes(serving)
+        with pytest.raises(Unavailable, match="others serve what it served"):
+            async with asyncio.timeout(5):
+                await lanes.to(endpoint, 60.0).ask(READ, b"x")
+        lanes.close()
+        server.close()
+
+    asyncio.run(run())
+    assert len(asked) == 3
 
 
 def test_a_port_where_nobody_listens_is_unavailable() -> None:

@@ -317,3 +317,17 @@ def test_a_move_lets_the_new_one_catch_up_hands_over_and_drops_the_old_one() -> 
     assert step(arbiter.on_message(0, "a", Sealed(4))) == Config(5, "c", ("c",), ("a", "c"))
     assert step(arbiter.on_tick()) == Config(6, "c", ("c",), ("c",))
     assert arbiter.is_settled(0)
+
+
+def test_a_member_whose_disk_is_gone_leaves_as_soon_as_another_is_meant_to_take_its_place() -> None:
+    arbiter = controller(Config(3, "a", ("a",), ("a", "b")), ("a", "b"))  # b is silent, and out of the set
+    (save,) = (effect for effect in arbiter.place(0, ("a", "new")) if isinstance(effect, Save))
+    arbiter.on_io(0, save.ticket, is_ok=True)
+    assert saved(arbiter.on_tick()) == Config(4, "a", ("a",), ("a", "new"))
+
+
+def test_a_member_in_sync_stays_until_another_has_all() -> None:
+    arbiter = controller(Config(3, "a", ("a", "b"), ("a", "b")), ("a", "b"))
+    (save,) = (effect for effect in arbiter.place(0, ("a", "new")) if isinstance(effect, Save))
+    arbiter.on_io(0, save.ticket, is_ok=True)
+    assert saved(arbiter.on_tick()) == Config(4, "a", ("a", "b"), ("a", "b", "new"))
