@@ -326,6 +326,11 @@ class Controller:
         await self.start()
         return await self.copies.compare(partition)
 
+    async def renew_replicas(self, partition: int) -> None:
+        """Make the other copies of a partition anew. Raises FieldInvalid, MoveFailed."""
+        await self.start()
+        self.copies.renew(partition)
+
     async def _install(self, shard: int) -> None:
         """Bring a shard to the current catalog, one version after another: the log refers to each."""
         for version in sorted(self.state.catalogs):

@@ -47,6 +47,8 @@ class Copies:
         self._announced: dict[Member, dict[int, Config]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._remind_s = 0.0
+        # Partitions that lie alone for a while, so that their other copies begin anew.
+        self._renewing: set[int] = set()
 
     # --- what members say ---------------------------------------------------------------------------------------------------
 
@@ -72,9 +74,13 @@ class Copies:
         self._save()
         mine |= self._announced.pop(member, {})
         self._tell()
-        return {"announced": [[partition, astuple(config)] for partition, config in mine.items()], "lanes": self.lanes()}
+        return {"announced": [[partition, astuple(config)] for partition, config in mine.items()], **self._common()}
 
-    def lanes(self) -> dict[Member, str]:
+    def _common(self) -> dict[str, Any]:
+        """What all members have to know."""
+        return {"lanes": self._lanes(), "bytes_per_s": self._controller.state.move_bytes_per_s}
+
+    def _lanes(self) -> dict[Member, str]:
         """Where members listen that are up."""
         found = {}
         for shard, member in self._controller.state.members.items():
@@ -115,7 +121,7 @@ class Copies:
     async def _tell_member(self, member: Member, configs: dict[int, Config]) -> None:
         plain = [[partition, astuple(config)] for partition, config in configs.items()]
         try:
-            await asyncio.wait_for(self._controller.of_shard(shard_of(member), "hear", plain, self.lanes()), TELL_TIMEOUT_S)
+            await asyncio.wait_for(self._controller.of_shard(shard_of(member), "hear", plain, *self._common().values()), TELL_TIMEOUT_S)
         except Exception as error:  # it is told when it reports
             log.debug("member %s was not told: %r", member, error)
 
@@ -138,6 +144,8 @@ class Copies:
     def _wanted(self, partition: int) -> tuple[Member, ...] | None:
         """The members that shall have a partition; None while one of them is not known yet."""
         state = self._controller.state
+        if partition in self._renewing and partition in state.placed:
+            return (self._arbiter.config(partition).primary,)
         if state.replicas == 1:  # first alone where it is; moves of single copies are the rescaler's
             return (state.members[state.owners[partition]],) if state.owners[partition] in state.members else None
         shards = (state.targets[partition], state.backups[partition]) if state.backups else (state.owners[partition],)
@@ -164,6 +172,7 @@ class Copies:
                     self._begin(partition, wanted)
                     under_way += 1
             elif self._is_settled(partition):
+                self._renewing.discard(partition)
                 if len(wanted) == 1 and state.replicas == 1:
                     self._end(partition)
             else:
@@ -208,6 +217,14 @@ class Copies:
         self._arbiter.end(partition)
         del state.placed[partition]
         self._controller.save()
+
+    def renew(self, partition: int) -> None:
+        """Make the other copies of a partition anew, from the one that serves it. Raises FieldInvalid, MoveFailed."""
+        if partition not in self._controller.state.placed:
+            raise FieldInvalid("partition", str(partition), "one that has several copies")
+        if not self._is_settled(partition):
+            raise MoveFailed(f"copies of partition {partition} are made already")
+        self._renewing.add(partition)
 
     async def compare(self, partition: int) -> dict[str, Any]:
         """The copies of a partition that are in sync, page by page, each at the same position. Raises FieldInvalid, MoveFailed."""

@@ -34,6 +34,7 @@ class Refilling:
         self._wanted: dict[Member, set[int]] = {}
         self._copying: dict[Member, asyncio.Task[None]] = {}
         self._sent: dict[Member, list[int]] = {}  # what is being copied
+        self.bytes_per_s = COPY_BYTES_PER_S
         # Partitions whose journals are kept long, as a copy of them is on its way.
         self.pinned: set[int] = set()
         self._renewing: set[int] = set()
@@ -67,7 +68,7 @@ class Refilling:
                 return
             self.pinned.update(partitions)
             await shard.replaying.acquire()
-            copy = Outgoing(shard, secrets.token_hex(8), partitions, lane, COPY_BYTES_PER_S, copy_of=replication.me)
+            copy = Outgoing(shard, secrets.token_hex(8), partitions, lane, self.bytes_per_s, copy_of=replication.me)
             try:
                 await copy.run()
             finally:

@@ -25,7 +25,7 @@ from profilegrid.lanes import REPLICATE, Lane
 from actors.clock import now_monotonic_ms
 from actors.committing import stop_at_once
 from actors.promises import Promises, between_of, config_of, is_all, packed_message, part_of
-from actors.refilling import Refilling
+from actors.refilling import COPY_BYTES_PER_S, Refilling
 from grid.errors import InvariantBroken, MoveFailed, ShardRecovering, WriteFailed
 from grid.failpoints import failpoint
 from grid.group import Group
@@ -69,7 +69,7 @@ Report = Callable[[Member, list[list[Any]]], Awaitable[dict[str, Any]]]
 
 async def nobody(member: Member, reports: list[list[Any]]) -> dict[str, Any]:
     """The report of a shard that has no controller: embedded, in tests."""
-    return {"announced": [], "lanes": {}}
+    return {"announced": [], "lanes": {}, "bytes_per_s": 0.0}
 
 
 class Replication:
@@ -133,9 +133,10 @@ class Replication:
 
     # --- what others tell -----------------------------------------------------------------------------------------------------
 
-    async def hear(self, announced: list[list[Any]], lanes: dict[Member, str]) -> None:
-        """Configs in force, from the controller, and where members listen."""
+    async def hear(self, announced: list[list[Any]], lanes: dict[Member, str], bytes_per_s: float) -> None:
+        """Configs in force, from the controller; where members listen; how fast copies may go (0: as nobody said)."""
         self.lanes |= lanes
+        self.refilling.bytes_per_s = bytes_per_s or COPY_BYTES_PER_S
         configs = [(partition, config_of(plain)) for partition, plain in announced]
         new = [(partition, config) for partition, config in configs if partition not in self.replicas and self.me in config.replicas]
         self._announced(configs)  # first: a group that is under way may wait for one of these
@@ -527,7 +528,7 @@ class Replication:
         except Exception as error:  # it comes again with the next beat
             log.debug("the controller does not answer: %r", error)
             return
-        await self.hear(answer["announced"], answer["lanes"])
+        await self.hear(answer["announced"], answer["lanes"], answer["bytes_per_s"])
 
     def _settled(self, partition: int, replica: Replica) -> int:
         """The position up to which columns and log stand for the journal's entries."""

@@ -116,10 +116,10 @@ class Shard:
         """(when, hash of the id) of everybody who was ever erased here."""
         return await self._server.erased_users()
 
-    async def hear(self, announced: list[list[Any]], lanes: dict[str, str]) -> None:
-        """Configs of partitions that have several copies, as they are in force now."""
+    async def hear(self, announced: list[list[Any]], lanes: dict[str, str], bytes_per_s: float) -> None:
+        """Configs of partitions that have several copies, as they are in force now; where members listen; how fast copies may go."""
         self._server.check_serving()
-        await self._server.replication.hear(announced, lanes)
+        await self._server.replication.hear(announced, lanes, bytes_per_s)
 
     async def journal_end(self, partition: int) -> int:
         """The last position that the primary here has given in a partition. Raises MoveFailed when it is not the primary."""

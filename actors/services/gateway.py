@@ -349,6 +349,10 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         columns = [admin_pb2.ComparedColumn(**column) for column in found.pop("columns")]
         return admin_pb2.CompareReplicasResponse(**found, columns=columns)
 
+    async def RenewReplicas(self, request: admin_pb2.RenewReplicasRequest, context: Context) -> admin_pb2.RenewReplicasResponse:
+        await ask(self._controller.renew_replicas.remote(request.partition))
+        return admin_pb2.RenewReplicasResponse()
+
     async def CreateSnapshot(self, request: admin_pb2.CreateSnapshotRequest, context: Context) -> AsyncIterator[admin_pb2.CreateSnapshotResponse]:
         made = asyncio.ensure_future(ask(self._controller.snapshot.remote(request.url), SNAPSHOT_TIMEOUT_S))
         while not (await asyncio.wait([made], timeout=PROGRESS_EVERY_S))[0]:

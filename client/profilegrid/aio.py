@@ -414,6 +414,10 @@ class AsyncClient:
         request = admin_pb2.CompareReplicasRequest(partition=partition)
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "CompareReplicas", request, 600.0)  # type: ignore[no-any-return]
 
+    async def renew_replicas(self, partition: int) -> None:
+        """Make the other copies of a partition anew, from the one that serves it; goes on by itself. Until then that one is the only one."""
+        await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "RenewReplicas", admin_pb2.RenewReplicasRequest(partition=partition))
+
     async def checkpoint(self) -> admin_pb2.CheckpointResponse:
         """Write checkpoints of all partitions now."""
         return await self._from_gateway(admin_pb2_grpc.AdminServiceStub, "Checkpoint", admin_pb2.CheckpointRequest(), 600.0)  # type: ignore[no-any-return]

@@ -260,6 +260,10 @@ class Client:
         """As AsyncClient.compare_replicas."""
         return self._run(self._core.compare_replicas(partition))
 
+    def renew_replicas(self, partition: int) -> None:
+        """As AsyncClient.renew_replicas."""
+        self._run(self._core.renew_replicas(partition))
+
     def layout(self) -> admin_pb2.GetLayoutResponse:
         """As AsyncClient.layout."""
         return self._run(self._core.layout())

@@ -157,3 +157,20 @@ def test_copies_are_compared_while_they_are_written(copied: RunningGrid) -> None
     assert (traffic.problems, verified["is_same"], verified["not_compared"]) == ([], True, 0)
     with copied.client() as client, pytest.raises(profilegrid.errors.ProfilegridError, match="partition: got 99, expected one that has several copies"):
         client.compare_replicas(99)
+
+
+def test_a_copy_is_made_anew_while_it_is_written(copied: RunningGrid) -> None:
+    def of(partition: int) -> dict[str, int]:
+        return next(p for p in copied.json("replicas") if p["partition"] == partition)
+
+    before = of(3)
+    with Traffic(copied) as traffic, copied.client() as client:
+        client.renew_replicas(3)
+        copied.wait_until(lambda: len(of(3)["replicas"]) == 1 or of(3)["epoch"] > before["epoch"] + 2)
+        wait_until_in_sync(copied)
+    assert traffic.problems == []
+    assert (of(3)["primary"], len(of(3)["replicas"])) == (before["primary"], 2)
+    assert of(3)["epoch"] >= before["epoch"] + 3  # alone, two again, both in sync
+    assert copied.json("replicas", "--verify", "--renew")["is_same"]
+    refused = copied.cli("replicas", "--renew")
+    assert (refused.returncode, "use both" in refused.stderr) == (2, True)

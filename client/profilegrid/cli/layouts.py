@@ -49,14 +49,19 @@ def replicas(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the copies page by page while everything is served; exit status 1 if values differ.")
     ] = False,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="With --verify: make copies whose values differ anew, from the one that serves, which is the only one meanwhile.")
+    ] = False,
     target: Target = DEFAULT_TARGET,
     as_json: Json = False,
 ) -> None:
     """Show the copies of partitions that have several: who serves each, who is in sync, how far behind the others are; or compare them."""
+    if renew and not verify:
+        usage("--renew is of what --verify finds: use both")
     with connect(target) as grid:
         partitions = grid.replicas().partitions
         if verify:
-            _verify(grid, [p.partition for p in partitions if sum(r.is_insync for r in p.replicas) > 1], len(partitions), as_json)
+            _verify(grid, [p.partition for p in partitions if sum(r.is_insync for r in p.replicas) > 1], len(partitions), renew, as_json)
             return
     if as_json:
         print_json(
@@ -79,7 +84,7 @@ def replicas(
     print_table(("partition", "epoch", "served by shard", "other copies"), rows)
 
 
-def _verify(grid: Client, partitions: list[int], known: int, as_json: bool) -> None:
+def _verify(grid: Client, partitions: list[int], known: int, renew: bool, as_json: bool) -> None:
     """Compare the copies of each partition; say which columns differ, and how."""
     from rich.console import Console
     from rich.progress import track
@@ -111,8 +116,23 @@ def _verify(grid: Client, partitions: list[int], known: int, as_json: bool) -> N
             print_table(("partition", "column", "pages", "pages that differ in bits", "of them in values"), shown)
         rest = f"; {known - len(partitions)} are not in sync and were not compared" if known > len(partitions) else ""
         print(f"{len(partitions)} partitions, {pages:,} pages of columns: the copies {'read the same' if is_same else 'differ'}{rest}")
-    if not is_same:
+    if not is_same and renew:
+        _renew(grid, sorted({one.partition for one, column in differing if column.differing_values}))
+    elif not is_same:
         raise typer.Exit(1)
+
+
+def _renew(grid: Client, partitions: list[int]) -> None:
+    """Make copies anew, and wait until they are there."""
+    from rich.console import Console
+    from rich.progress import track
+
+    for partition in partitions:
+        grid.renew_replicas(partition)
+    for _ in track(partitions, "making copies anew", console=Console(stderr=True), transient=True):
+        while not grid.layout().is_done:
+            time.sleep(LOOK_S)
+    note(f"the copies of partitions {', '.join(map(str, partitions))} are made anew; compare them again")
 
 
 def _state_of(replica: Replica) -> str:

@@ -168,6 +168,16 @@ class CompareReplicasResponse(_message.Message):
     columns: _containers.RepeatedCompositeFieldContainer[ComparedColumn]
     def __init__(self, partition: _Optional[int] = ..., position: _Optional[int] = ..., shards: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[_Union[ComparedColumn, _Mapping]]] = ...) -> None: ...
 
+class RenewReplicasRequest(_message.Message):
+    __slots__ = ("partition",)
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    def __init__(self, partition: _Optional[int] = ...) -> None: ...
+
+class RenewReplicasResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class CreateSnapshotRequest(_message.Message):
     __slots__ = ("url",)
     URL_FIELD_NUMBER: _ClassVar[int]

@@ -119,6 +119,11 @@ class AdminServiceStub:
                 request_serializer=profilegrid_dot_v1_dot_admin__pb2.CompareReplicasRequest.SerializeToString,
                 response_deserializer=profilegrid_dot_v1_dot_admin__pb2.CompareReplicasResponse.FromString,
                 _registered_method=True)
+        self.RenewReplicas = channel.unary_unary(
+                '/profilegrid.v1.AdminService/RenewReplicas',
+                request_serializer=profilegrid_dot_v1_dot_admin__pb2.RenewReplicasRequest.SerializeToString,
+                response_deserializer=profilegrid_dot_v1_dot_admin__pb2.RenewReplicasResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -245,6 +250,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewReplicas(self, request, context):
+        """Make the other copies of a partition anew, from the one that serves it. Goes on by itself; until then that one is the only one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -332,6 +344,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.CompareReplicas,
                     request_deserializer=profilegrid_dot_v1_dot_admin__pb2.CompareReplicasRequest.FromString,
                     response_serializer=profilegrid_dot_v1_dot_admin__pb2.CompareReplicasResponse.SerializeToString,
+            ),
+            'RenewReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewReplicas,
+                    request_deserializer=profilegrid_dot_v1_dot_admin__pb2.RenewReplicasRequest.FromString,
+                    response_serializer=profilegrid_dot_v1_dot_admin__pb2.RenewReplicasResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -793,6 +810,33 @@ class AdminService:
             '/profilegrid.v1.AdminService/CompareReplicas',
             profilegrid_dot_v1_dot_admin__pb2.CompareReplicasRequest.SerializeToString,
             profilegrid_dot_v1_dot_admin__pb2.CompareReplicasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/profilegrid.v1.AdminService/RenewReplicas',
+            profilegrid_dot_v1_dot_admin__pb2.RenewReplicasRequest.SerializeToString,
+            profilegrid_dot_v1_dot_admin__pb2.RenewReplicasResponse.FromString,
             options,
             channel_credentials,
             insecure,
