@@ -297,7 +297,8 @@ class Controller:
             self.state.map_version += 1
             self.save()
             epochs = {p: self.state.epochs[p] for p in alone}
-            facts = await awaited(actor.start.remote(epochs, self.state.seed, self.copies.copied_by(shard)))
+            is_dispensable = not alone and self.copies.is_dispensable(shard)
+            facts = await awaited(actor.start.remote(epochs, self.state.seed, self.copies.copied_by(shard), is_dispensable))
             if self.state.members.get(shard) != facts["member"]:
                 self.state.members[shard] = facts["member"]
                 self.save()

@@ -131,6 +131,11 @@ class Copies:
         """Partitions of which a shard has a copy."""
         return [p for p, (config, _) in self._controller.state.placed.items() if any(shard_of(member) == shard for member in config[3])]
 
+    def is_dispensable(self, shard: int) -> bool:
+        """Whether everything that a shard has a copy of is in sync elsewhere, and nothing counts on what it has."""
+        copied = [config for config, _ in self._controller.state.placed.values() if any(shard_of(member) == shard for member in config[3])]
+        return bool(copied) and not any(shard_of(member) == shard for config in copied for member in config[2])
+
     @property
     def unsettled(self) -> list[int]:
         """Partitions whose copies are not where they shall be, or not in sync."""

@@ -35,13 +35,14 @@ from actors.replicating import Replication, Report, nobody
 from actors.snapshotting import send
 from grid.catalog import Catalog, load_catalog
 from grid.engine import Engine
-from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
+from grid.errors import CheckpointCorrupt, MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, user_ids
 from grid.selecting import Selection
 from grid.state.bitmaps import mask_to_portable
 from grid.state.dictionary import Strings
 from grid.state.memory import MemoryBudget, resident_bytes, trim_heap
 from grid.state.users import Slots
+from grid.storage.checkpoints import DAMAGE_FILE
 from grid.storage.files import replace_file, sync_folder
 from grid.storage.history import release_memory
 from grid.storage.log import SEGMENT_BYTES
@@ -128,19 +129,25 @@ class ShardServer:
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
-    async def recover(self, epochs: dict[int, int], seed: int, copied: Iterable[int] = (), report: Report = nobody) -> Recovery:
+    async def recover(
+        self, epochs: dict[int, int], seed: int, copied: Iterable[int] = (), report: Report = nobody, *, is_dispensable: bool = False
+    ) -> Recovery:  # fmt: skip
         """Open the folder and bring back all that was acknowledged. The loop stays free: `status` answers meanwhile.
 
-        epochs  partitions that this shard serves alone
-        copied  those that it has a copy of: who serves them, its replicas and `report`, which tells the controller, find out
+        epochs          partitions that this shard serves alone
+        copied          those that it has a copy of: who serves them, its replicas and `report`, which tells the controller, find out
+        is_dispensable  others have all that was acknowledged, without this folder: damaged as a whole it is set aside, for an empty one
         """
         self.state = "recovering"
-        self.engine = Engine(partitions=self.config.partitions, seed=seed)
-        self.engine.memory = MemoryBudget(self.config.memory_bytes_max, resident_bytes)
-        for partition, epoch in epochs.items():
-            self.engine.epochs[partition] = epoch
-        self.engine.copied[list(copied)] = True
-        self.recovery = await asyncio.to_thread(self._recover)
+        self._begin_engine(epochs, seed, copied)
+        try:
+            self.recovery = await asyncio.to_thread(self._recover, is_dispensable)
+        except CheckpointCorrupt as error:
+            if not is_dispensable:
+                raise
+            await asyncio.to_thread(self._set_aside, str(error))
+            self._begin_engine(epochs, seed, copied)
+            self.recovery = await asyncio.to_thread(self._recover, False)
         await asyncio.to_thread(release_memory)
         self.committer = Committer(self.engine, self.store, self._notify, self.meter)
         self.committer.start()
@@ -158,7 +165,26 @@ class ShardServer:
         log.info("recovered", extra={"facts": facts | ({"stopped": self.recovery.stopped} if self.recovery.stopped else {})})
         return self.recovery
 
-    def _recover(self) -> Recovery:
+    def _begin_engine(self, epochs: dict[int, int], seed: int, copied: Iterable[int]) -> None:
+        self.engine = Engine(partitions=self.config.partitions, seed=seed)
+        self.engine.memory = MemoryBudget(self.config.memory_bytes_max, resident_bytes)
+        for partition, epoch in epochs.items():
+            self.engine.epochs[partition] = epoch
+        self.engine.copied[list(copied)] = True
+
+    def _set_aside(self, why: str) -> None:
+        """Begin with an empty folder, as another member; the damaged one stays for a look, in the place of an earlier one."""
+        folder = Path(self.config.folder)
+        aside = folder.with_name(f"{folder.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        sync_folder(folder.parent)
+        log.warning("the data of this shard is damaged (%s) and is copied anew from the other shards; the damaged files are kept in %s", why, aside)
+
+    def _recover(self, is_dispensable: bool) -> Recovery:
+        damage = Path(self.config.folder) / DAMAGE_FILE
+        if is_dispensable and damage.exists():
+            raise CheckpointCorrupt(-1, damage.read_text())
         self.store = Store(Path(self.config.folder), self.engine, keep_log=self.config.keep_log, segment_bytes=self.config.segment_bytes)
         try:
             return self._recovered()

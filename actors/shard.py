@@ -67,8 +67,8 @@ class Shard:
         self._lanes: Any = None
         self._port = self._lane_port = 0
 
-    async def start(self, epochs: dict[int, int], seed: int, copied: list[int]) -> dict[str, Any]:
-        """Recover, then serve: `epochs` alone, what is `copied` as the controller says. Runs in the data loop, where gRPC lives. Called once a life."""
+    async def start(self, epochs: dict[int, int], seed: int, copied: list[int], is_dispensable: bool) -> dict[str, Any]:
+        """Recover, then serve: `epochs` alone, what is `copied` as the controller says. `is_dispensable`: others have all that counts. Runs in the data loop, where gRPC lives. Called once a life."""
         if self._server.state != "new":
             return self.facts()
         from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
@@ -81,7 +81,7 @@ class Shard:
         log_to(Path(self._server.config.folder).parent, f"shard-{self._server.config.shard}")
         threading.Thread(target=load_kernels, name="kernels", daemon=True).start()
         try:
-            await self._server.recover(epochs, seed, copied, report_to_controller)
+            await self._server.recover(epochs, seed, copied, report_to_controller, is_dispensable=is_dispensable)
             self._grpc = GrpcServer(self._server.meter)
             self._grpc.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._server))
             self._grpc.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(self._server))

@@ -30,7 +30,7 @@ from profilegrid.v1 import (
     segments_pb2_grpc,
 )
 
-from actors.calls import ask
+from actors.calls import CONTROLLER_TIMEOUT_S, ask
 from actors.clock import now_ms
 from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
 from actors.servers import GrpcServer
@@ -41,7 +41,7 @@ from grid.reading import AS_OF_EARLY
 
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 1_000, 100_000
-LONG_TIMEOUT_S = 600.0
+LONG_TIMEOUT_S, MAP_TIMEOUT_S = 600.0, 1.0
 SNAPSHOT_TIMEOUT_S, PROGRESS_EVERY_S = 86_400.0, 0.3
 
 
@@ -263,7 +263,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
 
     async def GetMap(self, request: admin_pb2.GetMapRequest, context: Context) -> admin_pb2.GetMapResponse:
         try:
-            self._last_map = await ask(self._controller.map.remote())
+            # A client that begins while the controller is away needs a map soon; one that is out of date is found out by the shards.
+            self._last_map = await ask(self._controller.map.remote(), CONTROLLER_TIMEOUT_S if self._last_map is None else MAP_TIMEOUT_S)
         except Unavailable:
             if self._last_map is None:
                 raise

@@ -20,9 +20,12 @@ from rocksdict import BlockBasedOptions, Cache, Checkpoint, DBRecoveryMode, Opti
 
 from grid.errors import CheckpointCorrupt, DataFolderForeign, WriteFailed
 from grid.failpoints import failpoint
+from grid.storage.files import replace_file
 
 Entry = TypeVar("Entry")
 FORMAT = 1
+# Beside the folder: what RocksDB found damaged while it ran.
+DAMAGE_FILE = "DAMAGED"
 BATCH_BYTES_MAX, MEMTABLE_BYTES, CACHE_BYTES = 128 << 10, 16 << 20, 4 << 20
 # After a batch the thread sleeps this many times as long as it held the GIL: at most 5 % of the time is taken from the loop. Of partitions
 # that come from another shard a quarter may be: somebody waits for them.
@@ -67,6 +70,8 @@ class Checkpoints:
         try:
             self._db = Rdict(str(folder), options=options)
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
+            if _is_damage(error):
+                raise CheckpointCorrupt(-1, f"{folder} cannot be opened: {error}") from error
             raise DataFolderForeign(str(folder), f"cannot open the checkpoints: {error}") from error
         found = self._get(_FORMAT_KEY, -1, "format")
         if found is None:
@@ -99,7 +104,7 @@ class Checkpoints:
             failpoint("checkpoint.staged")
             self._read_back(dump, kept)
         except Exception as error:
-            raise WriteFailed(str(self._folder), str(error)) from error
+            raise self._write_failed(error) from error
         return Manifest(dump.facts, kept)
 
     def install(
@@ -130,7 +135,7 @@ class Checkpoints:
                 self.manifests[partition] = manifest
                 self._drop_pages(partition, before, manifest.pages)
         except Exception as error:
-            raise WriteFailed(str(self._folder), str(error)) from error
+            raise self._write_failed(error) from error
 
     def _put_pages(self, dump: PartitionDump) -> None:
         batch, nbytes = WriteBatch(raw_mode=True), 0
@@ -194,12 +199,19 @@ class Checkpoints:
         batch.put(key, value)
         self._write_durably(batch)
 
+    def _write_failed(self, error: Exception) -> WriteFailed:
+        """The typed error. Damage that RocksDB met in its own files is noted beside them: it takes no write any more, in no life of the process."""
+        if _is_damage(error):
+            with contextlib.suppress(OSError):
+                replace_file(self._folder.parent / DAMAGE_FILE, str(error).encode())
+        return WriteFailed(str(self._folder), str(error))
+
     def _write_durably(self, batch: WriteBatch) -> None:
         try:
             self._db.write(batch)
             self._db.flush_wal(True)
         except Exception as error:
-            raise WriteFailed(str(self._folder), str(error)) from error
+            raise self._write_failed(error) from error
 
     def put_history(self, facts: dict[str, Any]) -> None:
         """Keep the list of history files, durably. Raises WriteFailed."""
@@ -418,6 +430,11 @@ class Checkpoints:
         """Release the folder. What counts was flushed before; after a failed write RocksDB complains once more, and lets go all the same."""
         with contextlib.suppress(Exception):
             self._db.close()
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether files of RocksDB are damaged, by its own text or by our checksums; else the disk failed for another reason."""
+    return isinstance(error, CheckpointCorrupt) or str(error).startswith("Corruption")
 
 
 def _manifest_key(partition: int) -> bytes:

@@ -30,6 +30,7 @@ NODES, PARTITIONS, REPLICAS = 3, 12, 2
 HEAL_TIMEOUT_S, TOLD_TIMEOUT_S, HIT_TIMEOUT_S = 120.0, 20.0, 30.0
 # A slow clock sees events of its future.
 FAULTS_CATALOG: dict[str, Any] = {**CATALOG, "grid": "faults", "limits": {"future": "2h"}}
+SETTLE_S = 1.0, 2.0
 THRESHOLDS = (1, 5, 25, 125, 625)
 
 
@@ -260,6 +261,7 @@ class Matrix:
 
     def strike(self, names: list[str], faults: list[Callable[[Matrix], None]]) -> None:
         """Faults at the same time, healing, and all checks."""
+        time.sleep(self.rng.uniform(*SETTLE_S))  # callers have begun anew
         struck = time.localtime()
         self._run_each(names, faults, began := time.monotonic())
         name = " + ".join(names) if len(names) == 1 else "several at a time"

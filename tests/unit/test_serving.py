@@ -6,10 +6,12 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
+import pytest
 from profilegrid.columns import events_batch
 
 from actors.serving import ShardConfig, ShardServer
 from grid.catalog import load_catalog
+from grid.errors import CheckpointCorrupt, WriteFailed
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, Shard
 from tests.unit.test_held import CATALOG, Copies
@@ -62,3 +64,49 @@ def test_what_a_recovery_holds_of_a_former_catalog_is_in_the_past_of_a_new_featu
         return counts
 
     assert asyncio.run(serve()) == [12, 12]
+
+
+def damaged_folder(folder: Path) -> None:
+    """A shard's data whose RocksDB does not open any more."""
+    shard = Shard(folder, EVERY_KIND)
+    shard.track([("u", "e", NOW_MS, {}, None)], 1)
+    shard.store.checkpoint_all()
+    shard.close()
+    for manifest in (folder / "rocks").glob("MANIFEST-*"):
+        manifest.write_bytes(bytes(byte ^ 0x55 for byte in manifest.read_bytes()))
+
+
+async def users_after_recovery(folder: Path, *, is_dispensable: bool) -> int:
+    server = ShardServer(ShardConfig(0, str(folder), PARTITIONS))
+    await server.recover({}, 0, copied=range(PARTITIONS), is_dispensable=is_dispensable)
+    users = server.engine.users.total
+    server.replication.stop()
+    await server.stop()
+    return users
+
+
+def test_a_damaged_folder_on_which_nobody_counts_is_set_aside_for_an_empty_one(tmp_path: Path) -> None:
+    damaged_folder(tmp_path / "shard-0")
+    with pytest.raises(CheckpointCorrupt, match="Corruption"):
+        asyncio.run(users_after_recovery(tmp_path / "shard-0", is_dispensable=False))
+    assert (tmp_path / "shard-0" / "log").exists(), "what may be all that there is stays where it is"
+    assert asyncio.run(users_after_recovery(tmp_path / "shard-0", is_dispensable=True)) == 0
+    assert (tmp_path / "shard-0.damaged" / "rocks").is_dir()
+
+
+def test_damage_that_is_met_while_it_runs_is_noted_and_counts_at_a_start_when_others_have_all(tmp_path: Path) -> None:
+    shard = Shard(tmp_path / "shard-0", EVERY_KIND)
+    shard.track([("u", "e", NOW_MS, {}, None)], 1)
+    shard.store.checkpoint_all()
+
+    class Broken:
+        def write(self, batch: object) -> None:
+            raise Exception("Corruption: block checksum mismatch")  # as rocksdict does
+
+    whole, shard.store.checkpoints._db = shard.store.checkpoints._db, Broken()
+    with pytest.raises(WriteFailed, match="block checksum mismatch"):
+        shard.store.checkpoints.put_catalog(9, "{}")
+    shard.store.checkpoints._db = whole
+    shard.close()
+    assert asyncio.run(users_after_recovery(tmp_path / "shard-0", is_dispensable=False)) == 1
+    assert asyncio.run(users_after_recovery(tmp_path / "shard-0", is_dispensable=True)) == 0
