@@ -23,7 +23,7 @@ from actors.clock import now_ms
 from actors.committing import Committer, stop_at_once
 from actors.metrics import Meter
 from grid.engine import Engine
-from grid.errors import WriteFailed
+from grid.errors import GridError, HistoryCorrupt, WriteFailed
 from grid.state.erasures import Erasure
 from grid.storage.history import release_memory
 from grid.storage.past import PastEvents
@@ -62,6 +62,8 @@ class Rememberer:
             except WriteFailed as error:  # of RocksDB: what it holds is unknown until it is opened again
                 stop_at_once(error)
             except Exception as error:
+                if isinstance(error, HistoryCorrupt):
+                    self.mend({error.partition}, str(error))
                 log.exception("history waits; it is tried again")
                 self.problem = f"history waits: {error}"
 
@@ -111,7 +113,20 @@ class Rememberer:
                 self._store.find_users(draft)
                 await asyncio.sleep(0)
             await asyncio.to_thread(self._store.history.gather, past, drafts)
+        if touched := self._store.touched_by_lost():
+            self.mend(touched, "; ".join(str(record.fault) for record in self._store.history.lost))
+        else:
+            self._store.history.lost = []
         await asyncio.to_thread(self._store.write_past, past, last)
+
+    def mend(self, partitions: set[int], why: str) -> None:
+        """Something of the past of partitions is damaged. Those that are in sync elsewhere too come anew from there: the shard starts over without
+        them. Returns when there is none."""
+        replication = self._committer.replication
+        elsewhere = {partition for partition in partitions if replication is not None and replication.is_elsewhere(partition)}
+        if elsewhere:
+            self._store.note_damage(elsewhere, why)
+            stop_at_once(GridError(f"{why}: partitions {sorted(elsewhere)} are copied anew from other shards"))
 
     async def _tidy_up(self) -> None:
         """Merge small files; drop what is older than the catalog keeps, or more than this shard's part of half the disk."""

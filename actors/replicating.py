@@ -574,6 +574,11 @@ class Replication:
             for partition in {partition for group in taken for partition in group.entries}:
                 self._show(partition)
 
+    def is_elsewhere(self, partition: int) -> bool:
+        """Whether another member has all of a partition that counts, as far as is known here."""
+        replica = self.replicas.get(partition)
+        return replica is not None and replica.config is not None and any(member != self.me for member in replica.config.insync)
+
     @contextlib.asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
         """Nothing is held or comes in meanwhile: catalogs change here. Raises ShardRecovering when what is held is not settled in time."""

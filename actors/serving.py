@@ -35,7 +35,7 @@ from actors.replicating import Replication, Report, nobody
 from actors.snapshotting import send
 from grid.catalog import Catalog, load_catalog
 from grid.engine import Engine
-from grid.errors import CheckpointCorrupt, MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
+from grid.errors import CheckpointCorrupt, HistoryCorrupt, MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, user_ids
 from grid.selecting import Selection
 from grid.state.bitmaps import mask_to_portable
@@ -411,7 +411,9 @@ class ShardServer:
             await backfill.run()
             await self.checkpoint()
             backfill.finish()
-        except Exception:
+        except Exception as error:
+            if isinstance(error, HistoryCorrupt):
+                self.rememberer.mend({error.partition}, str(error))
             log.exception("backfill of %s failed; it starts anew with the shard", ", ".join(backfill.names))
             self.problems.append(f"backfill of {', '.join(backfill.names)} failed; it starts anew when the shard does")
 

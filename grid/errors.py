@@ -374,9 +374,9 @@ class HistoryCorrupt(StorageError):
 
     reason = "HISTORY_CORRUPT"
 
-    def __init__(self, file: str, what: str) -> None:
-        super().__init__(file, what)
-        self.file, self.what = file, what
+    def __init__(self, file: str, what: str, partition: int = -1) -> None:
+        super().__init__(file, what, partition)
+        self.file, self.what, self.partition = file, what, partition
 
     def __str__(self) -> str:
         return f"history file {self.file}: {self.what}"

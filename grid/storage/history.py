@@ -29,7 +29,7 @@ from grid.state.memory import trim_heap
 from grid.state.rows import Rows
 from grid.storage.checkpoints import Checkpoints
 from grid.storage.files import sync_folder
-from grid.storage.log import read_segment
+from grid.storage.log import Record, read_segment
 from grid.storage.past import PastEvents, joined_tables, named_by_type, sorted_by_user, tidy
 from grid.verdict import Judge, judge_past
 
@@ -142,6 +142,8 @@ class History:
         self.dropped_ms: int = kept.get("dropped_ms", 0)
         self.files: list[PastFile] = [PastFile(*facts) for facts in kept.get("files", [])]
         self.damaged: list[str] = list(kept.get("damaged", []))
+        # Records of the segment that `drafts` was last asked for.
+        self.lost: list[Record] = []
         self._summed: list[PastFile] = []
         self._facts: dict[str, Any] = {}
         named = {file.name for file in self.files}
@@ -162,10 +164,13 @@ class History:
     # --- making -------------------------------------------------------------------------------------------------------
 
     def drafts(self, segment: Path, catalogs: Mapping[int, Catalog], slots: AppliedSlots) -> Iterator[Draft]:
-        """Accepted events of a closed segment, frame by frame, decoded under the catalog that judged them."""
+        """Accepted events of a closed segment, frame by frame, decoded under the catalog that judged them. Damage is kept in `lost`: what it had is
+        in the columns, perhaps, but in no past from now on."""
+        self.lost = []
         for record in read_segment(segment):
             if record.fault is not None:
                 self.damaged.append(str(record.fault))
+                self.lost.append(record)
             elif record.header["kind"] == "group" and record.body is not None:
                 group = Group.decode(record.header, record.body, record.sequence)
                 applied = slots.pop(record.sequence, len(group.judged))
@@ -186,11 +191,12 @@ class History:
             past.received_ms = max(past.received_ms, draft.received_ms)
         past.settle()
 
-    def write(self, past: PastEvents, through: int) -> None:
-        """Make files of a segment's events; all records up to `through` are then in history. Raises OSError: nothing is changed then."""
+    def write(self, past: PastEvents, through: int, lost_ms: int = 0) -> None:
+        """Make files of a segment's events; all records up to `through` are then in history, but for some that were lost, received up to
+        `lost_ms`. Raises OSError: nothing is changed then."""
         made = [self._write_file(partition, tidy(table, is_joined=False), past.received_ms) for partition, table in past.tables()]
         failpoint("history.file_written")
-        self._commit(made, [], through=through)
+        self._commit(made, [], through=through, dropped_ms=lost_ms)
 
     def _write_file(self, partition: int, table: pa.Table, received_ms: int) -> PastFile:
         """One durable file; the list does not have it yet."""
@@ -277,11 +283,11 @@ class History:
         try:
             source = pa.memory_map(str(path))
             if xxhash.xxh3_64_intdigest(source.read_buffer()) != file.checksum:
-                raise HistoryCorrupt(str(path), "the file does not match its checksum")
+                raise HistoryCorrupt(str(path), "the file does not match its checksum", file.partition)
             source.seek(0)
             return pa.ipc.open_file(source).read_all()
         except (OSError, pa.ArrowInvalid) as error:
-            raise HistoryCorrupt(str(path), str(error)) from error
+            raise HistoryCorrupt(str(path), str(error), file.partition) from error
 
     def of_partition(self, partition: int) -> list[PastFile]:
         """A partition's files, oldest positions first."""

@@ -3,6 +3,7 @@
 folder/OWNER   the lock of the process that serves it
 folder/log/    segments of groups
 folder/history/  accepted past events, by partition
+folder/NOTED   partitions that are to be copied anew, as something of theirs is damaged
 folder/rocks/  checkpoints, dictionaries, catalogs, dead letters, the list of history files
 """
 
@@ -13,7 +14,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,14 @@ from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
 from grid.storage.checkpoints import ARRIVAL_PACE, PACE, Checkpoints, Manifest, PartitionDump
 from grid.storage.copying import PartitionCopy
-from grid.storage.files import own
+from grid.storage.files import own, replace_file
 from grid.storage.history import AppliedSlots, Draft, History, PastFile
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
 from grid.storage.past import PastEvents
 
 DEAD_LETTERS_MAX, DEAD_LETTERS_MS = 1_000_000, 7 * 86_400_000
 DRAFTS_MAX = 500
+NOTED_FILE = "NOTED"
 # Of a refused row's key: time, record, frame, row. One that came from another shard has two more.
 LETTER_KEY_BYTES = 22
 Progress = Callable[[str, int, int], None]
@@ -214,6 +216,7 @@ class Store:
         """After a recovery that accepted losses: checkpoint what is left and begin a new segment, so that the damage is never read again."""
         self.log.roll()
         self.checkpoint_all()
+        self._write_noted({})
 
     def owned(self) -> list[int]:
         """Partitions that this shard owns and that are not stopped."""
@@ -265,6 +268,8 @@ class Store:
             self._covered.pop(partition, None)
         self.held.undropped.difference_update(partitions)
         self.keep_void()
+        if (noted := self._noted()).keys() & set(partitions):
+            self._write_noted({partition: why for partition, why in noted.items() if partition not in partitions})
 
     def keep_void(self) -> None:
         """Make durable which partitions are void, before anything goes on without what they have. In a thread."""
@@ -310,7 +315,30 @@ class Store:
     def write_past(self, past: PastEvents, through: int) -> None:
         """Make files of what was gathered of a segment. In a thread. Raises OSError: nothing is changed then."""
         self.keep_void()  # nothing void is in the files, so nothing of it may come back
-        self.history.write(past, through)
+        # A feature that is backfilled later is not complete before: as when retention has dropped what is older.
+        lost_ms = max((record.header.get("received_ms", self.engine.received_ms) for record in self.history.lost), default=0)
+        self.history.write(past, through, lost_ms)
+
+    def touched_by_lost(self) -> set[int]:
+        """Partitions of which a segment's damaged records had something that counts, as far as one can tell."""
+        kept, touched = set(self.kept()), set[int]()
+        for record in self.history.lost:
+            if not record.header:
+                return kept
+            places = touched_positions(record.header) if record.header["kind"] == "group" else []
+            touched |= {p for p, position in places if p in kept and position > int(self.engine.floors[p])}
+        return touched
+
+    def note_damage(self, partitions: Iterable[int], why: str) -> None:
+        """Partitions of which another has a sound copy are not served from this folder any more: from the next start on, until they came anew."""
+        self._write_noted(self._noted() | dict.fromkeys(partitions, why))
+
+    def _noted(self) -> dict[int, str]:
+        path = self.folder / NOTED_FILE
+        return msgpack.unpackb(path.read_bytes(), strict_map_key=False) if path.exists() else {}
+
+    def _write_noted(self, noted: dict[int, str]) -> None:
+        replace_file(self.folder / NOTED_FILE, msgpack.packb(noted))
 
     def drafts(self, segment: Path) -> Iterator[list[Draft]]:
         """What a closed segment holds for history, some frames at a time: all of a segment of small ones would be 100 MB of objects. In threads."""
@@ -364,6 +392,9 @@ class Store:
             self._meet(partition, str(fault), report)
         manifests = self.checkpoints.manifests
         self._drop_void()
+        for partition, why in self._noted().items():
+            if engine.copied[partition]:
+                self._meet(partition, why, report)
         for number, partition in enumerate(self.kept()):
             progress("checkpoints", number, len(self.kept()))
             if partition in manifests:

@@ -13,8 +13,9 @@ import pytest
 
 from grid import failpoints
 from grid.errors import DataFolderForeign, GridError, StorageError, WriteFailed
+from grid.storage.log import read_segment
 from tests.catalogs import EVERY_KIND
-from tests.harness import NOW_MS, Shard
+from tests.harness import NOW_MS, PARTITIONS, Shard
 
 USERS = [f"user-{number}" for number in range(120)]
 
@@ -216,3 +217,52 @@ def test_a_disk_that_fills_up_refuses_and_keeps_what_it_acknowledged(tmp_path: P
 def test_failpoints_are_off_unless_asked_for() -> None:
     assert failpoints._folder is None or "PROFILEGRID_FAILPOINTS" in os.environ
     failpoints.failpoint("log.written")
+
+
+def damaged_before_history(folder: Path) -> Shard:
+    """A shard whose checkpoint has everything; of the records that history still lacks one is damaged, in its body."""
+    shard = Shard(folder, EVERY_KIND, keep_log=False)
+    fill(shard, 1, 6)
+    shard.store.log.roll()
+    fill(shard, 6, 7)
+    shard.store.checkpoint_all()
+    shard.close()
+    segment = sorted((folder / "log").glob("*.log"))[0]
+    victim = [record for record in read_segment(segment) if record.header["kind"] == "group"][2]
+    assert victim.body is not None
+    raw = segment.read_bytes()
+    at = raw.index(bytes(victim.body)) + len(victim.body) // 2
+    segment.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+    return Shard(folder, keep_log=False)
+
+
+def test_what_a_damaged_record_had_for_history_is_missed_by_no_one_silently(tmp_path: Path) -> None:
+    shard = damaged_before_history(tmp_path / "shard")
+    assert (right_or_refused_of(shard, 6), shard.store.history.dropped_ms) == (len(USERS), 0), "profiles have it from the checkpoint"
+    shard.store.write_history()
+    assert shard.store.history.dropped_ms == NOW_MS, "a feature that is backfilled from now on is complete since then only"
+    assert shard.store.history.rows == 4 * len(USERS)
+    shard.close()
+
+
+def right_or_refused_of(shard: Shard, count: int) -> int:
+    return sum(shard.get([user])[0]["count"] == count for user in USERS)
+
+
+def test_partitions_that_are_noted_as_damaged_stop_where_there_are_copies_until_they_come_anew(tmp_path: Path) -> None:
+    shard = damaged_before_history(tmp_path / "shard")
+    drafts = list(shard.store.drafts(shard.store.unwritten_history()[0][0]))
+    touched = shard.store.touched_by_lost()
+    assert drafts and touched == set(range(PARTITIONS))
+    shard.store.note_damage({1, 2}, "a record is damaged")
+    shard.crash()
+    assert shard.engine.stopped == {}, "the only copy is served all the same"
+    shard.close()
+    shard = Shard(tmp_path / "shard", keep_log=False, copied=(1,))
+    assert shard.engine.stopped == {1: "a record is damaged"}
+    shard.engine.copied[1], shard.engine.epochs[1] = False, 0
+    shard.store.discard([1], anew=[1])
+    shard.close()
+    shard = Shard(tmp_path / "shard", keep_log=False, copied=(1,))
+    assert shard.engine.stopped.get(1) != "a record is damaged", "what was noted went with what it was about"
+    shard.close()

@@ -148,6 +148,12 @@ def damage(pattern: str, how: Callable[[Path, random.Random], None], *, newest: 
     return fault
 
 
+def read_all_history(m: Matrix) -> None:
+    """A feature that is new takes its past from every file, once nothing is copied any more that might replace one."""
+    m.wait_until_whole()
+    m.add_feature()
+
+
 def lose_disk(m: Matrix) -> None:
     """A shard comes back to an empty folder."""
     shard = m.shard()
@@ -279,7 +285,7 @@ FAULTS: dict[str, Fault] = {
     "torn log": damage("log/*", tear, newest=True),
     "flipped bit: log": damage("log/*", flip),
     "flipped bit: page (SST)": damage("**/*.sst", flip),
-    "flipped bit: history": damage("history/**/*.*", flip, then=Matrix.add_feature),
+    "flipped bit: history": damage("history/**/*.*", flip, then=read_all_history),
     "lost disk": lose_disk,
     "write error: log": kill_at("log.before_write", "log.written", action="eio"),
     "write error: checkpoint": kill_at("checkpoint.pages_put", "checkpoint.staged", by=Matrix.checkpoint, action="enospc"),
