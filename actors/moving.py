@@ -76,7 +76,9 @@ class Outgoing:
         self._copy_of = copy_of
         self._shard, self.token, self.partitions, self._bytes_per_s = shard, token, partitions, bytes_per_s
         self._lane = Lane(lane, LANE_TIMEOUT_S)
-        self._folder = shard.store.folder / MOVING_FOLDER
+        # Of its own: copies for several members may be under way, and what an earlier life left is removed at any time.
+        self._folder = shard.store.folder / MOVING_FOLDER / token
+        shard.moves.sending.add(token)
         self._is_moving = np.zeros(shard.engine.partitions, dtype=bool)  # those whose copy has begun
         self._tail: deque[Group] = deque()
         self._tail_bytes = 0
@@ -298,6 +300,7 @@ class Outgoing:
             self._following.cancel()
         self._lane.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._shard.moves.sending.discard(self.token)
         if not self._is_ended:
             self._is_ended = True
             self._shard.replaying.release()
@@ -432,6 +435,8 @@ class Moves:
         self.incoming: Incoming | None = None
         self.dropping = asyncio.Lock()
         self._expecting = asyncio.Lock()
+        # Tokens of what is on its way out: their files are needed.
+        self.sending: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def status(self) -> dict[str, Any]:
@@ -589,7 +594,9 @@ class Moves:
 
     async def drop_foreign(self) -> None:
         """What the disk still has of partitions that are another's, or were on their way."""
-        await asyncio.to_thread(shutil.rmtree, self._shard.store.folder / MOVING_FOLDER, ignore_errors=True)
+        for left in (self._shard.store.folder / MOVING_FOLDER).glob("*"):
+            if left.name not in self.sending:
+                await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
         await self._drop(self._shard.store.foreign())
 
     async def _drop(self, partitions: list[int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -61,3 +62,13 @@ def test_a_source_that_fell_silent_makes_room(monkeypatch: pytest.MonkeyPatch) -
         assert await target.offer("t2", "b") == "t2"
 
     asyncio.run(run())
+
+
+def test_what_an_earlier_life_left_is_removed_and_files_that_are_being_sent_stay(tmp_path: Path) -> None:
+    target = Target()
+    target._shard.store.folder, target._shard.store.foreign = tmp_path, list  # type: ignore[method-assign]
+    for token in ("now", "before"):
+        (tmp_path / "moving" / token).mkdir(parents=True)
+    target.sending.add("now")
+    asyncio.run(target.drop_foreign())
+    assert [path.name for path in (tmp_path / "moving").iterdir()] == ["now"]
