@@ -370,7 +370,9 @@ class Replica:
                 self._send(CONTROLLER, Shrink(self.epoch, member))
         for member in sorted(self._asked):
             self._send(CONTROLLER, Expand(self.epoch, member))
-        if self.config.is_handing_over and not self.is_draining and self.committed == self.journal.last:
+        # Not before it may serve itself: until then one who led before it may still be read from, by our leave, of which the successor knows nothing.
+        is_ready = self.committed == self.journal.last and now >= self._serve_from_ms
+        if self.config.is_handing_over and not self.is_draining and is_ready:
             self._is_released = True
             self._send(self.config.successor, Release(self.epoch))
             self._send(CONTROLLER, Sealed(self.epoch))

@@ -48,6 +48,7 @@ MUTANTS: dict[str, list[Change]] = {
     "grants forgotten by a start": [(REPLICA, "self._granted_until_ms = now + timing.lease * timing.drift\n", "self._granted_until_ms = now\n")],
     "grants not waited for": [(REPLICA, "else max(now, self._granted_until_ms)", "else now")],
     "leases used after their release": [(REPLICA, "self._is_released = True", "self._is_released = False")],
+    "hands over what it may not serve yet": [(REPLICA, "self.committed == self.journal.last and now >= self._serve_from_ms", "self.committed == self.journal.last")],
     "any release counts": [(REPLICA, "self._released_epoch >= self._granted_epoch", "self._released_epoch >= 0")],
     "damage not told": [(REPLICA, "if self.is_damaged:\n", "if False:\n"), (REPLICA, "Hello(self.promised, self.is_fresh, self.is_damaged, knows)", "Hello(self.promised, self.is_fresh, False, knows)")],
     "suffix cut by a new primary": [(REPLICA, "        self._epoch_start = self._append_own(None)", "        self.journal.cut(self.committed); self.durable = min(self.durable, self.committed); self._epoch_start = self._append_own(None)")],

@@ -218,6 +218,25 @@ def test_a_promoted_follower_waits_for_the_leases_it_granted_unless_they_were_re
         assert follower.replica.may_write(now + TIMING.lease * TIMING.drift + 1)
 
 
+def test_a_promoted_follower_hands_over_no_sooner_than_it_may_serve() -> None:
+    follower = following()
+    now = 5_000.0
+    follower.hears("a", Append(1, 0, 0, (entry(1),), 1, 0.0), now)
+    follower.disk_ends(now)
+    both = Config(2, "b", ("b", "c"), ("a", "b", "c"), "c")
+    follower.hears(CONTROLLER, Announce(both), now)
+    follower.disk_ends(now)
+    begun = follower.replica.journal.last
+    follower.hears("c", Ack(2, begun, now), now)
+    follower.sent(Sealed)
+    follower.do(follower.replica.on_tick(now + 1))
+    assert not follower.sent(Sealed), "the one before it may still be read from, by its leave"
+    later = now + TIMING.lease * TIMING.drift + 1
+    follower.hears("c", Ack(2, begun, later), later)
+    follower.do(follower.replica.on_tick(later))
+    assert follower.sent(Sealed)
+
+
 def test_a_damaged_copy_acknowledges_nothing_while_it_counts_as_in_sync() -> None:
     follower = Member("b", Stable(is_damaged=True))
     follower.hears(CONTROLLER, Announce(BOTH))
