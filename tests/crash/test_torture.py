@@ -34,7 +34,7 @@ def test_with_history_erasures_and_dropped_segments(tmp_path: Path) -> None:
     seed = int(os.environ.get("TORTURE_SEED", random.SystemRandom().randrange(1 << 31)))
     print(f"TORTURE_SEED={seed}")
     torture = Torture(tmp_path / "grid", seed, keeps_log=False)
-    torture.run(len(torture.faults()))
+    torture.run(len(torture.faults()) * 3 // 5)  # which, the seed says; `make torture` has them all
     assert torture.problems == [], f"seed {seed}"
 
 

@@ -315,7 +315,6 @@ FAULTS_OF_SYSTEM_CALLS: dict[str, Fault] = {
 # One of each sort, for a short run.
 SHORT = (
     "kill -9 shard: in a write",
-    "kill -9 node",
     "pause of a shard, 4 s",
     "flipped bit: log",
     "fsync error, 1 s",
