@@ -35,7 +35,7 @@ from actors.clock import now_ms
 from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
 from actors.servers import GrpcServer
 from actors.services import convert
-from actors.services.shard import answer_reads, answer_stream
+from actors.services.shard import answer_reads, answer_stream, asked_ids
 from grid.errors import FieldInvalid
 from grid.reading import AS_OF_EARLY
 
@@ -116,7 +116,7 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
     async def BatchGetProfiles(self, request: profiles_pb2.BatchGetProfilesRequest, context: Context) -> profiles_pb2.BatchGetProfilesResponse:
         if request.format == profiles_pb2.PROFILE_FORMAT_COLUMNS:
             raise FieldInvalid("format", "PROFILE_FORMAT_COLUMNS", "PROFILE_FORMAT_ROWS here; columns come from the shards themselves (AdminService.GetMap)")
-        profiles = await self._profiles(list(request.user_ids), list(request.fields), convert.as_of(request))
+        profiles = await self._profiles(asked_ids(request).to_list(), list(request.fields), convert.as_of(request))
         return profiles_pb2.BatchGetProfilesResponse(profiles=profiles)
 
     async def StreamProfiles(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[profiles_pb2.StreamProfilesResponse]:

@@ -46,6 +46,19 @@ def endpoints(grid: RunningGrid) -> list[str]:
     return [grid.target, *(shard["endpoint"] for shard in grid.shards())]
 
 
+@pytest.mark.parametrize("ends", [bytes(7), b"\x09\0\0\0"])
+def test_packed_ids_that_cannot_be_are_refused_by_the_gateway_too_and_others_are_answered(unharmed: RunningGrid, user: str, ends: bytes) -> None:
+    with grpc.insecure_channel(unharmed.target) as channel:
+        stub = profiles_pb2_grpc.ProfileServiceStub(channel)
+        packed = profiles_pb2.BatchGetProfilesRequest(
+            user_id_data=f"{user}-0{user}-1".encode(), user_id_ends=np.array([len(user) + 2, 2 * len(user) + 4], dtype=np.uint32).tobytes()
+        )
+        assert [profile.features["count"].int_value for profile in stub.BatchGetProfiles(packed, timeout=10).profiles] == [1, 1]
+        with pytest.raises(grpc.RpcError, match="user_id_ends") as caught:
+            stub.BatchGetProfiles(profiles_pb2.BatchGetProfilesRequest(user_id_data=b"abc", user_id_ends=ends), timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_messages_of_100_mb_are_refused_by_size(unharmed: RunningGrid) -> None:
     huge = bytes(100 << 20)
     for endpoint in endpoints(unharmed):
