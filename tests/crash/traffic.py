@@ -1,6 +1,6 @@
 """Traffic whose every outcome is known: producers that count what was acknowledged, readers that check each answer against it.
 
-Every event adds 1 to its user's `hits` and 3 to `weight` and 1 under one of four keys: an answer in which these disagree shows half an
+Every event adds 1 to its user's `hits` and 3 to `weight` and 1 under some key: an answer in which these disagree shows half an
 event. A producer's users are its own, so that what it was told is all there is to know of them.
 """
 
@@ -112,7 +112,9 @@ def is_whole(profile: Any) -> bool:
 def rows_of(rng: random.Random, users: list[str], now_ms: int) -> list[tuple[str, str, int, dict[str, Any], None]]:
     """Some events of some users."""
     chosen = rng.choices(users, k=rng.randint(1, ROWS_MAX))
-    return [(user, "hit", now_ms - rng.randint(0, 60_000), {"weight": 3, "key": f"k{rng.randint(0, 3)}"}, None) for user in chosen]
+    # Now and then a word that shards may learn at the same time, each by itself.
+    keys = [f"k{rng.randint(0, 3)}" if rng.random() < 0.95 else f"n{rng.randint(0, 300)}" for _ in chosen]
+    return [(user, "hit", now_ms - rng.randint(0, 60_000), {"weight": 3, "key": key}, None) for user, key in zip(chosen, keys, strict=True)]
 
 
 class Worker(threading.Thread):

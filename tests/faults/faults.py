@@ -23,7 +23,7 @@ from tests.faults.shim import Kind
 Fault = Callable[[Matrix], None]
 # Beyond a suspicion (1.2 s) and a lease (1 s).
 LONG_S, SHORT_S = 4.0, 0.6
-MEMORY_LEFT = 24 << 20
+MEMORY_LEFT = 1 << 20
 UNBOUNDED = [("grpc.max_send_message_length", -1)]
 
 
