@@ -113,7 +113,7 @@ class Rememberer:
                 self._store.find_users(draft)
                 await asyncio.sleep(0)
             await asyncio.to_thread(self._store.history.gather, past, drafts)
-        if touched := self._store.touched_by_lost():
+        if touched := self._store.touched_by_lost(last):
             self.mend(touched, "; ".join(str(record.fault) for record in self._store.history.lost))
         else:
             self._store.history.lost = []

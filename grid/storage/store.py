@@ -319,12 +319,13 @@ class Store:
         lost_ms = max((record.header.get("received_ms", self.engine.received_ms) for record in self.history.lost), default=0)
         self.history.write(past, through, lost_ms)
 
-    def touched_by_lost(self) -> set[int]:
-        """Partitions of which a segment's damaged records had something that counts, as far as one can tell."""
-        kept, touched = set(self.kept()), set[int]()
+    def touched_by_lost(self, last: int) -> set[int]:
+        """Partitions of which damaged records of the segment that ends with record `last` had something that counts, as far as one can tell."""
+        # What a copy had that was given up since counts no more.
+        kept, touched = [p for p in self.kept() if last >= self.held.void[p]], set[int]()
         for record in self.history.lost:
             if not record.header:
-                return kept
+                return set(kept)
             places = touched_positions(record.header) if record.header["kind"] == "group" else []
             touched |= {p for p, position in places if p in kept and position > int(self.engine.floors[p])}
         return touched

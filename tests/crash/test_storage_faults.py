@@ -251,9 +251,13 @@ def right_or_refused_of(shard: Shard, count: int) -> int:
 
 def test_partitions_that_are_noted_as_damaged_stop_where_there_are_copies_until_they_come_anew(tmp_path: Path) -> None:
     shard = damaged_before_history(tmp_path / "shard")
-    drafts = list(shard.store.drafts(shard.store.unwritten_history()[0][0]))
-    touched = shard.store.touched_by_lost()
+    ((segment, last),) = shard.store.unwritten_history()
+    drafts = list(shard.store.drafts(segment))
+    touched = shard.store.touched_by_lost(last)
     assert drafts and touched == set(range(PARTITIONS))
+    shard.store.held.forget(3, shard.store.log.next_sequence)
+    assert shard.store.touched_by_lost(last) == {0, 1, 2}, "what is to come anew is not asked for again"
+    shard.store.held.void[3] = 0
     shard.store.note_damage({1, 2}, "a record is damaged")
     shard.crash()
     assert shard.engine.stopped == {}, "the only copy is served all the same"
