@@ -607,6 +607,7 @@ class Replication:
         del self.replicas[partition]
         engine.copied[partition] = engine.sealed[partition] = False
         engine.epochs[partition] = 0
+        engine.stopped.pop(partition, None)  # damage, or want of a checkpoint, is nobody's matter any more
         self.shard.store.held.forget(partition, self.shard.store.log.next_sequence)
         self.readable_until[partition] = np.inf
         self.shard.committer.let_go()

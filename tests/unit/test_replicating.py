@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from actors.replicating import Replication, nobody
@@ -44,3 +45,15 @@ def test_entries_are_taken_up_to_the_first_of_a_catalog_to_come_or_while_one_com
 
 def test_nothing_is_said_to_entries_of_a_catalog_that_is_gone() -> None:
     assert replication(catalog_version=3)._append_of([4, 5, 3, 5, 17.0, [[4, 6, 0]]], [of_catalog(2)]) is None
+
+
+def test_a_damaged_copy_that_leaves_is_no_damage_any_more() -> None:
+    mine = replication(1)
+    held, committer = SimpleNamespace(forget=lambda partition, sequence: None), SimpleNamespace(let_go=lambda: None)
+    engine = SimpleNamespace(copied=np.ones(4, dtype=bool), sealed=np.zeros(4, dtype=bool), epochs=np.ones(4), stopped={1: "damaged", 2: "no checkpoint"})
+    store = SimpleNamespace(held=held, log=SimpleNamespace(next_sequence=7))
+    mine.shard = cast(Any, SimpleNamespace(engine=engine, store=store, committer=committer, wake_watchers=lambda: None))
+    mine.replicas[2] = cast(Any, None)
+    mine._dropping = cast(Any, SimpleNamespace(done=lambda: False))
+    mine._leave(2)
+    assert (engine.stopped, engine.copied.tolist()) == ({1: "damaged"}, [True, True, False, True])
