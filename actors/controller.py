@@ -24,7 +24,6 @@ import xxhash
 from prometheus_client.metrics_core import Metric
 
 from actors.calls import awaited
-from actors.clock import now_ms
 from actors.copies import Copies
 from actors.logs import log_to
 from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
@@ -32,11 +31,11 @@ from actors.names import COORDINATOR, NAMESPACE, shard_name
 from actors.nodes import Nodes, clear_retired, pinned_to
 from actors.rescaling import LOOK_S, Rescaler
 from actors.serving import ShardConfig
+from actors.snapshots import Snapshots
 from grid.catalog import Catalog, Change, compare, load_catalog
-from grid.errors import CatalogWouldLose, DataFolderForeign, FieldInvalid, NodeGone, ShardRecovering, SnapshotFailed
+from grid.errors import CatalogWouldLose, DataFolderForeign, NodeGone, ShardRecovering
 from grid.failpoints import failpoint
 from grid.storage.files import own, replace_file
-from grid.storage.snapshots import Erased, Repository, ShardPart, Snapshot, created_s, new_id, salted
 
 log = logging.getLogger("profilegrid")
 FORMAT = 4
@@ -44,7 +43,6 @@ HEARTBEAT_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
 SHARDS_DEFAULT = 2
 INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S, HOLD_S = 60.0, 300.0, 5.0
-SNAPSHOT_LOOK_S, ERASURES_TOLD_S = 10.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +126,7 @@ class Controller:
     """Decides who owns what and which catalog holds; never sees a user or an event. A restart reads its file and goes on."""
 
     def __init__(self, config: GridConfig) -> None:
-        self._config = config
+        self.config = config
         self._folder = Path(config.folder) / "controller"
         self.state: State
         # Held while partitions move, by whoever needs them to stay.
@@ -148,7 +146,7 @@ class Controller:
         self._metrics_endpoint = ""
         self._metrics: Any = None
         self._starts = 0
-        self._snapshot_look = self._snapshot_told = 0.0
+        self._snapshots = Snapshots(self)
 
     # --- life ---------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +162,7 @@ class Controller:
 
     async def _start(self) -> None:
         self._owner = await asyncio.to_thread(own, self._folder, timeout_s=30.0)
-        log_to(Path(self._config.folder), "controller")
+        log_to(Path(self.config.folder), "controller")
         path = self._folder / "state.bin"
         if path.exists():
             try:
@@ -172,26 +170,26 @@ class Controller:
             except (ValueError, TypeError) as error:
                 raise DataFolderForeign(str(path), str(error)) from error
         else:
-            shards = self._config.shards or SHARDS_DEFAULT
-            owners = [partition % shards for partition in range(self._config.partitions)]
-            self.state = State(self._config.partitions, shards, secrets.randbits(63), owners, [0] * self._config.partitions)
-            if self._config.replicas > 1 and not self._config.is_cluster:
-                self.state.targets, self.state.backups = self._rescaler.targets_for(shards, [], self._config.replicas)
-                self.state.replicas = self._config.replicas
+            shards = self.config.shards or SHARDS_DEFAULT
+            owners = [partition % shards for partition in range(self.config.partitions)]
+            self.state = State(self.config.partitions, shards, secrets.randbits(63), owners, [0] * self.config.partitions)
+            if self.config.replicas > 1 and not self.config.is_cluster:
+                self.state.targets, self.state.backups = self._rescaler.targets_for(shards, [], self.config.replicas)
+                self.state.replicas = self.config.replicas
             self.save()
-        clear_retired(Path(self._config.folder), self.state.shards)
-        if self._config.is_cluster:
-            self.nodes = Nodes(self._config.folder, self.state.homes, self._config.shard_resources)
+        clear_retired(Path(self.config.folder), self.state.shards)
+        if self.config.is_cluster:
+            self.nodes = Nodes(self.config.folder, self.state.homes, self.config.shard_resources)
         self.copies = Copies(self)
         meter = Meter()
         meter.registry.register(Gauges(self._gauges))
-        self._metrics = MetricsServer(meter.registry, self._config.host, 0)
+        self._metrics = MetricsServer(meter.registry, self.config.host, 0)
         # Each by itself: a shard that recovers for long, or does not answer, keeps no other waiting to be started.
         looks: list[Callable[[], Awaitable[None]]] = [self._look_after_coordinator]
         if self.nodes is not None:
             looks.append(self._look_after_nodes)
-        if self._config.snapshots_url:
-            looks.append(self._keep_snapshots)
+        if self.config.snapshots_url:
+            looks.append(self._snapshots.keep)
         self._watches = [asyncio.create_task(self._look_forever(look)) for look in looks]
         self._watches.append(asyncio.create_task(self._look_forever(self._look_after_layout, LOOK_S)))
 
@@ -245,8 +243,8 @@ class Controller:
             await self.nodes.settle(homeless)
             self.save()
             self._problem = ""
-            if is_new and self._config.replicas > 1:  # where they shall be follows from the nodes
-                self._rescaler.aim(self.state.shards, [], self._config.replicas, 0.0)
+            if is_new and self.config.replicas > 1:  # where they shall be follows from the nodes
+                self._rescaler.aim(self.state.shards, [], self.config.replicas, 0.0)
 
     async def _look_after_layout(self) -> None:
         """A watch for every shard that there shall be; then the next step of a move."""
@@ -259,7 +257,7 @@ class Controller:
 
     def _long_down(self) -> set[int]:
         """Shards that are down for so long that others shall have their copies."""
-        before = time.monotonic() - self._config.replace_after_s
+        before = time.monotonic() - self.config.replace_after_s
         return {shard for shard, since in self._down_since.items() if since < before}
 
     async def _look_after(self, shard: int) -> None:
@@ -346,7 +344,7 @@ class Controller:
             self._metrics_endpoint = health["metrics"]
             if health["state"] == "new":
                 try:
-                    start = coordinator.start.remote(self._config.host, self._config.port, self._config.metrics_port, self._config.folder)
+                    start = coordinator.start.remote(self.config.host, self.config.port, self.config.metrics_port, self.config.folder)
                     await asyncio.wait_for(awaited(start), 30.0)
                 except Exception as error:
                     self._problem = _cause(error)
@@ -386,18 +384,18 @@ class Controller:
 
         from actors.shard import Shard
 
-        folder, host, where = self._config.folder, self._config.host, dict[str, Any](name=shard_name(shard), num_cpus=0)
+        folder, host, where = self.config.folder, self.config.host, dict[str, Any](name=shard_name(shard), num_cpus=0)
         if self.nodes is not None:
             node = self.nodes.home(shard)
             folder, host = node.folder, node.host
-            cpus, others = self._config.shard_resources["CPU"], {name: n for name, n in self._config.shard_resources.items() if name not in ("CPU", "memory")}
+            cpus, others = self.config.shard_resources["CPU"], {name: n for name, n in self.config.shard_resources.items() if name not in ("CPU", "memory")}
             where = {
                 "name": shard_name(shard, node.ray_id), "scheduling_strategy": pinned_to(node.ray_id), "num_cpus": cpus,
-                "memory": self._config.shard_resources.get("memory"), "resources": others,
+                "memory": self.config.shard_resources.get("memory"), "resources": others,
             }  # fmt: skip
         config = ShardConfig(
-            shard, str(Path(folder) / f"shard-{shard}"), self.state.partitions, host, self._config.memory_bytes_max,
-            self._config.keep_log, self._config.checkpoint_every_s, self._config.segment_bytes,
+            shard, str(Path(folder) / f"shard-{shard}"), self.state.partitions, host, self.config.memory_bytes_max,
+            self.config.keep_log, self.config.checkpoint_every_s, self.config.segment_bytes,
         )  # fmt: skip
         remote = ray.remote(concurrency_groups={"control": 4})(Shard).options(
             namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1, max_task_retries=0, max_concurrency=1000, **where
@@ -541,7 +539,7 @@ class Controller:
         unknown = [shard for shard in range(self.state.shards) if shard not in self._health and shard not in self._starting]
         await asyncio.gather(*(look(shard) for shard in unknown), return_exceptions=True)
 
-    async def _of_every_shard(self, method: str, *arguments: Any) -> list[Any]:
+    async def of_every_shard(self, method: str, *arguments: Any) -> list[Any]:
         """One call a shard; all must be up."""
         await self.start()
         return list(await asyncio.gather(*(self.of_shard(shard, method, *arguments) for shard in range(self.state.shards))))
@@ -562,60 +560,24 @@ class Controller:
     async def checkpoint(self) -> tuple[int, float]:
         """Checkpoint every shard. Returns (partitions, seconds)."""
         started = time.monotonic()
-        return sum(await self._of_every_shard("checkpoint")), time.monotonic() - started
+        return sum(await self.of_every_shard("checkpoint")), time.monotonic() - started
 
     # --- snapshots ------------------------------------------------------------------------------------------------------------
 
     async def snapshot(self, url: str) -> dict[str, Any]:
         """Make a snapshot of all shards at a URL, and tell it who was erased. Returns id, users, bytes. Raises SnapshotFailed."""
         await self.start()
-        repository = await asyncio.to_thread(_repository, url)
-        created_ms, state = now_ms(), self.state
-        async with self.layout_lock:  # each partition is in one shard's part
-            parts = [ShardPart.of(part) for part in await self._of_every_shard("snapshot", url)]
-        if sum(len(part.positions) for part in parts) != state.partitions:
-            raise SnapshotFailed(url, "some partitions were in no shard: they are being handed over; make another")
-        snapshot = Snapshot(new_id(created_ms), created_ms, now_ms(), state.partitions, state.seed, state.catalog_version, dict(state.catalogs), parts)
-        try:
-            await asyncio.to_thread(repository.commit, snapshot)
-        except OSError as error:
-            raise SnapshotFailed(url, str(error)) from None
-        await self.tell_erasures(url)
-        return {"id": snapshot.id, "users": snapshot.users, "bytes": snapshot.nbytes, "created_ms": created_ms}
+        return await self._snapshots.make(url)
 
     async def tell_erasures(self, url: str) -> int:
         """Tell the snapshots at a URL who was erased, so that no restore brings them back. Returns how many."""
         await self.start()
-        users = [user for mine in await self._of_every_shard("erased_users") for user in mine]
-        hashes = salted(np.array([id_hash for _, id_hash in users], dtype=np.uint64), self.state.seed).tolist()
-        erased = [Erased(self.state.seed, id_hash, erased_ms) for id_hash, (erased_ms, _) in zip(hashes, users, strict=True)]
-        repository = await asyncio.to_thread(_repository, url)
-        try:
-            await asyncio.to_thread(repository.put_erasures, erased)
-        except OSError as error:
-            raise SnapshotFailed(url, str(error)) from None
-        self._snapshot_told = time.monotonic()
-        return len(erased)
+        return await self._snapshots.tell_erasures(url)
 
     async def snapshot_progress(self) -> tuple[int, int]:
         """(bytes done, bytes in all) of the snapshot that is being made."""
-        done = await self._of_every_shard("snapshot_bytes")
+        done = await self.of_every_shard("snapshot_bytes")
         return sum(d for d, _ in done), sum(t for _, t in done)
-
-    async def _keep_snapshots(self) -> None:
-        """One when the newest is old enough, then those beyond `snapshots_keep` go; erasures are told every hour."""
-        config = self._config
-        if time.monotonic() < self._snapshot_look:
-            return
-        self._snapshot_look = time.monotonic() + SNAPSHOT_LOOK_S
-        repository = await asyncio.to_thread(_repository, config.snapshots_url)
-        ids = await asyncio.to_thread(repository.ids)
-        if not ids or now_ms() / 1000 - created_s(ids[-1]) > config.snapshots_every_s:
-            made = await self.snapshot(config.snapshots_url)
-            dropped, _ = await asyncio.to_thread(repository.prune, config.snapshots_keep)
-            log.info("snapshot made", extra={"facts": {**made, "dropped": dropped}})
-        elif time.monotonic() - self._snapshot_told > ERASURES_TOLD_S:
-            await self.tell_erasures(config.snapshots_url)
 
     # --- layout ---------------------------------------------------------------------------------------------------------------
 
@@ -657,17 +619,17 @@ class Controller:
 
     async def erasures(self) -> list[dict[str, Any]]:
         """Deletions whose bytes still lie on some disk, oldest first."""
-        found = [erasure for mine in await self._of_every_shard("erasures") for erasure in mine]
+        found = [erasure for mine in await self.of_every_shard("erasures") for erasure in mine]
         return sorted(found, key=lambda erasure: erasure["erased"])
 
     async def finish_erasures(self) -> tuple[int, float]:
         """Take every deletion to the disks now. Returns (deletions, seconds)."""
         started = time.monotonic()
-        return sum(await self._of_every_shard("finish_erasures")), time.monotonic() - started
+        return sum(await self.of_every_shard("finish_erasures")), time.monotonic() - started
 
     async def replay_dead_letters(self, reason: str) -> tuple[int, int, int]:
         """Ingest refused rows once more. Returns (replayed, accepted, rejected)."""
-        counts = await self._of_every_shard("replay_dead_letters", reason)
+        counts = await self.of_every_shard("replay_dead_letters", reason)
         return sum(c[0] for c in counts), sum(c[1] for c in counts), sum(c[2] for c in counts)
 
     async def repair(self) -> list[tuple[int, str]]:
@@ -696,17 +658,6 @@ class Controller:
         lists = await asyncio.gather(*(asyncio.wait_for(call, 10.0) for call in calls), return_exceptions=True)
         letters = [letter for found in lists if isinstance(found, list) for letter in found]
         return sorted(letters, key=lambda raw: -msgpack.unpackb(raw)["time"])[:limit]
-
-
-def _repository(url: str) -> Repository:
-    """Where snapshots lie. Raises FieldInvalid for what is no place."""
-    try:
-        if url:
-            return Repository(url)
-        why = "it is empty"
-    except (ValueError, ImportError) as error:
-        why = str(error)
-    raise FieldInvalid("url", repr(url), f"a folder or a URL that fsspec can open ({why})")
 
 
 def _cause(error: BaseException) -> str:

@@ -109,11 +109,10 @@ def is_whole(profile: Any) -> bool:
     return profile["weight"] == 3 * hits and sum(profile["by_key"].values()) == hits and profile["day"] <= hits
 
 
-def rows_of(rng: random.Random, users: list[str], now_ms: int) -> list[tuple[str, str, int, dict[str, Any], None]]:
-    """Some events of some users."""
+def rows_of(rng: random.Random, users: list[str], now_ms: int, new_words: float = 0.0) -> list[tuple[str, str, int, dict[str, Any], None]]:
+    """Some events of some users; `new_words`: how many of them bring a word that shards may learn at the same time, each by itself."""
     chosen = rng.choices(users, k=rng.randint(1, ROWS_MAX))
-    # Now and then a word that shards may learn at the same time, each by itself.
-    keys = [f"k{rng.randint(0, 3)}" if rng.random() < 0.95 else f"n{rng.randint(0, 300)}" for _ in chosen]
+    keys = [f"k{rng.randint(0, 3)}" if rng.random() >= new_words else f"n{rng.randint(0, 300)}" for _ in chosen]
     return [(user, "hit", now_ms - rng.randint(0, 60_000), {"weight": 3, "key": key}, None) for user, key in zip(chosen, keys, strict=True)]
 
 
@@ -139,6 +138,9 @@ class Worker(threading.Thread):
 class Producer(Worker):
     """Has users of its own."""
 
+    # With some, lists of one group's entries come in an order of their own where it is folded in turns: the same values, other bits.
+    new_words = 0.0
+
     def __init__(self, name: str, target: str, ledger: Book, seed: int) -> None:
         super().__init__(name, target, ledger, seed)
         self.users = [f"{name}-{number}" for number in range(USERS_EACH)]
@@ -150,7 +152,7 @@ class SyncProducer(Producer):
     def work(self) -> None:
         with profilegrid.Client(self.target, delivery_timeout=120.0) as grid:
             while not self.stopping.is_set():
-                rows = rows_of(self.rng, self.users, int(time.time() * 1000))
+                rows = rows_of(self.rng, self.users, int(time.time() * 1000), self.new_words)
                 users = [row[0] for row in rows]
                 call = self.ledger.sending(users)
                 if self.rng.random() < 0.5:
@@ -177,7 +179,7 @@ class AsyncProducer(Producer):
     async def _produce(self, grid: profilegrid.AsyncClient, lane: int) -> None:
         users = self.users[lane::4]
         while not self.stopping.is_set():
-            rows = rows_of(self.rng, users, int(time.time() * 1000))
+            rows = rows_of(self.rng, users, int(time.time() * 1000), self.new_words)
             names = [row[0] for row in rows]
             call = self.ledger.sending(names)
             report = await grid.track_many("hit", user_id=names, time=[row[2] for row in rows], weight=[3] * len(rows), key=[row[3]["key"] for row in rows])
@@ -194,7 +196,7 @@ class StreamProducer(Producer):
         self._map: Map | None = None
         while not self.stopping.is_set():
             number += 1
-            batch = events_batch(rows_of(self.rng, self.users, int(time.time() * 1000)))
+            batch = events_batch(rows_of(self.rng, self.users, int(time.time() * 1000), self.new_words))
             names = batch.ids.to_list()
             call = self.ledger.sending(names)
             waiting = None

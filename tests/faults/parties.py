@@ -20,10 +20,10 @@ from profilegrid.errors import ProfilegridError
 from profilegrid.routes import Map
 from profilegrid.v1 import admin_pb2, admin_pb2_grpc, profiles_pb2, profiles_pb2_grpc
 
-from tests.crash.traffic import ALL_FEATURES, AsyncProducer, Reader, StreamProducer, SyncProducer, Worker
+from tests.crash.traffic import ALL_FEATURES, AsyncProducer, Producer, Reader, StreamProducer, SyncProducer, Worker
 from tests.faults.journal import Journal, Record, read_journal
 
-PAUSE_TIMEOUT_S = 150.0
+PAUSE_TIMEOUT_S, NEW_WORDS = 150.0, 0.05
 
 
 class Stranger(Reader):
@@ -126,6 +126,7 @@ class Party:
 def main() -> None:
     kind, target, path, seed, *users = sys.argv[1:]
     journal, lives = Journal(Path(path)), 0
+    Producer.new_words = NEW_WORDS
 
     def begin() -> Worker:
         arguments = (kind, target, journal, int(seed) + lives)
