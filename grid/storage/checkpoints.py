@@ -252,9 +252,12 @@ class Checkpoints:
         self._db.compact_range(None, None)
 
     def put_words(self, key: str, first_code: int, data: bytes, ends: bytes) -> None:
-        """Append words to a dictionary; durable with the next shard state."""
+        """Append words to a dictionary; durable with the next shard state. Raises WriteFailed."""
         for_key = b"d" + key.encode() + b"\0" + first_code.to_bytes(8, "big")
-        self._db[for_key] = msgpack.packb([data, ends, xxhash.xxh3_64_intdigest(data)])
+        try:
+            self._db[for_key] = msgpack.packb([data, ends, xxhash.xxh3_64_intdigest(data)])
+        except Exception as error:
+            raise self._write_failed(error) from error
 
     def put_catalog(self, version: int, source: str) -> None:
         """Keep a catalog durably: the log refers to it by version."""

@@ -171,7 +171,6 @@ class Store:
             if dictionary.size > first:
                 new = dictionary.slice(first, dictionary.size)
                 words.append((key, first, new.data.tobytes(), new.ends.astype(np.uint32).tobytes()))
-                self._words_kept[key] = dictionary.size
         since = {self._key_of(state): state.complete_since_ms for state in engine.features.values() if state.complete_since_ms}
         state = {
             "received_ms": engine.received_ms, "event_ids": list(engine.event_ids.dump()), "partitions": engine.partitions,
@@ -184,6 +183,8 @@ class Store:
         self.keep_void()
         for key, first, data, ends in dumped["words"]:
             self.checkpoints.put_words(key, first, data, ends)
+            # Only now: a write that failed must bring them again, or a later checkpoint would rely on words that no disk has.
+            self._words_kept[key] = first + len(ends) // 4
         self.checkpoints.put_shard_state(dumped["state"])
 
     def write_partition(self, dump: PartitionDump) -> None:

@@ -270,3 +270,27 @@ def test_partitions_that_are_noted_as_damaged_stop_where_there_are_copies_until_
     shard = Shard(tmp_path / "shard", keep_log=False, copied=(1,))
     assert shard.engine.stopped.get(1) != "a record is damaged", "what was noted went with what it was about"
     shard.close()
+
+
+def test_words_of_a_checkpoint_that_failed_are_kept_by_the_next(tmp_path: Path) -> None:
+    shard = Shard(tmp_path / "shard", EVERY_KIND)
+    fill(shard, 1, 3)
+
+    class Full:
+        """The database, on a disk that is full."""
+
+        def __setitem__(self, key: bytes, value: bytes) -> None:
+            raise Exception("IO error: No space left on device")  # as rocksdict does
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(whole, name)
+
+    whole, shard.store.checkpoints._db = shard.store.checkpoints._db, Full()
+    with pytest.raises(WriteFailed, match="No space left"):
+        shard.store.checkpoint_all()
+    shard.store.checkpoints._db = whole
+    shard.store.checkpoint_all()
+    shard.crash()
+    for user in USERS[:5]:
+        assert shard.get([user])[0]["count_by"] == {"c1": 1, "c2": 1}
+    shard.close()
