@@ -74,11 +74,7 @@ class Copies:
         self._save()
         mine |= self._announced.pop(member, {})
         self._tell()
-        return {"announced": [[partition, astuple(config)] for partition, config in mine.items()], **self._common()}
-
-    def _common(self) -> dict[str, Any]:
-        """What all members have to know."""
-        return {"lanes": self._lanes(), "bytes_per_s": self._controller.state.move_bytes_per_s}
+        return {"announced": [[p, astuple(config)] for p, config in mine.items()], "lanes": self._lanes(), "bytes_per_s": state.move_bytes_per_s}
 
     def _lanes(self) -> dict[Member, str]:
         """Where members listen that are up."""
@@ -119,9 +115,9 @@ class Copies:
             task.add_done_callback(self._tasks.discard)
 
     async def _tell_member(self, member: Member, configs: dict[int, Config]) -> None:
-        plain = [[partition, astuple(config)] for partition, config in configs.items()]
+        plain, bytes_per_s = [[partition, astuple(config)] for partition, config in configs.items()], self._controller.state.move_bytes_per_s
         try:
-            await asyncio.wait_for(self._controller.of_shard(shard_of(member), "hear", plain, *self._common().values()), TELL_TIMEOUT_S)
+            await asyncio.wait_for(self._controller.of_shard(shard_of(member), "hear", plain, self._lanes(), bytes_per_s), TELL_TIMEOUT_S)
         except Exception as error:  # it is told when it reports
             log.debug("member %s was not told: %r", member, error)
 
@@ -133,8 +129,8 @@ class Copies:
 
     def is_dispensable(self, shard: int) -> bool:
         """Whether everything that a shard has a copy of is in sync elsewhere, and nothing counts on what it has."""
-        copied = [config for config, _ in self._controller.state.placed.values() if any(shard_of(member) == shard for member in config[3])]
-        return bool(copied) and not any(shard_of(member) == shard for config in copied for member in config[2])
+        copied = self.copied_by(shard)
+        return bool(copied) and not any(shard_of(member) == shard for p in copied for member in self._arbiter.config(p).insync)
 
     @property
     def unsettled(self) -> list[int]:

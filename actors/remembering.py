@@ -115,8 +115,6 @@ class Rememberer:
             await asyncio.to_thread(self._store.history.gather, past, drafts)
         if touched := self._store.touched_by_lost(last):
             self.mend(touched, "; ".join(str(record.fault) for record in self._store.history.lost))
-        else:
-            self._store.history.lost = []
         await asyncio.to_thread(self._store.write_past, past, last)
 
     def mend(self, partitions: set[int], why: str) -> None:

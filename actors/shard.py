@@ -68,7 +68,10 @@ class Shard:
         self._port = self._lane_port = 0
 
     async def start(self, epochs: dict[int, int], seed: int, copied: list[int], is_dispensable: bool) -> dict[str, Any]:
-        """Recover, then serve: `epochs` alone, what is `copied` as the controller says. `is_dispensable`: others have all that counts. Runs in the data loop, where gRPC lives. Called once a life."""
+        """Recover, then serve: `epochs` alone, what is `copied` as the controller says. `is_dispensable`: others have all that counts.
+
+        Runs in the data loop, where gRPC lives. Called once a life.
+        """
         if self._server.state != "new":
             return self.facts()
         from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc

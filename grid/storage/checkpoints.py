@@ -93,7 +93,7 @@ class Checkpoints:
         before = self.manifests.get(dump.partition, Manifest({}))
         self._generation += 1
         kept = {place: version for place, version in before.pages.items() if place[0] in dump.columns}
-        try:
+        with self._writing():
             for (column, page), blob in dump.pages.items():
                 kept.pop((column, page), None)
                 if blob:
@@ -103,8 +103,6 @@ class Checkpoints:
             self._db.flush_wal(True)
             failpoint("checkpoint.staged")
             self._read_back(dump, kept)
-        except Exception as error:
-            raise self._write_failed(error) from error
         return Manifest(dump.facts, kept)
 
     def install(
@@ -126,7 +124,7 @@ class Checkpoints:
             batch.put(_LOADS_KEY, msgpack.packb(loads))
         if history is not None:
             batch.put(_HISTORY_KEY, msgpack.packb(history))
-        try:
+        with self._writing():
             self._db.write(batch)
             self._db.flush_wal(True)
             failpoint("checkpoint.installed")
@@ -134,8 +132,6 @@ class Checkpoints:
                 before = self.manifests.get(partition, Manifest({}))
                 self.manifests[partition] = manifest
                 self._drop_pages(partition, before, manifest.pages)
-        except Exception as error:
-            raise self._write_failed(error) from error
 
     def _put_pages(self, dump: PartitionDump) -> None:
         batch, nbytes = WriteBatch(raw_mode=True), 0
@@ -199,19 +195,22 @@ class Checkpoints:
         batch.put(key, value)
         self._write_durably(batch)
 
-    def _write_failed(self, error: Exception) -> WriteFailed:
-        """The typed error. Damage that RocksDB met in its own files is noted beside them: it takes no write any more, in no life of the process."""
-        if _is_damage(error):
-            with contextlib.suppress(OSError):
-                replace_file(self._folder.parent / DAMAGE_FILE, str(error).encode())
-        return WriteFailed(str(self._folder), str(error))
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Writes of RocksDB: what fails is a WriteFailed. Damage that it met in its own files is noted beside them: it takes no write any more, in no
+        life of the process."""
+        try:
+            yield
+        except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
+            if _is_damage(error):
+                with contextlib.suppress(OSError):
+                    replace_file(self._folder.parent / DAMAGE_FILE, str(error).encode())
+            raise WriteFailed(str(self._folder), str(error)) from error
 
     def _write_durably(self, batch: WriteBatch) -> None:
-        try:
+        with self._writing():
             self._db.write(batch)
             self._db.flush_wal(True)
-        except Exception as error:
-            raise self._write_failed(error) from error
 
     def put_history(self, facts: dict[str, Any]) -> None:
         """Keep the list of history files, durably. Raises WriteFailed."""
@@ -254,10 +253,8 @@ class Checkpoints:
     def put_words(self, key: str, first_code: int, data: bytes, ends: bytes) -> None:
         """Append words to a dictionary; durable with the next shard state. Raises WriteFailed."""
         for_key = b"d" + key.encode() + b"\0" + first_code.to_bytes(8, "big")
-        try:
+        with self._writing():
             self._db[for_key] = msgpack.packb([data, ends, xxhash.xxh3_64_intdigest(data)])
-        except Exception as error:
-            raise self._write_failed(error) from error
 
     def put_catalog(self, version: int, source: str) -> None:
         """Keep a catalog durably: the log refers to it by version."""

@@ -317,7 +317,8 @@ class Store:
         """Make files of what was gathered of a segment. In a thread. Raises OSError: nothing is changed then."""
         self.keep_void()  # nothing void is in the files, so nothing of it may come back
         # A feature that is backfilled later is not complete before: as when retention has dropped what is older.
-        lost_ms = max((record.header.get("received_ms", self.engine.received_ms) for record in self.history.lost), default=0)
+        lost = self.history.lost if self.touched_by_lost(through) else []
+        lost_ms = max((record.header.get("received_ms", self.engine.received_ms) for record in lost), default=0)
         self.history.write(past, through, lost_ms)
 
     def touched_by_lost(self, last: int) -> set[int]:

@@ -16,6 +16,7 @@ from grid.errors import DataFolderForeign, GridError, StorageError, WriteFailed
 from grid.storage.log import read_segment
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, Shard
+from tests.points import flip
 
 USERS = [f"user-{number}" for number in range(120)]
 
@@ -57,13 +58,6 @@ def right_or_refused(shard: Shard) -> tuple[int, int]:
         assert sum(profile["count_by"].values()) == 30
         right += 1
     return right, stopped
-
-
-def flip(path: Path, rng: random.Random) -> None:
-    raw = bytearray(path.read_bytes())
-    end = len(raw.rstrip(b"\0")) or len(raw)
-    raw[rng.randrange(end)] ^= 1 << rng.randrange(8)
-    path.write_bytes(raw)
 
 
 def test_a_flipped_bit_anywhere_stops_what_it_touched_with_its_place_and_repair_serves_the_rest(whole: Path, tmp_path: Path) -> None:

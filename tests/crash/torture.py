@@ -26,13 +26,14 @@ import numpy as np
 import yaml
 from profilegrid.errors import ProfilegridError
 from rich.console import Console
-from rich.table import Table
 
 from tests.crash.traffic import CATALOG, AsyncProducer, Ledger, Producer, Reader, StreamProducer, SyncProducer, Worker
 from tests.grids import RunningGrid
+from tests.points import Points
+from tests.tallies import Tally, table_of
 
 PARTITIONS = 16
-BACK_TIMEOUT_S = 90.0
+BACK_TIMEOUT_S, HIT_TIMEOUT_S = 90.0, 40.0
 # Where a kill is armed, and what makes a shard pass there: traffic alone, a checkpoint, a new feature, an erasure, a restart.
 BY_TRAFFIC = ("log.before_write", "log.written", "log.fsynced", "group.logged", "group.applied")
 BY_CHECKPOINT = ("checkpoint.shard_put", "checkpoint.pages_put", "checkpoint.staged", "checkpoint.installed")
@@ -48,16 +49,6 @@ BY_MOVE = ("move.staged", "move.sealed", "move.saved", "move.released", "move.ta
 
 
 @dataclass
-class Tally:
-    """What one kind of fault did."""
-
-    times: int = 0
-    lost: int = 0
-    doubled: int = 0
-    longest_s: float = 0.0
-
-
-@dataclass
 class Torture:
     """One grid, its traffic, and the faults."""
 
@@ -70,13 +61,12 @@ class Torture:
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
-        self.points = self.folder / "failpoints"
-        self.points.mkdir(parents=True)
+        self.points = Points(self.folder / "failpoints")
         catalog = self.folder / "catalog.yaml"
         catalog.write_text(yaml.safe_dump(CATALOG, sort_keys=False))
         options = ["--catalog", str(catalog), "--partitions", str(PARTITIONS), "--checkpoint-every", "5", "--segment-mb", "1"]
         options += ["--keep-log"] if self.keeps_log else []
-        self.grid = RunningGrid(self.folder / "data", *options, environment={"PROFILEGRID_FAILPOINTS": str(self.points)}).up()
+        self.grid = RunningGrid(self.folder / "data", *options, environment={"PROFILEGRID_FAILPOINTS": str(self.points.folder)}).up()
         self.ledger = Ledger()
         self.features = 0
         self.drained: list[int] = []
@@ -155,19 +145,11 @@ class Torture:
 
     def _at(self, point: str, trigger: Callable[[], None], action: str = "kill") -> None:
         """Arm a fault; do what makes a process pass there; wait until it did."""
-        (self.points / point).write_text(action)
-        thread = threading.Thread(target=self._quietly, args=(trigger,), daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 40
-        while not any(self.points.glob(f"{point}.hit-*")):
-            if time.monotonic() > deadline:
-                (self.points / point).unlink(missing_ok=True)
-                self.problems.append(f"nobody passed {point}")
-                break
-            time.sleep(0.01)
-        for hit in self.points.glob(f"{point}.hit-*"):
-            hit.unlink()
-        self._pending = thread
+        self.points.arm(point, action)
+        self._pending = threading.Thread(target=self._quietly, args=(trigger,), daemon=True)
+        self._pending.start()
+        if not self.points.was_passed(point, HIT_TIMEOUT_S):
+            self.problems.append(f"nobody passed {point}")
 
     def _quietly(self, trigger: Callable[[], None]) -> None:
         try:
@@ -303,19 +285,6 @@ class Torture:
         """Differences between the pages that the shards recovered and a replay of their whole log; empty: none, bit for bit."""
         return [text for shard in (0, 1) for text in differences(self.grid.folder, shard, self.folder / "copies")]
 
-    def print_table(self, console: Console) -> None:
-        """The table of faults."""
-        table = Table("fault", "times", "lost", "doubled", "longest unavailability", title=f"seed {self.seed}", title_justify="left")
-        for name, tally in sorted(self.tallies.items()):
-            table.add_row(name, str(tally.times), str(tally.lost), str(tally.doubled), f"{tally.longest_s:.1f} s")
-        total = list(self.tallies.values())
-        table.add_section()
-        table.add_row(
-            "all", str(sum(t.times for t in total)), str(sum(t.lost for t in total)), str(sum(t.doubled for t in total)),
-            f"{max((t.longest_s for t in total), default=0):.1f} s",
-        )  # fmt: skip
-        console.print(table)
-
 
 def differences(data: Path, shard: int, copies: Path) -> list[str]:
     """Recover a copy of a shard's folder, replay its whole log into another engine, compare pages."""
@@ -370,7 +339,7 @@ def main() -> int:
         torture.run(max(1, arguments.kills // 2))
         if keeps_log:
             torture.problems += torture.check_replay()
-        torture.print_table(console)
+        console.print(table_of(sorted(torture.tallies.items()), torture.seed))
         problems += torture.problems
         if not torture.problems:
             shutil.rmtree(folder, ignore_errors=True)

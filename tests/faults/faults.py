@@ -9,7 +9,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from profilegrid.v1 import events_pb2, events_pb2_grpc, profiles_pb2, profiles_p
 from tests.faults.matrix import NODES, Matrix
 from tests.faults.proxy import Action, Rule
 from tests.faults.shim import Kind
+from tests.points import flip
 
 Fault = Callable[[Matrix], None]
 # Beyond a suspicion (1.2 s) and a lease (1 s).
@@ -110,13 +111,6 @@ def pause(name: str, seconds: float) -> Fault:
 # --- disks ------------------------------------------------------------------------------------------------------------------
 
 
-def flip(path: Path, rng: random.Random) -> None:
-    """One bit of a file, where it has data."""
-    raw = bytearray(path.read_bytes())
-    raw[rng.randrange(max(1, len(raw.rstrip(b"\0"))))] ^= 1 << rng.randrange(8)
-    path.write_bytes(raw)
-
-
 def tear(path: Path, rng: random.Random) -> None:
     """The last bytes of a file are gone, as when its end was never written."""
     raw = path.read_bytes().rstrip(b"\0")
@@ -126,22 +120,28 @@ def tear(path: Path, rng: random.Random) -> None:
         file.write(bytes(len(raw) - keep))
 
 
+@contextlib.contextmanager
+def _down(m: Matrix) -> Iterator[Path]:
+    """The folder of a shard that is dead: nobody starts it before this ends."""
+    shard, controller = m.shard(), m.pid("controller")
+    os.kill(controller, signal.SIGSTOP)
+    try:
+        _kill(m.pid(f"shard-{shard}"))
+        time.sleep(0.3)
+        yield m.shard_folder(shard)
+    finally:
+        os.kill(controller, signal.SIGCONT)
+
+
 def damage(pattern: str, how: Callable[[Path, random.Random], None], *, newest: bool = False, then: Callable[[Matrix], None] | None = None) -> Fault:
     """A shard dies, and comes back to a disk that has changed under it. `then`: what reads the file, if the start does not."""
 
     def fault(m: Matrix) -> None:
-        shard = m.shard()
         m.quietly(m.checkpoint)
-        controller = m.pid("controller")
-        os.kill(controller, signal.SIGSTOP)  # nobody starts it before its disk is damaged
-        try:
-            _kill(m.pid(f"shard-{shard}"))
-            time.sleep(0.3)
-            files = sorted((path for path in m.shard_folder(shard).glob(pattern) if path.stat().st_size), key=lambda path: path.stat().st_mtime)
-            assert files, f"shard {shard} has no {pattern}"
+        with _down(m) as folder:
+            files = sorted((path for path in folder.glob(pattern) if path.stat().st_size), key=lambda path: path.stat().st_mtime)
+            assert files, f"{folder} has no {pattern}"
             how(files[-1] if newest else m.rng.choice(files), m.rng)
-        finally:
-            os.kill(controller, signal.SIGCONT)
         if then:
             m.quietly(lambda: then(m))
 
@@ -156,17 +156,9 @@ def read_all_history(m: Matrix) -> None:
 
 def lose_disk(m: Matrix) -> None:
     """A shard comes back to an empty folder."""
-    shard = m.shard()
-    controller = m.pid("controller")
-    os.kill(controller, signal.SIGSTOP)
-    try:
-        _kill(m.pid(f"shard-{shard}"))
-        time.sleep(0.3)
-        folder = m.shard_folder(shard)
+    with _down(m) as folder:
         shutil.rmtree(folder)
         folder.mkdir()
-    finally:
-        os.kill(controller, signal.SIGCONT)
 
 
 def system_calls(kind: Kind, value: int, seconds: float, who: str = "shard-") -> Fault:
@@ -242,12 +234,12 @@ def bad_calls(m: Matrix) -> None:
             for stub, method, request in calls:
                 try:
                     getattr(stub(channel), method)(request, timeout=20)
-                    m.problems.append(f"{endpoint} took a bad call of {method}")
+                    m.wrong(f"{endpoint} took a bad call of {method}")
                 except grpc.RpcError as error:
                     if error.code() in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL) or (error.code() is grpc.StatusCode.UNIMPLEMENTED) != (
                         stub is segments_pb2_grpc.SegmentServiceStub and endpoint != m.grid.target
                     ):
-                        m.problems.append(f"a bad call of {method} was answered {error.code()}: {error.details()}"[:300])
+                        m.wrong(f"a bad call of {method} was answered {error.code()}: {error.details()}"[:300])
 
 
 def snapshot(m: Matrix) -> None:

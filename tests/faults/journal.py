@@ -86,13 +86,11 @@ class Record:
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    # Of reads that have not been answered.
-    asking: dict[int, float] = field(default_factory=dict)
 
 
 def read_journal(path: Path) -> Record:
     """All of a journal; a last line that a crash tore is left out."""
-    record, writes = Record(path.stem), {}
+    record, writes, asking = Record(path.stem), dict[int, Write](), dict[int, float]()
     for line in path.read_text().splitlines(keepends=True):
         if not line.endswith("\n"):
             break
@@ -102,10 +100,10 @@ def read_journal(path: Path) -> Record:
         elif kind == "ok":
             writes[entry[0]].ended = entry[1]
         elif kind == "read":
-            record.asking[entry[0]] = entry[1]
+            asking[entry[0]] = entry[1]
         elif kind == "saw":
             seen = entry[2]
-            began = record.asking.pop(entry[0], entry[1])
+            began = asking.pop(entry[0], entry[1])
             record.reads.append(Read(began, entry[1], {user: hits for user, (hits, _) in seen.items()}, all(whole for _, whole in seen.values())))
         else:
             record.faults.append(entry[0])

@@ -19,12 +19,14 @@ from profilegrid.v1 import admin_pb2
 from rich.table import Table
 
 from tests.clusters import RayCluster
-from tests.crash.traffic import CATALOG, USERS_EACH, is_whole
+from tests.crash.traffic import ALL_FEATURES, CATALOG, USERS_EACH, is_whole
 from tests.faults.checking import judge_audiences, judge_counts, judge_reads, longest_wait_s, timelines
 from tests.faults.parties import PRODUCERS, Party
 from tests.faults.proxy import Proxy
 from tests.faults.shim import EVERYONE, Kind, Shim
 from tests.grids import RunningGrid
+from tests.points import Points
+from tests.tallies import Tally, table_of
 
 NODES, PARTITIONS, REPLICAS = 3, 12, 2
 HEAL_TIMEOUT_S, TOLD_TIMEOUT_S, HIT_TIMEOUT_S = 120.0, 20.0, 30.0
@@ -35,31 +37,19 @@ THRESHOLDS = (1, 5, 25, 125, 625)
 
 
 @dataclass
-class Row:
-    """What a fault did, all times together."""
-
-    fault: str
-    times: int = 0
-    lost: int = 0
-    doubled: int = 0
-    longest_s: float = 0.0
-
-
-@dataclass
 class Matrix:
     """The grid, its callers, and what was found. `folder` is empty; what happened is kept there."""
 
     folder: Path
     seed: int
     say: Callable[[str], None] = print
-    rows: dict[str, Row] = field(default_factory=dict)
+    tallies: dict[str, Tally] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.points = self.folder / "failpoints"
-        self.points.mkdir()
+        self.points = Points(self.folder / "failpoints")
         self.shim = Shim(self.folder) if Shim.is_possible() else None
         self.proxy = Proxy(self.name_of)
         shimmed = self.shim.environment if self.shim else {}
@@ -69,7 +59,12 @@ class Matrix:
         if self.shim:
             self.shim.set(EVERYONE, Kind.PROXY_PORT, self.proxy.port)
         self.cluster = RayCluster(
-            self.folder, NODES, RAY_gcs_storage="rocksdb", RAY_gcs_storage_path=str(self.folder / "gcs"), PROFILEGRID_FAILPOINTS=str(self.points), **shimmed
+            self.folder,
+            NODES,
+            RAY_gcs_storage="rocksdb",
+            RAY_gcs_storage_path=str(self.folder / "gcs"),
+            PROFILEGRID_FAILPOINTS=str(self.points.folder),
+            **shimmed,
         )
         catalog = self.folder / "catalog.yaml"
         catalog.write_text(yaml.safe_dump(FAULTS_CATALOG, sort_keys=False))
@@ -148,10 +143,6 @@ class Matrix:
         """Where its data lies."""
         return next(self.cluster.folder(number) for number in range(NODES) if (self.cluster.folder(number) / f"shard-{shard}").exists()) / f"shard-{shard}"
 
-    def node_of(self, shard: int) -> int:
-        """The number of the node that a shard lives on."""
-        return int(self.shard_folder(shard).parent.name.removeprefix("node-"))
-
     def party(self, kind: str) -> Party:
         return next(party for party in self.parties if party.kind == kind)
 
@@ -159,18 +150,13 @@ class Matrix:
 
     def at(self, point: str, trigger: Callable[[], None] | None = None, action: str = "kill") -> None:
         """Arm a point; do what makes a process pass there; return when one did."""
-        (self.points / point).write_text(action)
+        self.points.arm(point, action)
         with self.meanwhile(trigger or (lambda: None)):
-            deadline = time.monotonic() + HIT_TIMEOUT_S
-            while not any(self.points.glob(f"{point}.hit-*")) and time.monotonic() < deadline:
-                time.sleep(0.01)
-        for hit in self.points.glob(f"{point}.hit-*"):
-            hit.unlink()
-        if (self.points / point).exists():
-            (self.points / point).unlink(missing_ok=True)
-            self._wrong(f"nobody passed {point}")
+            if not self.points.was_passed(point, HIT_TIMEOUT_S):
+                self.wrong(f"nobody passed {point}")
 
-    def _wrong(self, text: str) -> None:
+    def wrong(self, text: str) -> None:
+        """Something that must not be."""
         self.say(f"    WRONG: {text}")
         self.problems.append(text)
 
@@ -182,7 +168,7 @@ class Matrix:
         yield
         thread.join(HEAL_TIMEOUT_S)
         if thread.is_alive():
-            self._wrong("a call of the operator hangs")
+            self.wrong("a call of the operator hangs")
 
     def quietly(self, work: Callable[[], None]) -> None:
         """A call of the operator, who is told when it fails."""
@@ -234,7 +220,7 @@ class Matrix:
         missing = "nothing was asked"
         while missing:
             if time.monotonic() > deadline:
-                self._wrong(f"not whole after {HEAL_TIMEOUT_S:g} s: {missing}")
+                self.wrong(f"not whole after {HEAL_TIMEOUT_S:g} s: {missing}")
                 return
             try:
                 with self.grid.client(read_timeout=5.0) as grid:
@@ -263,25 +249,27 @@ class Matrix:
         """Faults at the same time, healing, and all checks."""
         time.sleep(self.rng.uniform(*SETTLE_S))  # callers have begun anew
         struck = time.localtime()
-        self._run_each(names, faults, began := time.monotonic())
-        name = " + ".join(names) if len(names) == 1 else "several at a time"
+        began = time.monotonic()
+        self._run_each(names, faults)
+        name = names[0] if len(names) == 1 else "several at a time"
         healed = time.monotonic()
         lost, doubled, found = self.check()
         longest = longest_wait_s([self.party(kind).record() for kind in PRODUCERS], began, healed)
-        row = self.rows.setdefault(name, Row(name))
-        row.times, row.lost, row.doubled, row.longest_s = row.times + 1, row.lost + lost, row.doubled + doubled, max(row.longest_s, longest)
+        tally = self.tallies.setdefault(name, Tally())
+        tally.times, tally.lost, tally.doubled = tally.times + 1, tally.lost + lost, tally.doubled + doubled
+        tally.longest_s = max(tally.longest_s, longest)
         self.problems += [f"{', '.join(names)}: {text}" for text in found]
         self.say(
             f"  {time.strftime('%H:%M:%S', struck)} {', '.join(names)}: whole after {healed - began:.1f} s, longest wait {longest:.1f} s, lost {lost}, doubled {doubled}"
             + "".join(f"\n    WRONG: {text}" for text in found[:5])
         )
 
-    def _run_each(self, names: list[str], faults: list[Callable[[Matrix], None]], began: float) -> None:
+    def _run_each(self, names: list[str], faults: list[Callable[[Matrix], None]]) -> None:
         def guarded(name: str, fault: Callable[[Matrix], None]) -> None:
             try:
                 fault(self)
             except Exception as error:  # a fault that could not be made proves nothing
-                self._wrong(f"{name} was not made: {type(error).__name__}: {error}")
+                self.wrong(f"{name} was not made: {type(error).__name__}: {error}")
 
         threads = [threading.Thread(target=guarded, args=each, daemon=True) for each in zip(names, faults, strict=True)]
         for thread in threads:
@@ -289,7 +277,7 @@ class Matrix:
         for thread in threads:
             thread.join(2 * HEAL_TIMEOUT_S)
             if thread.is_alive():
-                self._wrong(f"{', '.join(names)} did not end")
+                self.wrong(f"{', '.join(names)} did not end")
         self.proxy.rule()
         if self.shim:
             self.shim.clear(*(kind for kind in Kind if kind is not Kind.PROXY_PORT))
@@ -305,11 +293,9 @@ class Matrix:
         written = [records[kind] for kind in PRODUCERS]
         with self.client() as grid:
             users = sorted({user for record in written for write in record.writes for user in write.events})
-            table = grid.get_many(users, ["hits", "weight", "by_key", "day"])
-            profiles = {
-                user: dict(zip(("hits", "weight", "by_key", "day"), row, strict=True))
-                for user, *row in zip(users, *(table[name] for name in ("hits", "weight", "by_key", "day")), strict=True)
-            }
+            table = grid.get_many(users, ALL_FEATURES)
+            rows = zip(*(table[name] for name in ALL_FEATURES), strict=True)
+            profiles = {user: dict(zip(ALL_FEATURES, row, strict=True)) for user, row in zip(users, rows, strict=True)}
             hits = {user: int(profile["hits"]) for user, profile in profiles.items()}
             listed = {threshold: set(grid.members(f"hits >= {threshold}")) for threshold in THRESHOLDS}
         counted, wrong = judge_counts(hits, written)
@@ -359,16 +345,9 @@ class Matrix:
     # --- the table -----------------------------------------------------------------------------------------------------------
 
     def table(self) -> Table:
-        """One line a fault, and their sum."""
-        table = Table("fault", "times", "lost", "doubled", "longest unavailability", title=f"seed {self.seed}", title_justify="left")
-        for row in self.rows.values():
-            table.add_row(row.fault, str(row.times), str(row.lost), str(row.doubled), f"{row.longest_s:.1f} s")
-        rows = list(self.rows.values())
-        table.add_section()
-        longest = max((row.longest_s for row in rows), default=0.0)
-        table.add_row("all", *(str(sum(getattr(row, name) for row in rows)) for name in ("times", "lost", "doubled")), f"{longest:.1f} s")
-        return table
+        """What each fault did, in the order of the run."""
+        return table_of(self.tallies.items(), self.seed)
 
     def as_json(self) -> dict[str, Any]:
         """The table and what was wrong."""
-        return {"seed": self.seed, "rows": [asdict(row) for row in self.rows.values()], "problems": self.problems}
+        return {"seed": self.seed, "rows": [{"fault": name, **asdict(tally)} for name, tally in self.tallies.items()], "problems": self.problems}

@@ -22,5 +22,5 @@ def test_no_fault_loses_or_doubles_an_event_or_shows_what_was_not_so(tmp_path: P
     finally:
         matrix.end()
     assert matrix.problems == [], f"seed {seed}"
-    assert sum(row.lost + row.doubled for row in matrix.rows.values()) == 0
+    assert sum(tally.lost + tally.doubled for tally in matrix.tallies.values()) == 0
     assert sum(len(party.record().writes) for party in matrix.parties) > 500

@@ -1,0 +1,41 @@
+"""Failpoints (`grid/failpoints.py`) as tests arm them, and damage to files."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+
+class Points:
+    """The folder that PROFILEGRID_FAILPOINTS names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True)
+
+    def arm(self, point: str, action: str = "kill") -> None:
+        """The next process that passes the point does what it says."""
+        for hit in self.folder.glob(f"{point}.hit-*"):  # of one who came when nobody waited any more
+            hit.unlink()
+        (self.folder / point).write_text(action)
+
+    def was_passed(self, point: str, timeout_s: float) -> bool:
+        """Wait until a process passed an armed point; false: none did in time, and it is armed no more."""
+        deadline = time.monotonic() + timeout_s
+        while not (hits := list(self.folder.glob(f"{point}.hit-*"))):
+            if time.monotonic() > deadline:
+                (self.folder / point).unlink(missing_ok=True)
+                return False
+            time.sleep(0.01)
+        for hit in hits:
+            hit.unlink()
+        return True
+
+
+def flip(path: Path, rng: random.Random) -> None:
+    """One bit of a file, where it has data."""
+    raw = bytearray(path.read_bytes())
+    end = len(raw.rstrip(b"\0")) or len(raw)
+    raw[rng.randrange(end)] ^= 1 << rng.randrange(8)
+    path.write_bytes(raw)
