@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from grid.errors import holds
+from grid.errors import InvariantBroken, holds
 from grid.replication.messages import Entry
 
 
@@ -13,7 +13,8 @@ class Journal:
 
     def __init__(self, base: int = 0, base_epoch: int = 0, entries: Sequence[Entry] = ()) -> None:
         self.base, self.base_epoch = base, base_epoch
-        self._entries = list(entries)
+        self._entries: list[Entry] = []
+        self.extend(entries)
 
     @property
     def last(self) -> int:
@@ -37,9 +38,12 @@ class Journal:
         return tuple(self._entries[first - self.base - 1 : last - self.base])
 
     def extend(self, entries: Sequence[Entry]) -> None:
-        """Add entries at the end."""
-        if entries:
-            holds(entries[0].position == self.last + 1, "a gap in the journal", last=self.last, first=entries[0].position)
+        """Add entries at the end. Raises InvariantBroken when that leaves a gap, or epochs fall."""
+        position, epoch = self.last, self.epoch_at(self.last)
+        for entry in entries:
+            if entry.position != position + 1 or entry.epoch < epoch:
+                raise InvariantBroken(f"{entry!r} does not follow position {position} of epoch {epoch}")
+            position, epoch = entry.position, entry.epoch
         self._entries.extend(entries)
 
     def cut(self, after: int) -> None:
@@ -59,11 +63,3 @@ class Journal:
         while position > self.base and self.epoch_at(position) > epoch:
             position -= 1
         return position
-
-    def check(self) -> None:
-        """Raise InvariantBroken unless positions have no gap and epochs do not fall. O(entries)."""
-        epoch = self.base_epoch
-        for number, entry in enumerate(self._entries):
-            holds(entry.position == self.base + number + 1, "a gap in the journal", base=self.base, entry=entry)
-            holds(entry.epoch >= epoch, "epochs of entries fall", epoch=epoch, entry=entry)
-            epoch = entry.epoch
