@@ -133,11 +133,18 @@ def _down(m: Matrix) -> Iterator[Path]:
         os.kill(controller, signal.SIGCONT)
 
 
-def damage(pattern: str, how: Callable[[Path, random.Random], None], *, newest: bool = False, then: Callable[[Matrix], None] | None = None) -> Fault:
-    """A shard dies, and comes back to a disk that has changed under it. `then`: what reads the file, if the start does not."""
+def damage(
+    pattern: str,
+    how: Callable[[Path, random.Random], None],
+    *,
+    newest: bool = False,
+    first: Callable[[Matrix], None] = Matrix.checkpoint,
+    then: Callable[[Matrix], None] | None = None,
+) -> Fault:
+    """A shard dies, and comes back to a disk that has changed under it. `first`: what makes the files; `then`: what reads them, if the start does not."""
 
     def fault(m: Matrix) -> None:
-        m.quietly(m.checkpoint)
+        m.quietly(lambda: first(m))
         with _down(m) as folder:
             files = sorted((path for path in folder.glob(pattern) if path.stat().st_size), key=lambda path: path.stat().st_mtime)
             assert files, f"{folder} has no {pattern}"
@@ -152,6 +159,12 @@ def read_all_history(m: Matrix) -> None:
     """A feature that is new takes its past from every file, once nothing is copied any more that might replace one."""
     m.wait_until_whole()
     m.add_feature()
+
+
+def make_history(m: Matrix) -> None:
+    """What was logged is in history once a feature has its past from there."""
+    m.add_feature()
+    m.wait_until_whole()
 
 
 def lose_disk(m: Matrix) -> None:
@@ -277,7 +290,7 @@ FAULTS: dict[str, Fault] = {
     "torn log": damage("log/*", tear, newest=True),
     "flipped bit: log": damage("log/*", flip),
     "flipped bit: page (SST)": damage("**/*.sst", flip),
-    "flipped bit: history": damage("history/**/*.*", flip, then=read_all_history),
+    "flipped bit: history": damage("history/**/*.*", flip, first=make_history, then=read_all_history),
     "lost disk": lose_disk,
     "write error: log": kill_at("log.before_write", "log.written", action="eio"),
     "write error: checkpoint": kill_at("checkpoint.pages_put", "checkpoint.staged", by=Matrix.checkpoint, action="enospc"),
