@@ -118,9 +118,10 @@ class Replication:
 
     def _make(self, partition: int) -> Replica:
         engine, held = self.shard.engine, self.shard.store.held
-        entries = [Entry(epoch, position, None if partition in group.starts else group) for epoch, position, group in held.of(partition)]
+        is_damaged = partition in engine.stopped  # then there may be gaps, and nothing of it is of use
+        entries = [Entry(epoch, position, None if partition in group.starts else group) for epoch, position, group in held.of(partition) if not is_damaged]
         journal = Journal(int(engine.positions[partition]), int(engine.entry_epochs[partition]), entries)
-        stable = Stable(self._promises.promised.get(partition, 0), journal, partition in engine.stopped)
+        stable = Stable(self._promises.promised.get(partition, 0), journal, is_damaged)
         replica = self.replicas[partition] = Replica(self.me, stable, now_monotonic_ms(), TIMING)
         self.committed[partition] = replica.committed
         self.readable_until[partition] = 0

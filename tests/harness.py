@@ -37,6 +37,9 @@ def pages_of(engine: Engine, store: Store) -> dict[tuple[str, int, int], bytes]:
     return found
 
 
+COUNTS: dict[str, Any] = {"grid": "g", "events": {"e": {"n": "int"}}, "features": {"count": {"count": "e"}}}
+
+
 def past_rows(shard: Shard) -> list[dict[str, Any]]:
     """Every row of history, with the user's id."""
     found = []
@@ -78,10 +81,14 @@ class Shard:
         """The partition of a user."""
         return int(Strings.of([user]).hashes()[0] % np.uint64(PARTITIONS))
 
-    def crash(self) -> None:
+    def user_of(self, partition: int) -> str:
+        """A user of a partition."""
+        return next(f"u{n}" for n in range(1000) if self.frame_partition(f"u{n}") == partition)
+
+    def crash(self, *, accept_loss: bool = False) -> None:
         """Forget all memory and come back from the folder."""
         self.store.close()
-        self.recovery = self._open()
+        self.recovery = self._open(accept_loss=accept_loss)
 
     def close(self) -> None:
         self.store.close()
@@ -151,3 +158,42 @@ class Shard:
     def get(self, user_ids: list[str], as_of_ms: int = NOW_MS, fields: list[str] | None = None) -> list[Profile]:
         profiles = read_profiles(self.engine, self.find(user_ids), fields, as_of_ms)
         return convert.row_profiles(user_ids, convert.profile_columns(profiles, self.engine.catalog))
+
+
+class Copies(Shard):
+    """A shard whose groups are logged as a replica logs them: in an epoch, with what was committed until then."""
+
+    def __init__(self, folder: Path, catalog: dict[str, Any] | None = COUNTS) -> None:
+        super().__init__(folder, catalog, owned=(), copied=ALL)
+        self.users = [self.user_of(partition) for partition in range(PARTITIONS)]
+        self.numbers = 0
+
+    def log(self, partition: int, position: int, epoch: int, committed: int, events: int = 1) -> Group:
+        """A group of events of the partition's one user, in the log and held."""
+        engine = self.engine
+        engine.epochs[:] = 1
+        self.numbers += 1
+        frame = self.frame(events_batch([(self.users[partition], "e", NOW_MS, {"n": 1}, None)] * events), b"p" * 16, self.numbers)
+        engine.epochs[:] = 0
+        group = engine.prepare([frame], NOW_MS)
+        for judged in group.judged:
+            judged.positions[:] = position
+        group.entries = {partition: (epoch, committed)}
+        self.store.append(group, is_durable=True)
+        self.store.held.hold(group)
+        return group
+
+    def count(self, partition: int) -> float:
+        return float(self.get([self.users[partition]])[0]["count"])
+
+    def past(self) -> int:
+        """How many events history has, once all that is logged is in it."""
+        self.store.log.roll()
+        self.store.write_history()
+        return len(past_rows(self))
+
+    def commit_held(self, partition: int, through: int) -> None:
+        committed = np.zeros(PARTITIONS, dtype=np.uint64)
+        committed[partition] = through
+        for group in self.store.held.take(committed):
+            self.engine.replay(group)

@@ -454,6 +454,14 @@ class Store:
         else:
             self.engine.stopped.setdefault(partition, fault)
 
+    def _pass_over(self, partition: int, through: int) -> None:
+        """What a partition lacks up to a position is lost, when that was accepted; what is held before it counts."""
+        if self._accept_loss:
+            committed = np.zeros(self.engine.partitions, dtype=np.uint64)
+            committed[partition] = through
+            self._apply_held(committed)
+            self.engine.positions[partition] = self.engine.reserved[partition] = through
+
     def _page(self, partition: int, key: str, number: int, report: Recovery) -> bytes:
         """A page of the checkpoint; empty when it is damaged and that was accepted. Raises CheckpointCorrupt."""
         try:
@@ -527,6 +535,7 @@ class Store:
             if position > here + 1 and engine.kept[partition] and partition not in engine.stopped:
                 missing = f"position {position} follows {here}; groups between are missing"
                 self._meet(partition, f"{record.file} at offset {record.offset}: {missing}", report)
+                self._pass_over(partition, position - 1)
             reached[partition] = max(here, position)
         if len(self.held):
             self._apply_held(committed)
@@ -578,8 +587,8 @@ class Store:
             if engine.kept[partition] and position > int(engine.positions[partition]):
                 at = position if position < 1 << 62 else int(engine.positions[partition]) + 1
                 self._meet(partition, f"{fault}; position {at}", report)
-                if self._accept_loss and position < 1 << 62:
-                    engine.positions[partition] = engine.reserved[partition] = position
+                if position < 1 << 62:
+                    self._pass_over(partition, position)
 
     def _find_incomplete(self, report: Recovery) -> None:
         """Features whose past is not in the columns: added while events were there, and not yet in every checkpoint."""

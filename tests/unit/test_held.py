@@ -3,60 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgpack
-import numpy as np
 import pytest
 from profilegrid.columns import events_batch
 
 from grid.group import Group
-from tests.harness import ALL, NOW_MS, PARTITIONS, Shard, past_rows
-
-CATALOG = {"grid": "g", "events": {"e": {"n": "int"}}, "features": {"count": {"count": "e"}}}
-
-
-def user_of(shard: Shard, partition: int) -> str:
-    return next(f"u{n}" for n in range(1000) if shard.frame_partition(f"u{n}") == partition)
+from grid.storage.log import read_segment
+from tests.harness import COUNTS, NOW_MS, PARTITIONS, Copies, past_rows
 
 
-class Copies(Shard):
-    """A shard whose groups are logged as a replica logs them: in an epoch, with what was committed until then."""
-
-    def __init__(self, folder: Path, catalog: dict[str, Any] | None = CATALOG) -> None:
-        super().__init__(folder, catalog, owned=(), copied=ALL)
-        self.users = [user_of(self, partition) for partition in range(PARTITIONS)]
-        self.numbers = 0
-
-    def log(self, partition: int, position: int, epoch: int, committed: int, events: int = 1) -> Group:
-        """A group of events of the partition's one user, in the log and held."""
-        engine = self.engine
-        engine.epochs[:] = 1
-        self.numbers += 1
-        frame = self.frame(events_batch([(self.users[partition], "e", NOW_MS, {"n": 1}, None)] * events), b"p" * 16, self.numbers)
-        engine.epochs[:] = 0
-        group = engine.prepare([frame], NOW_MS)
-        for judged in group.judged:
-            judged.positions[:] = position
-        group.entries = {partition: (epoch, committed)}
-        self.store.append(group, is_durable=True)
-        self.store.held.hold(group)
-        return group
-
-    def count(self, partition: int) -> float:
-        return float(self.get([self.users[partition]])[0]["count"])
-
-    def past(self) -> int:
-        """How many events history has, once all that is logged is in it."""
-        self.store.log.roll()
-        self.store.write_history()
-        return len(past_rows(self))
-
-    def commit_held(self, partition: int, through: int) -> None:
-        committed = np.zeros(PARTITIONS, dtype=np.uint64)
-        committed[partition] = through
-        for group in self.store.held.take(committed):
-            self.engine.replay(group)
+def damage_body(shard: Copies, sequence: int) -> None:
+    """One bit of a record's rows."""
+    shard.store.log.sync()
+    (record,) = [record for segment in shard.store.log.segments() for record in read_segment(segment) if record.sequence == sequence]
+    assert record.body is not None
+    file = Path(record.file)
+    raw = bytearray(file.read_bytes())
+    raw[raw.index(bytes(record.body)) + 1] ^= 1
+    file.write_bytes(raw)
 
 
 @pytest.fixture
@@ -155,9 +120,39 @@ def test_a_copy_that_has_no_checkpoint_stops_alone_where_the_log_no_longer_begin
     assert shard.store.log.next_sequence > 3
 
 
+def test_behind_a_gap_whose_loss_was_accepted_all_that_is_there_counts(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.log(0, 2, epoch=1, committed=0, events=7)
+    shard.log(0, 5, epoch=2, committed=2, events=100)
+    shard.crash()
+    assert list(shard.engine.stopped) == [0]
+    shard.crash(accept_loss=True)
+    assert not shard.engine.stopped
+    assert len(shard.recovery.lost) == 1
+    assert shard.count(0) == 12
+    assert int(shard.engine.positions[0]) == 4
+    assert [(epoch, position) for epoch, position, _ in shard.store.held.of(0)] == [(2, 5)]
+
+
+def test_what_was_held_before_a_damaged_record_counts_when_its_loss_was_accepted(shard: Copies) -> None:
+    shard.log(0, 1, epoch=1, committed=0, events=5)
+    shard.log(0, 2, epoch=1, committed=0, events=7)
+    damaged = shard.log(0, 3, epoch=1, committed=0, events=100)
+    shard.log(0, 4, epoch=1, committed=0, events=9)
+    damage_body(shard, damaged.sequence)
+    shard.crash()
+    assert list(shard.engine.stopped) == [0]
+    shard.crash(accept_loss=True)
+    assert not shard.engine.stopped
+    assert shard.count(0) == 12
+    assert [(epoch, position) for epoch, position, _ in shard.store.held.of(0)] == [(1, 4)]
+    shard.commit_held(0, 4)
+    assert shard.count(0) == 21
+
+
 def test_a_catalog_behind_what_is_held_does_not_make_it_pass_for_applied(shard: Copies) -> None:
     shard.log(0, 1, epoch=1, committed=0, events=5)
-    shard.apply_catalog({**CATALOG, "features": {**CATALOG["features"], "again": {"count": "e"}}})
+    shard.apply_catalog({**COUNTS, "features": {**COUNTS["features"], "again": {"count": "e"}}})
     shard.crash()
     assert (shard.count(0), shard.store.held.last(0)) == (0, 1)
     shard.commit_held(0, 1)
@@ -245,7 +240,7 @@ def test_what_is_cut_after_a_moment_was_not_known_at_it(shard: Copies) -> None:
 def test_an_epoch_that_began_before_the_catalog_came_makes_no_feature_younger_than_its_events(tmp_path: Path) -> None:
     shard = Copies(tmp_path, catalog=None)
     shard.store.append(Group(NOW_MS, 0, [], [], entries={0: (1, 0)}, starts={0: 1}), is_durable=True)
-    shard.apply_catalog(CATALOG)
+    shard.apply_catalog(COUNTS)
     shard.log(0, 2, epoch=1, committed=1, events=5)
     shard.log(0, 3, epoch=1, committed=2)
     shard.crash()

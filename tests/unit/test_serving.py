@@ -13,8 +13,7 @@ from actors.serving import ShardConfig, ShardServer
 from grid.catalog import load_catalog
 from grid.errors import CheckpointCorrupt, WriteFailed
 from tests.catalogs import EVERY_KIND
-from tests.harness import NOW_MS, PARTITIONS, Shard
-from tests.unit.test_held import CATALOG, Copies
+from tests.harness import COUNTS, NOW_MS, PARTITIONS, Copies, Shard
 
 
 def test_a_catalog_installed_twice_at_once_is_logged_once_and_backfills_once(tmp_path: Path) -> None:
@@ -45,7 +44,7 @@ def test_what_a_recovery_holds_of_a_former_catalog_is_in_the_past_of_a_new_featu
     shard.log(0, 1, epoch=1, committed=0, events=5)
     shard.log(0, 2, epoch=1, committed=1, events=7)
     # The catalog is on the disk, and the crash came before the log had it.
-    shard.store.checkpoints.put_catalog(2, load_catalog({**CATALOG, "features": {**CATALOG["features"], "again": {"count": "e"}}}, 2).source)
+    shard.store.checkpoints.put_catalog(2, load_catalog({**COUNTS, "features": {**COUNTS["features"], "again": {"count": "e"}}}, 2).source)
     shard.close()
 
     async def serve() -> list[float]:
@@ -110,3 +109,21 @@ def test_damage_that_is_met_while_it_runs_is_noted_and_counts_at_a_start_when_ot
     shard.close()
     assert asyncio.run(users_after_recovery(tmp_path / "shard-0", is_dispensable=False)) == 1
     assert asyncio.run(users_after_recovery(tmp_path / "shard-0", is_dispensable=True)) == 0
+
+
+def test_a_damaged_copy_starts_without_what_lies_behind_a_gap_in_its_log(tmp_path: Path) -> None:
+    shard = Copies(tmp_path / "shard-0")
+    shard.log(0, 1, epoch=1, committed=0)
+    shard.log(1, 1, epoch=1, committed=0)
+    shard.log(0, 3, epoch=1, committed=1)
+    shard.close()
+
+    async def journals() -> dict[int, tuple[int, bool]]:
+        server = ShardServer(ShardConfig(0, str(tmp_path / "shard-0"), PARTITIONS))
+        await server.recover({}, 0, copied=range(PARTITIONS))
+        found = {p: (replica.journal.last - replica.journal.base, replica.is_damaged) for p, replica in server.replication.replicas.items()}
+        server.replication.stop()
+        await server.stop()
+        return found
+
+    assert asyncio.run(journals()) == {0: (0, True), 1: (1, False), 2: (0, False), 3: (0, False)}
