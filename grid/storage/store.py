@@ -79,6 +79,7 @@ class Store:
         self._void_kept: list[list[int]] = []
         self._keeping_void = threading.Lock()
         self._words_kept: dict[str, int] = {}
+        self._words_covered = 0  # the last record whose words are all among those
         self._covered: dict[int, int] = {}
         self._complete_since: dict[str, int] = {}
         self._letters_through = 0
@@ -164,7 +165,7 @@ class Store:
 
     def dump_shard(self) -> dict[str, Any]:
         """Facts of the whole shard and words not yet on disk. Call together with the dumps that rely on it."""
-        engine = self.engine
+        engine, covered = self.engine, self.log.next_sequence - 1
         words = []
         for key, dictionary in engine.dictionaries.items():
             first = self._words_kept.get(key, 0)
@@ -175,6 +176,7 @@ class Store:
         state = {
             "received_ms": engine.received_ms, "event_ids": list(engine.event_ids.dump()), "partitions": engine.partitions,
             "complete_since": since, "forgotten_started_ms": engine.producers.forgotten_started_ms, "cuts": self.held.cuts,
+            "words_covered": covered,
         }  # fmt: skip
         return {"words": words, "state": state}
 
@@ -186,6 +188,7 @@ class Store:
             # Only now: a write that failed must bring them again, or a later checkpoint would rely on words that no disk has.
             self._words_kept[key] = first + len(ends) // 4
         self.checkpoints.put_shard_state(dumped["state"])
+        self._words_covered = dumped["state"]["words_covered"]
 
     def write_partition(self, dump: PartitionDump) -> None:
         """Write a partition's dump. In a thread."""
@@ -229,8 +232,10 @@ class Store:
 
     @property
     def covered_sequence(self) -> int:
-        """The last record that every partition's checkpoint covers; all of the log where there is no partition."""
-        return min((self._covered.get(p, 0) for p in self.kept()), default=self.log.next_sequence - 1)
+        """The last record that every partition's checkpoint covers, and the words kept, which come with the first partition: that may have left, and
+        those of the others cover more. All of the log where there is no partition."""
+        covered = [self._covered.get(p, 0) for p in self.kept()]
+        return min([self._words_covered, *covered]) if covered else self.log.next_sequence - 1
 
     # --- partitions that come and go ------------------------------------------------------------------------------------
 
@@ -425,6 +430,7 @@ class Store:
         if not state:
             return
         self._complete_since = state.get("complete_since", {})
+        self._words_covered = state.get("words_covered", 1 << 62)  # a checkpoint by a former version says nothing
         self.held.cuts = [tuple(cut) for cut in state.get("cuts", [])]
         engine.received_ms = state["received_ms"]
         engine.producers.forgotten_started_ms = state["forgotten_started_ms"]

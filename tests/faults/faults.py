@@ -22,7 +22,8 @@ from tests.faults.shim import Kind
 from tests.points import flip
 
 Fault = Callable[[Matrix], None]
-# Beyond a suspicion (1.2 s) and a lease (1 s).
+ATTEMPTS = 3
+# Beyond a suspicion (1.2 s) and a lease (1 s); and below both.
 LONG_S, SHORT_S = 4.0, 0.6
 MEMORY_LEFT = 1 << 20
 UNBOUNDED = [("grpc.max_send_message_length", -1)]
@@ -144,11 +145,16 @@ def damage(
     """A shard dies, and comes back to a disk that has changed under it. `first`: what makes the files; `then`: what reads them, if the start does not."""
 
     def fault(m: Matrix) -> None:
-        m.quietly(lambda: first(m))
-        with _down(m) as folder:
-            files = sorted((path for path in folder.glob(pattern) if path.stat().st_size), key=lambda path: path.stat().st_mtime)
-            assert files, f"{folder} has no {pattern}"
-            how(files[-1] if newest else m.rng.choice(files), m.rng)
+        for _ in range(ATTEMPTS):
+            m.quietly(lambda: first(m))
+            with _down(m) as folder:
+                files = sorted((path for path in folder.glob(pattern) if path.stat().st_size), key=lambda path: path.stat().st_mtime)
+                if files:
+                    how(files[-1] if newest else m.rng.choice(files), m.rng)
+                    break
+            m.wait_until_whole()  # a shard that is new has pages in RocksDB's log only, until it starts once more
+        else:
+            raise AssertionError(f"{folder} has no {pattern}")
         if then:
             m.quietly(lambda: then(m))
 

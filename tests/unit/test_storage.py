@@ -135,6 +135,20 @@ def test_segments_are_dropped_once_checkpoints_and_history_cover_them_and_nothin
     shard.close()
 
 
+def test_words_that_came_in_the_midst_of_a_checkpoint_stay_when_the_partition_that_it_began_with_has_left(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, {"grid": "g", "events": {"e": {"key": "category"}}, "features": {"by_key": {"count": "e", "by": "key"}}})
+    shard.store.write_shard(shard.store.dump_shard())
+    shard.store.write_partition(shard.store.dump_partition(0))
+    user = shard.user_of(1)
+    shard.track([(user, "e", NOW_MS, {"key": "late"}, None)], 1)
+    for partition in (1, 2, 3):
+        shard.store.write_partition(shard.store.dump_partition(partition))
+    shard.engine.epochs[0] = 0
+    shard.owned = (1, 2, 3)
+    shard.crash()
+    assert shard.get([user])[0]["by_key"] == {"late": 1}
+
+
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     shard = Shard(tmp_path, EVERY_KIND)
     with pytest.raises(DataFolderForeign, match="in use by process"):
