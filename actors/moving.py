@@ -406,7 +406,7 @@ class Incoming:
                     self._is_written.clear()  # no catalog in between
                     dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
                 for dump in dumps:
-                    dump.facts |= {"sequence": sequence, "floor": facts["floors"][dump.partition], "epoch": 0}
+                    dump.facts |= {"sequence": sequence, "floor": facts["floors"][dump.partition], "epoch": 0, "cuts": []}
                 await asyncio.to_thread(store.write_arrived, dumped, dumps, self._files, facts["dropped_ms"], self._letters)
             self._arrival.settle()
             self.is_whole = True

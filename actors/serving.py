@@ -482,23 +482,24 @@ class ShardServer:
     async def _checkpoint_partitions(self) -> int:
         async with self.checkpointing:
             partitions = self.store.kept()
-            for number, partition in enumerate(partitions):
-                shard = None
-                async with self.committer.quiet():
-                    if number == 0:  # in one moment with the first partition: no word lies between them
-                        shard = self.store.dump_shard()
-                    copy = self.store.begin_copy(partition)
-                try:
-                    while copy.copy_next():
-                        await asyncio.sleep(0)
-                    if shard is not None:
-                        await asyncio.to_thread(self.store.write_shard, shard)
-                    await asyncio.to_thread(self.store.write_partition, copy.dump)
-                except BaseException:
-                    copy.abandon()
-                    raise
-                finally:
-                    self.engine.copying = None
+            with self.engine.event_ids.telling_new_ones_apart():  # those that come between two partitions' moments go with the later one
+                for number, partition in enumerate(partitions):
+                    shard = None
+                    async with self.committer.quiet():
+                        if number == 0:  # in one moment with the first partition: no word lies between them
+                            shard = self.store.dump_shard()
+                        copy = self.store.begin_copy(partition)
+                    try:
+                        while copy.copy_next():
+                            await asyncio.sleep(0)
+                        if shard is not None:
+                            await asyncio.to_thread(self.store.write_shard, shard)
+                        await asyncio.to_thread(self.store.write_partition, copy.dump)
+                    except BaseException:
+                        copy.abandon()
+                        raise
+                    finally:
+                        self.engine.copying = None
             moment = now_ms()
             await asyncio.to_thread(self.store.drop_old_segments)
             if moment - self._trimmed_ms > TRIM_EVERY_MS:

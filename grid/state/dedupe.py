@@ -5,6 +5,9 @@ Two generations of 64-bit hashes: an id is remembered for at least `keep_ms` and
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +24,8 @@ class EventIds:
         self._old = np.zeros(1024, dtype=np.uint64)
         self._count = 0
         self._turned_ms = 0
+        # (partition of each, hash) of those that came in `telling_new_ones_apart`.
+        self._new: list[tuple[NDArray[np.uint16], NDArray[np.uint64]]] | None = None
 
     def seen_before(
         self, hashes: NDArray[np.uint64], partitions: NDArray[np.uint16], rows: NDArray[np.int64], keep_ms: int, received_ms: int
@@ -32,7 +37,22 @@ class EventIds:
         before = np.zeros(hashes.size, dtype=bool)
         is_remembered(self._old, mixed, before)
         self._count += remember(self._young, mixed, rows[~before[rows]], before)
+        if self._new is not None:
+            self._new.append((partitions[rows], mixed[rows]))
         return before
+
+    @contextlib.contextmanager
+    def telling_new_ones_apart(self) -> Iterator[None]:
+        """Meanwhile `new_of` knows what came since the beginning."""
+        self._new = []
+        try:
+            yield
+        finally:
+            self._new = None
+
+    def new_of(self, partition: int) -> bytes:
+        """New ids of a partition, for `add`."""
+        return b"".join(hashes[partitions == partition].tobytes() for partitions, hashes in self._new or ())
 
     def _turn(self, keep_ms: int, received_ms: int) -> None:
         if self._turned_ms == 0:
@@ -53,8 +73,13 @@ class EventIds:
         if other._turned_ms:
             self._turned_ms = max(self._turned_ms, other._turned_ms)
         for hashes in (other._old[other._old != 0], other._young[other._young != 0]):
-            self._make_room(hashes.size)
-            self._count += remember(self._young, hashes, np.arange(hashes.size), np.zeros(hashes.size, dtype=bool))
+            self.add(hashes.tobytes())
+
+    def add(self, dumped: bytes) -> None:
+        """Remember what `new_of` gave."""
+        hashes = np.frombuffer(dumped, dtype=np.uint64)
+        self._make_room(hashes.size)
+        self._count += remember(self._young, hashes, np.arange(hashes.size), np.zeros(hashes.size, dtype=bool))
 
     def dump(self) -> tuple[int, bytes, bytes]:
         """For a checkpoint: (when the generation turned, young, old)."""

@@ -142,6 +142,7 @@ class Store:
             "catalog_version": engine.catalog.version, "received_ms": engine.received_ms,
             "producers": engine.producers.dump(partition), "erasures": engine.erasures.dump(partition),
             "newest_ms": engine.users.page_newest_ms[engine.users.pages_of(partition)].tolist(), "floor": int(engine.floors[partition]),
+            "event_ids": engine.event_ids.new_of(partition), "cuts": [cut for cut in self.held.cuts if cut[0] == partition],
         }  # fmt: skip
         engine.copying = PartitionCopy(PartitionDump(partition, facts, {}, keys), waiting)
         return engine.copying
@@ -496,6 +497,7 @@ class Store:
             return
         engine.users.page_newest_ms[pages] = facts["newest_ms"]
         engine.load_facts(partition, facts)
+        self.held.cuts += [cut for cut in map(tuple, facts.get("cuts", [])) if cut not in self.held.cuts]
         self._covered[partition] = max(self._covered.get(partition, 0), int(facts["sequence"]))
 
     def _replay(self, report: Recovery, progress: Progress) -> None:

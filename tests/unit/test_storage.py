@@ -358,3 +358,17 @@ def test_hostile_catalogs_end_in_a_typed_error(source: str) -> None:
 def test_an_invariant_names_its_facts() -> None:
     with pytest.raises(InvariantBroken, match="ids and slots disagree: partition=3"):
         holds(False, "ids and slots disagree", partition=3)
+
+
+def test_event_ids_that_came_in_the_midst_of_a_checkpoint_count_once_after_a_crash(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, {"grid": "g", "dedupe": "1d", "events": {"e": {}}, "features": {"count": {"count": "e"}}})
+    user = shard.user_of(1)
+    with shard.engine.event_ids.telling_new_ones_apart():
+        shard.store.write_shard(shard.store.dump_shard())
+        shard.store.write_partition(shard.store.dump_partition(0))
+        shard.track([(user, "e", NOW_MS, {}, "once")], 1)
+        for partition in (1, 2, 3):
+            shard.store.write_partition(shard.store.dump_partition(partition))
+    shard.crash()
+    shard.track([(user, "e", NOW_MS, {}, "once")], 2)
+    assert shard.get([user])[0]["count"] == 1
