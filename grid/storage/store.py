@@ -398,7 +398,8 @@ class Store:
             state.complete_since_ms = self._complete_since.get(self._key_of(state), 0)
         self._accept_loss = accept_loss
         for partition, fault in self.checkpoints.load_manifests(engine.partitions).items():
-            self._meet(partition, str(fault), report)
+            if engine.kept[partition]:  # else it has left, or never was here: its place in a damaged block cannot be read
+                self._meet(partition, str(fault), report)
         manifests = self.checkpoints.manifests
         self._drop_void()
         for partition, why in self._noted().items():

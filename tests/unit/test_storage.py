@@ -21,7 +21,7 @@ from grid.errors import (
 )
 from grid.frame import Frame
 from grid.state.memory import MemoryBudget
-from grid.storage.checkpoints import _page_key
+from grid.storage.checkpoints import _manifest_key, _page_key
 from grid.storage.files import own
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, Shard
@@ -81,6 +81,17 @@ def test_a_page_that_does_not_match_its_checksum_stops_its_partition(tmp_path: P
     shard.crash()
     assert set(shard.recovery.stopped) == {2}
     assert f"page {page} of {column} does not match its checksum" in shard.recovery.stopped[2]
+    shard.close()
+
+
+def test_damage_where_a_partition_was_that_has_left_is_no_damage(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    tracked(shard, 1)
+    shard.store.checkpoint_all()
+    shard.store.checkpoints._db[_manifest_key(2)] = b"rotten"
+    shard.owned = (0, 1, 3)
+    shard.crash()
+    assert not shard.recovery.stopped
     shard.close()
 
 
