@@ -59,6 +59,7 @@ log = logging.getLogger("profilegrid")
 # Served again within 2 s of a primary's death; a loop that stands still for a second is not taken for dead.
 TIMING = Timing(beat=150.0, lease=1000.0, suspect=1200.0)
 LANE_TIMEOUT_S, REPORT_TIMEOUT_S, STILL_S = 5.0, 2.0, 3.0
+HURRIED_BEAT_S, HURRY_S = 0.015, 0.5
 MESSAGE_BYTES_MAX = 8 << 20
 # What is kept in memory for a member that is behind: beyond it the member gets a copy of the whole partition.
 JOURNAL_ENTRIES_MAX, JOURNAL_BYTES_MAX = 4096, 64 << 20
@@ -91,6 +92,8 @@ class Replication:
         self._waiting: dict[int, Countdown] = {}
         self._tokens = 0
         self._shown: dict[int, tuple[Role, int, Config | None]] = {}
+        # Partitions that cannot be written just now, and until when (monotonic s) they are looked after more often.
+        self._hurried, self._hurries = dict[int, float](), asyncio.Event()
         self._to_show: set[int] = set()
         self._changed = asyncio.Event()
         self._is_flushing = self._is_still = False
@@ -106,7 +109,7 @@ class Replication:
         """Take the recovered copies up; who serves them is told by the controller."""
         for partition in partitions:
             self._make(partition)
-        for work in (self._tick_forever, self._fold_forever):
+        for work in (self._tick_forever, self._fold_forever, self._hurry_forever):
             self.in_background(work())
 
     def stop(self) -> None:
@@ -117,10 +120,12 @@ class Replication:
             lane.close()
 
     def _make(self, partition: int) -> Replica:
-        engine, held = self.shard.engine, self.shard.store.held
-        is_damaged = partition in engine.stopped  # then there may be gaps, and nothing of it is of use
-        entries = [Entry(epoch, position, None if partition in group.starts else group) for epoch, position, group in held.of(partition) if not is_damaged]
-        journal = Journal(int(engine.positions[partition]), int(engine.entry_epochs[partition]), entries)
+        engine = self.shard.engine
+        is_damaged, position = partition in engine.stopped, int(engine.positions[partition])
+        # Of a damaged one nothing is of use, and there may be gaps; what is in the columns may still be held, as folding lags behind.
+        held = [entry for entry in self.shard.store.held.of(partition) if entry[1] > position and not is_damaged]
+        entries = [Entry(epoch, here, None if partition in group.starts else group) for epoch, here, group in held]
+        journal = Journal(position, int(engine.entry_epochs[partition]), entries)
         stable = Stable(self._promises.promised.get(partition, 0), journal, is_damaged)
         replica = self.replicas[partition] = Replica(self.me, stable, now_monotonic_ms(), TIMING)
         self.committed[partition] = replica.committed
@@ -279,6 +284,9 @@ class Replication:
             is_whole = int(engine.positions[partition]) >= replica.epoch_start
             until = replica.readable_until(now) if is_whole else 0
             is_leaving = replica.config is not None and replica.config.is_handing_over
+            if is_leaving or not is_whole:
+                self._hurried.setdefault(partition, time.monotonic() + HURRY_S)
+                self._hurries.set()
             if until > now or (is_leaving and was_served):
                 engine.epochs[partition] = replica.epoch
                 if not was_served:
@@ -511,17 +519,44 @@ class Replication:
             await asyncio.sleep(TIMING.beat / 1000)
             for partition in list(self.replicas):
                 replica = self.replicas[partition]
-                replica.is_draining = replica.config is not None and replica.config.is_handing_over and self.shard.committer.has_under_way(partition)
-                self.do(partition, replica.on_tick(now_monotonic_ms()))
+                self._tick(partition, replica)
                 self._trim(partition, replica)
                 self._retire(partition, replica)
                 if partition in self.shard.engine.stopped:
                     self.refilling.renew_soon(partition)
             self._flush()
-            if self._reports:
-                reports, self._reports = self._reports, []
-                self.in_background(self._tell(reports))
+            self._report_soon()
             self.refilling.go_on()
+
+    async def _hurry_forever(self) -> None:
+        """A partition that is handed over, or begins an epoch, cannot be written: what it waits for is sent again sooner than with the next beat, as
+        who begins an epoch too does not listen until its promise is kept."""
+        while True:
+            await self._hurries.wait()
+            await asyncio.sleep(HURRIED_BEAT_S)
+            for partition, until in list(self._hurried.items()):
+                replica = self.replicas.get(partition)
+                if replica is not None and self._is_in_between(partition, replica) and time.monotonic() < until:
+                    self._tick(partition, replica)
+                elif replica is None or not self._is_in_between(partition, replica):
+                    del self._hurried[partition]
+            self._flush()
+            self._report_soon()
+            if not self._hurried:
+                self._hurries.clear()
+
+    def _is_in_between(self, partition: int, replica: Replica) -> bool:
+        config, position = replica.config, int(self.shard.engine.positions[partition])
+        return replica.role is Role.PRIMARY and config is not None and (config.is_handing_over or position < replica.epoch_start)
+
+    def _tick(self, partition: int, replica: Replica) -> None:
+        replica.is_draining = replica.config is not None and replica.config.is_handing_over and self.shard.committer.has_under_way(partition)
+        self.do(partition, replica.on_tick(now_monotonic_ms()))
+
+    def _report_soon(self) -> None:
+        if self._reports:
+            reports, self._reports = self._reports, []
+            self.in_background(self._tell(reports))
 
     async def _tell(self, reports: list[list[Any]]) -> None:
         try:

@@ -1,10 +1,11 @@
-"""Rows about a layout that changes under load: rescale, rescale_write, rescale_read."""
+"""Rows about a layout that changes under load: rescale and replicate, with _write and _read each."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from profilegrid.sync import Client
@@ -20,15 +21,31 @@ WRITE_EVERY_S, WRITE_EVENTS, READ_EVERY_S = 0.01, 50, 0.002
 @measures("rescale", "rescale_write", "rescale_read")
 def rescale(bench: Bench) -> list[Row]:
     """A million users with their columns from one shard to another, half of them each way, under a steady load of small writes and reads."""
-    moved = Row("rescale", "s for 1M users", peer_name="–", is_cost=True, target="≤ 10 s", reason="there is nothing to compare with")
-    writes = Row("rescale_write", "ms p99", peer_name="ours, nothing moving", is_cost=True, target="≤ 3× steady")
-    reads = Row("rescale_read", "ms p99", peer_name="ours, nothing moving", is_cost=True, target="≤ 3× steady")
-    grid = bench.started(Grid(bench.folder / "rescale", work.INGEST))
+    rows = _while_it_changes(bench, "rescale", {}, [{"drained": (0,)}, {"drained": ()}])
+    rows[0].unit, rows[0].target = "s for 1M users", "≤ 10 s"
+    return rows
+
+
+@measures("replicate", "replicate_write", "replicate_read")
+def replicate(bench: Bench) -> list[Row]:
+    """A million users lose their second copies and get them again, under the same load."""
+    rows = _while_it_changes(bench, "replicate", {"replicas": 2}, [{"replicas": 1}, {"replicas": 2}])
+    rows[0].unit, rows[0].target = "s for 1M users, 2 → 1 → 2 copies", "≤ 10 s"
+    return rows
+
+
+def _while_it_changes(bench: Bench, name: str, rest: dict[str, Any], layouts: list[dict[str, Any]]) -> list[Row]:
+    """How long some changes of the layout take, one after the other and back to rest, and what calls meanwhile take against those at rest."""
+    changed = Row(name, "s", peer_name="–", is_cost=True, reason="there is nothing to compare with")
+    writes = Row(f"{name}_write", "ms p99", peer_name="ours, nothing moving", is_cost=True, target="≤ 3× steady")
+    reads = Row(f"{name}_read", "ms p99", peer_name="ours, nothing moving", is_cost=True, target="≤ 3× steady")
+    grid = bench.started(Grid(bench.folder / name, work.INGEST))
     with grid.client() as client:
         for first in range(0, USERS, BATCH):
             ids = [f"user-{number}" for number in range(first, first + BATCH)]
             for category in ("c0", "c1", "c2"):
                 client.track_many("view", user_id=ids, time=[work.FIRST_MS] * BATCH, category=[category] * BATCH)
+        _arrange(client, rest)
         grid.settle()
         with Load(grid) as load:
             time.sleep(1.0)
@@ -36,23 +53,24 @@ def rescale(bench: Bench) -> list[Row]:
             seconds, pauses, during = [], [], []
             for number in range(ROUNDS):
                 started = time.monotonic()
-                for drained in ((0,), ()):
-                    during.append(load.during(lambda drained=drained: _arrange(client, drained)))  # type: ignore[misc]
+                for layout in layouts:
+                    during.append(load.during(lambda layout=layout: _arrange(client, layout)))  # type: ignore[misc]
                     pauses.append(client.layout().pause_ms_max)
                 seconds.append(time.monotonic() - started)
-                bench.say(f"rescale {number + 1}/{ROUNDS}")
+                bench.say(f"{name} {number + 1}/{ROUNDS}")
     bench.stop(grid)
-    moved.ours, moved.spread = median(seconds)
-    moved.is_met = moved.ours <= 10 and max(pauses) <= 100
-    moved.notes = [f"writes of a partition waited {max(pauses):.0f} ms at most (≤ 100)"]
+    changed.ours, changed.spread = median(seconds)
+    changed.is_met = changed.ours <= 10 and max(pauses) <= 100
+    changed.notes = [f"writes of a partition waited {max(pauses):.0f} ms at most (≤ 100)"]
     for row, kind in ((writes, 0), (reads, 1)):
         row.ours, row.peer = _p99([value for part in during for value in part[kind]]), _p99(before[kind])
         row.is_met = row.ours <= 3 * row.peer
-    return [moved, writes, reads]
+    return [changed, writes, reads]
 
 
-def _arrange(client: Client, drained: tuple[int, ...]) -> None:
-    client.set_layout(drained=drained)
+def _arrange(client: Client, layout: dict[str, Any]) -> None:
+    if layout:
+        client.set_layout(**layout)
     while not client.layout().is_done:
         time.sleep(0.05)
 

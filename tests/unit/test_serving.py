@@ -127,3 +127,23 @@ def test_a_damaged_copy_starts_without_what_lies_behind_a_gap_in_its_log(tmp_pat
         return found
 
     assert asyncio.run(journals()) == {0: (0, True), 1: (1, False), 2: (0, False), 3: (0, False)}
+
+
+def test_what_is_held_and_in_the_columns_is_no_entry_of_a_copy_that_begins(tmp_path: Path) -> None:
+    shard = Copies(tmp_path / "shard-0")
+    shard.log(0, 1, epoch=1, committed=0)
+    shard.log(0, 2, epoch=1, committed=1)
+    shard.log(0, 3, epoch=1, committed=1)
+    shard.close()
+
+    async def journal() -> tuple[int, int]:
+        server = ShardServer(ShardConfig(0, str(tmp_path / "shard-0"), PARTITIONS))
+        await server.recover({}, 0, copied=range(PARTITIONS))
+        assert [position for _, position, _ in server.store.held.of(0)] == [2, 3]
+        server.engine.positions[0] = 2
+        made = server.replication._make(0).journal
+        server.replication.stop()
+        await server.stop()
+        return made.base, made.last
+
+    assert asyncio.run(journal()) == (2, 3)
