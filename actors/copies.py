@@ -188,14 +188,16 @@ class Copies:
         self._tell()
 
     def _remind(self) -> None:
-        """Members that should have a copy and know nothing of it report nothing either: they were starting when they were told."""
+        """Members that should have a copy and know nothing of it report nothing either: they were starting when they were told. Whoever has the only one
+        knows: it needs no protocol (`Replication._retire`), and would begin an epoch each time."""
         if time.monotonic() < self._remind_s:
             return
         self._remind_s = time.monotonic() + REMIND_S
         state = self._controller.state
         knows = {shard: {row[0] for row in self._controller.health(shard).get("copies", [])} for shard in range(state.shards)}
         for partition, (plain, _) in state.placed.items():
-            for member in (config := config_of(plain)).replicas:
+            config = config_of(plain)
+            for member in config.replicas if len(config.replicas) > 1 else ():
                 if self._controller.is_ready(shard_of(member)) and partition not in knows[shard_of(member)]:
                     self._announced.setdefault(member, {})[partition] = config
 

@@ -144,7 +144,7 @@ class Replication:
         self.lanes |= lanes
         self.refilling.bytes_per_s = bytes_per_s or COPY_BYTES_PER_S
         configs = [(partition, config_of(plain)) for partition, plain in announced]
-        new = [(partition, config) for partition, config in configs if partition not in self.replicas and self.me in config.replicas]
+        new = [(partition, config) for partition, config in configs if partition not in self.replicas and self._is_news(partition, config)]
         self._announced(configs)  # first: a group that is under way may wait for one of these
         if any(partition in self.shard.store.held.undropped for partition, _ in new):
             await self.shard.moves.drop_foreign()
@@ -155,6 +155,10 @@ class Replication:
                     if partition not in self.replicas:
                         self._begin(partition)
             self._announced(new)
+
+    def _is_news(self, partition: int, config: Config) -> bool:
+        """Whether a config makes a copy of a partition that has none: not what we serve alone already, as an answer that was late may say."""
+        return self.me in config.replicas and (len(config.replicas) > 1 or config.epoch > int(self.shard.engine.epochs[partition]))
 
     def _announced(self, configs: list[tuple[int, Config]]) -> None:
         for partition, config in configs:

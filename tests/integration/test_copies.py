@@ -65,6 +65,16 @@ def test_copies_come_and_go_under_traffic_and_every_answer_stays_as_it_was(grid:
 
 
 @pytest.mark.long
+def test_partitions_that_lie_alone_again_begin_no_more_epochs(copied: RunningGrid) -> None:
+    copied.json("scale", "--replicas", "1")
+    copied.wait_until(lambda: copied.json("replicas") == [])
+    with copied.client() as client:
+        time.sleep(0.5)
+        before = client.status().map_version
+        time.sleep(1.0)
+        assert client.status().map_version == before
+
+
 def test_a_shard_that_is_killed_is_stood_in_for_at_once_and_takes_its_part_again(copied: RunningGrid) -> None:
     grid = copied
     with grid.client() as client:
