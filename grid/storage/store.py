@@ -10,7 +10,6 @@ folder/rocks/  checkpoints, dictionaries, catalogs, dead letters, the list of hi
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import threading
 import time
@@ -28,7 +27,6 @@ from grid.catalog import Catalog, load_catalog
 from grid.engine import Engine, FeatureState
 from grid.errors import CheckpointCorrupt, LogCorrupt
 from grid.failpoints import failpoint
-from grid.frame import ABSENT, UNSET
 from grid.group import FORMAT, Group, reserved_words, touched_positions
 from grid.held import Held
 from grid.state.dictionary import Dictionary, Strings
@@ -37,6 +35,7 @@ from grid.storage.checkpoints import ARRIVAL_PACE, PACE, Checkpoints, Manifest, 
 from grid.storage.copying import PartitionCopy
 from grid.storage.files import own, replace_file
 from grid.storage.history import AppliedSlots, Draft, History, PastFile
+from grid.storage.letters import dead_letter
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
 from grid.storage.past import PastEvents
 
@@ -671,34 +670,3 @@ class Store:
 def feature_key(name: str, identity: str, timezone: str) -> str:
     """The name of a feature's pages on disk: another definition is another key."""
     return f"f:{name}:{xxhash.xxh3_64_hexdigest((identity + timezone).encode())}"
-
-
-def dead_letter(received_ms: int, frame: Any, rejection: Any) -> dict[str, Any]:
-    """A refused row as people read it: why, and the row itself."""
-    row = rejection.row
-
-    event: dict[str, Any] = {"user_id": frame.ids.text(row)}
-    if frame.kind == "events":
-        event |= {"name": frame.event_names[frame.events[row]], "time": int(frame.times[row])}
-        if frame.event_ids is not None and frame.event_ids.lengths[row]:
-            event["event_id"] = frame.event_ids.text(row)
-    event["properties"] = {column.name: _value(column, row) for column in frame.columns if column.presence is None or column.presence[row] != ABSENT}
-    return {
-        "kind": frame.kind, "time": received_ms, "reason": rejection.reason, "field": rejection.field, "value": rejection.value,
-        "expected": rejection.expected, "event": event,
-    }  # fmt: skip
-
-
-def _value(column: Any, row: int) -> Any:
-    """A row's value as JSON has it: no NaN; None is an attribute that is unset."""
-    if column.presence is not None and column.presence[row] == UNSET:
-        return None
-    if column.type == "text":
-        return column.words.text(int(column.values[row]))
-    if column.type == "texts":
-        first = int(column.list_ends[row - 1]) if row else 0
-        return [column.words.text(int(code)) for code in column.values[first : int(column.list_ends[row])]]
-    value = column.values[row].item()
-    if column.type == "bool":
-        return bool(value)
-    return value if math.isfinite(value) else str(value)

@@ -61,7 +61,8 @@ def _while_it_changes(bench: Bench, name: str, rest: dict[str, Any], layouts: li
     bench.stop(grid)
     changed.ours, changed.spread = median(seconds)
     changed.is_met = changed.ours <= 10 and max(pauses) <= 100
-    changed.notes = [f"writes of a partition waited {max(pauses):.0f} ms at most (≤ 100)"]
+    if max(pauses):  # of handovers; between epochs of copies nobody counts
+        changed.notes = [f"writes of a partition waited {max(pauses):.0f} ms at most (≤ 100)"]
     for row, kind in ((writes, 0), (reads, 1)):
         row.ours, row.peer = _p99([value for part in during for value in part[kind]]), _p99(before[kind])
         row.is_met = row.ours <= 3 * row.peer
