@@ -25,6 +25,7 @@ Fault = Callable[[Matrix], None]
 ATTEMPTS = 3
 # Beyond a suspicion (1.2 s) and a lease (1 s); and below both.
 LONG_S, SHORT_S = 4.0, 0.6
+FLOW_TIMEOUT_S = 30.0
 MEMORY_LEFT = 1 << 20
 UNBOUNDED = [("grpc.max_send_message_length", -1)]
 
@@ -203,14 +204,16 @@ def network(source: str, destination: str, action: Action, seconds: float, *, ms
         names = {"one": f"shard-{one}", "other": f"shard-{other}"}
         here, there = names.get(source, source), names.get(destination, destination)
         rules = [Rule(here, there, action, ms), *([Rule(there, here, action, ms)] if both_ways else [])]
-        before = dict(m.proxy.carried)
+        deadline = time.monotonic() + FLOW_TIMEOUT_S  # in a run that is young the first call may still be under way
+        while not any(rule.concerns(*pair) for rule in rules for pair in list(m.proxy.carried)):
+            assert time.monotonic() < deadline, f"nothing ever went from {here} to {there}"
+            time.sleep(0.1)
         m.proxy.rule(*rules)
         time.sleep(seconds)
         if then_cut:  # what was held never arrives
             m.proxy.rule(*rules, *(Rule(rule.source, rule.destination, "cut") for rule in rules))
             time.sleep(0.3)
         m.proxy.rule()
-        assert any(rule.concerns(*pair) for rule in rules for pair in before), f"nothing ever went from {here} to {there}"
 
     return fault
 
