@@ -540,10 +540,10 @@ class Replication:
             await asyncio.sleep(HURRIED_BEAT_S)
             for partition, until in list(self._hurried.items()):
                 replica = self.replicas.get(partition)
-                if replica is not None and self._is_in_between(partition, replica) and time.monotonic() < until:
-                    self._tick(partition, replica)
-                elif replica is None or not self._is_in_between(partition, replica):
+                if replica is None or not self._is_in_between(partition, replica):
                     del self._hurried[partition]
+                elif time.monotonic() < until:
+                    self._tick(partition, replica)
             self._flush()
             self._report_soon()
             if not self._hurried:

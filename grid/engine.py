@@ -618,7 +618,7 @@ class Engine:
         self.received_ms = max(self.received_ms, facts["received_ms"])
         self.producers.load(partition, facts["producers"])
         self.erasures.load(partition, facts.get("erasures", []))
-        self.event_ids.add(facts.get("event_ids", b""))
+        self.event_ids.add(np.frombuffer(facts.get("event_ids", b""), dtype=np.uint64))
         self.floors[partition] = facts.get("floor", 0)
         self.entry_epochs[partition] = facts.get("entry_epoch", 0)
 

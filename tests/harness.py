@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,16 @@ class Shard:
     def user_of(self, partition: int) -> str:
         """A user of a partition."""
         return next(f"u{n}" for n in range(1000) if self.frame_partition(f"u{n}") == partition)
+
+    @contextlib.contextmanager
+    def midst_of_a_checkpoint(self) -> Iterator[None]:
+        """A checkpoint that has partition 0 and what is the shard's; the other partitions come after the block."""
+        with self.engine.event_ids.telling_new_ones_apart():
+            self.store.write_shard(self.store.dump_shard())
+            self.store.write_partition(self.store.dump_partition(0))
+            yield
+            for partition in ALL[1:]:
+                self.store.write_partition(self.store.dump_partition(partition))
 
     def crash(self, *, accept_loss: bool = False) -> None:
         """Forget all memory and come back from the folder."""

@@ -73,11 +73,10 @@ class EventIds:
         if other._turned_ms:
             self._turned_ms = max(self._turned_ms, other._turned_ms)
         for hashes in (other._old[other._old != 0], other._young[other._young != 0]):
-            self.add(hashes.tobytes())
+            self.add(hashes)
 
-    def add(self, dumped: bytes) -> None:
-        """Remember what `new_of` gave."""
-        hashes = np.frombuffer(dumped, dtype=np.uint64)
+    def add(self, hashes: NDArray[np.uint64]) -> None:
+        """Remember hashes, as `new_of` gives them."""
         self._make_room(hashes.size)
         self._count += remember(self._young, hashes, np.arange(hashes.size), np.zeros(hashes.size, dtype=bool))
 
@@ -88,14 +87,9 @@ class EventIds:
     def load(self, turned_ms: int, young: bytes, old: bytes) -> None:
         """Inverse of `dump`."""
         self._turned_ms = turned_ms
-        hashes = np.frombuffer(old, dtype=np.uint64)
-        self._make_room(hashes.size)
-        remember(self._young, hashes, np.arange(hashes.size), np.zeros(hashes.size, dtype=bool))
-        self._old, self._young = self._young, np.zeros(1024, dtype=np.uint64)
-        hashes = np.frombuffer(young, dtype=np.uint64)
-        self._count = 0
-        self._make_room(hashes.size)
-        self._count = remember(self._young, hashes, np.arange(hashes.size), np.zeros(hashes.size, dtype=bool))
+        self.add(np.frombuffer(old, dtype=np.uint64))
+        self._old, self._young, self._count = self._young, np.zeros(1024, dtype=np.uint64), 0
+        self.add(np.frombuffer(young, dtype=np.uint64))
 
 
 def _mixed(hashes: NDArray[np.uint64], partitions: NDArray[np.uint16]) -> NDArray[np.uint64]:

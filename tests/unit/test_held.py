@@ -249,12 +249,9 @@ def test_an_epoch_that_began_before_the_catalog_came_makes_no_feature_younger_th
 
 def test_a_cut_in_the_midst_of_a_checkpoint_keeps_what_is_dead_out_of_history_after_a_crash(shard: Copies) -> None:
     shard.log(1, 1, epoch=1, committed=0, events=100)
-    shard.store.write_shard(shard.store.dump_shard())
-    shard.store.write_partition(shard.store.dump_partition(0))
-    shard.store.held.cut(1, 0, shard.store.log.next_sequence)
-    shard.log(1, 1, epoch=2, committed=0, events=2)
-    shard.commit_held(1, 1)
-    for partition in (1, 2, 3):
-        shard.store.write_partition(shard.store.dump_partition(partition))
+    with shard.midst_of_a_checkpoint():
+        shard.store.held.cut(1, 0, shard.store.log.next_sequence)
+        shard.log(1, 1, epoch=2, committed=0, events=2)
+        shard.commit_held(1, 1)
     shard.crash()
     assert (shard.count(1), shard.past()) == (2, 2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +77,19 @@ def damaged_folder(folder: Path) -> None:
         manifest.write_bytes(bytes(byte ^ 0x55 for byte in manifest.read_bytes()))
 
 
-async def users_after_recovery(folder: Path, *, is_dispensable: bool) -> int:
+@contextlib.asynccontextmanager
+async def recovered(folder: Path, *, is_dispensable: bool = False) -> AsyncIterator[ShardServer]:
+    """A shard that has copies of all partitions."""
     server = ShardServer(ShardConfig(0, str(folder), PARTITIONS))
     await server.recover({}, 0, copied=range(PARTITIONS), is_dispensable=is_dispensable)
-    users = server.engine.users.total
+    yield server
     server.replication.stop()
     await server.stop()
-    return users
+
+
+async def users_after_recovery(folder: Path, *, is_dispensable: bool) -> int:
+    async with recovered(folder, is_dispensable=is_dispensable) as server:
+        return int(server.engine.users.total)
 
 
 def test_a_damaged_folder_on_which_nobody_counts_is_set_aside_for_an_empty_one(tmp_path: Path) -> None:
@@ -119,12 +127,8 @@ def test_a_damaged_copy_starts_without_what_lies_behind_a_gap_in_its_log(tmp_pat
     shard.close()
 
     async def journals() -> dict[int, tuple[int, bool]]:
-        server = ShardServer(ShardConfig(0, str(tmp_path / "shard-0"), PARTITIONS))
-        await server.recover({}, 0, copied=range(PARTITIONS))
-        found = {p: (replica.journal.last - replica.journal.base, replica.is_damaged) for p, replica in server.replication.replicas.items()}
-        server.replication.stop()
-        await server.stop()
-        return found
+        async with recovered(tmp_path / "shard-0") as server:
+            return {p: (replica.journal.last - replica.journal.base, replica.is_damaged) for p, replica in server.replication.replicas.items()}
 
     assert asyncio.run(journals()) == {0: (0, True), 1: (1, False), 2: (0, False), 3: (0, False)}
 
@@ -137,13 +141,10 @@ def test_what_is_held_and_in_the_columns_is_no_entry_of_a_copy_that_begins(tmp_p
     shard.close()
 
     async def journal() -> tuple[int, int]:
-        server = ShardServer(ShardConfig(0, str(tmp_path / "shard-0"), PARTITIONS))
-        await server.recover({}, 0, copied=range(PARTITIONS))
-        assert [position for _, position, _ in server.store.held.of(0)] == [2, 3]
-        server.engine.positions[0] = 2
-        made = server.replication._make(0).journal
-        server.replication.stop()
-        await server.stop()
-        return made.base, made.last
+        async with recovered(tmp_path / "shard-0") as server:
+            assert [position for _, position, _ in server.store.held.of(0)] == [2, 3]
+            server.engine.positions[0] = 2
+            made = server.replication._make(0).journal
+            return made.base, made.last
 
     assert asyncio.run(journal()) == (2, 3)

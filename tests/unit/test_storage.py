@@ -148,12 +148,9 @@ def test_segments_are_dropped_once_checkpoints_and_history_cover_them_and_nothin
 
 def test_words_that_came_in_the_midst_of_a_checkpoint_stay_when_the_partition_that_it_began_with_has_left(tmp_path: Path) -> None:
     shard = Shard(tmp_path, {"grid": "g", "events": {"e": {"key": "category"}}, "features": {"by_key": {"count": "e", "by": "key"}}})
-    shard.store.write_shard(shard.store.dump_shard())
-    shard.store.write_partition(shard.store.dump_partition(0))
     user = shard.user_of(1)
-    shard.track([(user, "e", NOW_MS, {"key": "late"}, None)], 1)
-    for partition in (1, 2, 3):
-        shard.store.write_partition(shard.store.dump_partition(partition))
+    with shard.midst_of_a_checkpoint():
+        shard.track([(user, "e", NOW_MS, {"key": "late"}, None)], 1)
     shard.engine.epochs[0] = 0
     shard.owned = (1, 2, 3)
     shard.crash()
@@ -374,12 +371,8 @@ def test_an_invariant_names_its_facts() -> None:
 def test_event_ids_that_came_in_the_midst_of_a_checkpoint_count_once_after_a_crash(tmp_path: Path) -> None:
     shard = Shard(tmp_path, {"grid": "g", "dedupe": "1d", "events": {"e": {}}, "features": {"count": {"count": "e"}}})
     user = shard.user_of(1)
-    with shard.engine.event_ids.telling_new_ones_apart():
-        shard.store.write_shard(shard.store.dump_shard())
-        shard.store.write_partition(shard.store.dump_partition(0))
+    with shard.midst_of_a_checkpoint():
         shard.track([(user, "e", NOW_MS, {}, "once")], 1)
-        for partition in (1, 2, 3):
-            shard.store.write_partition(shard.store.dump_partition(partition))
     shard.crash()
     shard.track([(user, "e", NOW_MS, {}, "once")], 2)
     assert shard.get([user])[0]["count"] == 1
