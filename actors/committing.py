@@ -65,10 +65,13 @@ Step = tuple[Group, list[Work], "asyncio.Future[None] | None"]
 
 class Writer:
     """The thread that writes the log. Groups that wait for it are written one after another and synced together: with copies two shards' groups come
-    to each disk. asyncio.to_thread would add 80 µs to each: futures of two kinds, a copied context."""
+    to each disk. asyncio.to_thread would add 80 µs to each: futures of two kinds, a copied context.
+
+    Invariant: behind a group that did not get to the log nothing does. Positions would be missing before it, which a recovery takes for loss."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._loop = store, asyncio.get_running_loop()
+        self._failed: BaseException | None = None
         self._calls: queue.SimpleQueue[tuple[Callable[[], object] | Group, bool, asyncio.Future[None]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
@@ -101,7 +104,7 @@ class Writer:
                 for one in asked:
                     if one is None:
                         return
-                    self._settle([one[2]], _raised(cast(Callable[[], object], one[0])))
+                    self._settle([one[2]], self._failed or _raised(cast(Callable[[], object], one[0])))
 
     def _write(self, asked: list[tuple[Callable[[], object] | Group, bool, asyncio.Future[None]]]) -> None:
         def write() -> None:
@@ -110,7 +113,8 @@ class Writer:
             if any(is_durable for _, is_durable, _ in asked):
                 self._store.log.sync()
 
-        self._settle([done for _, _, done in asked], _raised(write))
+        self._failed = self._failed or _raised(write)
+        self._settle([done for _, _, done in asked], self._failed)
 
     def _settle(self, waiting: list[asyncio.Future[None]], error: BaseException | None) -> None:
         self._loop.call_soon_threadsafe(_finish, waiting, error)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Points:
-    """The folder that PROFILEGRID_FAILPOINTS names."""
+    """The folder that PROFILEGRID_FAILPOINTS names. A process may look at any moment: a point is armed whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -18,7 +18,9 @@ class Points:
         """The next process that passes the point does what it says."""
         for hit in self.folder.glob(f"{point}.hit-*"):  # of one who came when nobody waited any more
             hit.unlink()
-        (self.folder / point).write_text(action)
+        new = self.folder / f"{point}.new"
+        new.write_text(action)
+        new.rename(self.folder / point)
 
     def was_passed(self, point: str, timeout_s: float) -> bool:
         """Wait until a process passed an armed point; false: none did in time, and it is armed no more."""

@@ -81,8 +81,8 @@ class Log:
                 _write_all(self._descriptor, part, at)
                 at += sum(len(buffer) for buffer in part)
             failpoint("log.written")
-        except OSError as error:
-            self._failed = WriteFailed(str(self._path), str(error))
+        except BaseException as error:  # not only the disk's: whatever it was, another record in this one's place would overwrite it
+            self._failed = WriteFailed(str(self._path), str(error) or repr(error))
             raise self._failed from error
         self._offset += nbytes
         self.next_sequence = sequence + 1

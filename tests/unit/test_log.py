@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import grid.storage.log as log_module
+from grid.errors import WriteFailed
 from grid.storage.log import Log, Record
 
 SEGMENT = 8192
@@ -146,3 +149,21 @@ def test_a_torn_record_is_cut_with_what_lies_behind_it_when_they_were_never_sync
 def test_a_record_that_was_synced_is_damaged_not_torn_whatever_lies_behind_it(tmp_path: Path) -> None:
     _, records = torn_in_the_middle(tmp_path, is_synced_between=True)
     assert (numbers(records), [record.fault is None for record in records]) == ([0, 2], [True, False, True])
+
+
+def test_after_an_append_that_broke_off_for_any_reason_nothing_is_written_over_its_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = written(tmp_path, [b"first"])
+
+    def written_and_broken(*arguments: Any) -> None:
+        write_all(*arguments)
+        raise MemoryError
+
+    write_all = log_module._write_all
+    monkeypatch.setattr(log_module, "_write_all", written_and_broken)
+    with pytest.raises(WriteFailed, match="MemoryError"):
+        log.append({"kind": "group", "number": 1}, [b"second"])
+    monkeypatch.undo()
+    with pytest.raises(WriteFailed):
+        log.append({"kind": "group", "number": 2}, [b"third"])
+    log.close()
+    assert numbers(recovered(tmp_path)[1]) == [0, 1]
