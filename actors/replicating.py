@@ -182,7 +182,9 @@ class Replication:
             if replica is None:
                 continue
             if kind == "Append":
-                if partition in self.shard.engine.stopped or not self.shard.engine.kept[partition]:
+                if partition in self.shard.engine.stopped:
+                    continue  # to be thrown away: an answer would let the primary count on what is sound of it
+                if not self.shard.engine.kept[partition]:
                     fields[5] = []  # it is being replaced: nothing to put entries behind
                 message = self._append_of(fields, groups)
                 if message is None:
@@ -483,13 +485,19 @@ class Replication:
         self._waiting[token] = waiting
         now, tickets = now_monotonic_ms(), list[Ticket]()
         group.entries = {p: (self.replicas[p].epoch, self.replicas[p].committed) for p in mine if p in self.replicas}
+        # Events that come together are one entry of a partition's journal. A deletion counts by its position: what is before it needs another.
+        is_joined = all(judged.frame.kind == "events" for judged in group.judged)
+        given: dict[int, int] = {}
         for judged in group.judged:
             for block in np.flatnonzero(judged.fresh).tolist():
                 partition = int(judged.frame.partitions[block])
                 if partition not in self.replicas:
                     continue
+                if is_joined and partition in given:
+                    judged.positions[block] = given[partition]
+                    continue
                 replica = self.replicas[partition]
-                judged.positions[block] = replica.journal.last + 1
+                judged.positions[block] = given[partition] = replica.journal.last + 1
                 engine.reserved[partition] = max(int(engine.reserved[partition]), replica.journal.last + 1)
                 waiting.left += 1
                 for effect in replica.write(group, token, now):

@@ -15,6 +15,7 @@ from grid.replication.controller import Controller
 from grid.replication.messages import (
     CONTROLLER,
     Answer,
+    Append,
     Apply,
     Config,
     Drop,
@@ -28,7 +29,7 @@ from grid.replication.messages import (
     Snapshot,
     Write,
 )  # fmt: skip
-from grid.replication.replica import Replica, Timing
+from grid.replication.replica import Replica, Role, Timing
 from tests.simulation.disk import Disk
 from tests.simulation.world import Process, World
 
@@ -76,12 +77,18 @@ class Ledger:
 
 @dataclass(slots=True)
 class Serving:
-    """A shard's partition: the protocol's replica, the state it has folded, and which operations its journal and state have, where."""
+    """A shard's partition: the protocol's replica, the state it has folded, and which operations its journal and state have, where.
+
+    queued      calls that were let in and have no place in the journal yet
+    is_stopped  damaged, and to be thrown away: nothing is put behind what is left
+    """
 
     replica: Replica
     ledger: Ledger
     applied: int
     known: dict[Operation, int] = field(default_factory=dict)
+    queued: int = 0
+    is_stopped: bool = False
 
 
 class Shard(Process):
@@ -100,13 +107,18 @@ class Shard(Process):
             return False
         for partition, copy in self.disk.copies.items():
             replica = Replica(self.name, copy.read(), self.now, self._timing)
-            self.partitions[partition] = Serving(replica, Ledger(copy.base[2]), copy.base[0])
+            is_stopped = replica.is_damaged and bool(self.world.options.get("renews"))
+            self.partitions[partition] = Serving(replica, Ledger(copy.base[2]), copy.base[0], is_stopped=is_stopped)
             self._index(self.partitions[partition])
         self._tick()
         return True
 
     def _tick(self) -> None:
         for partition, serving in self.partitions.items():
+            if serving.is_stopped and serving.replica.may_start_over:
+                self._renew(partition, serving)
+            config = serving.replica.config
+            serving.replica.is_draining = config is not None and config.is_handing_over and serving.queued > 0
             self._carry_out(partition, lambda s=serving: s.replica.on_tick(self.now))  # type: ignore[misc]
         if self.is_alive:
             self.later(self._timing.beat * (0.9 + 0.2 * self.world.network_random.random()), self._tick)
@@ -118,7 +130,15 @@ class Shard(Process):
             return
         partition, inner = message
         serving = self.partitions[partition]
+        if serving.is_stopped and isinstance(inner, Append):
+            return
         self._carry_out(partition, lambda: serving.replica.on_message(sender, inner, self.now))
+
+    def _renew(self, partition: int, serving: Serving) -> None:
+        """What is damaged goes, from the disk too; all of it comes again."""
+        serving.replica.start_over()
+        serving.ledger, serving.applied, serving.known, serving.is_stopped = Ledger(), 0, {}, False
+        self.disk.do(self, Drop(), partition, lambda is_ok: None if is_ok else self.world.crash(self.name, loses_power=False))
 
     def _asked(self, client: str, ask: Ask) -> None:
         serving = self.partitions[ask.partition]
@@ -130,11 +150,31 @@ class Shard(Process):
                 self._check_alone(ask.partition)
             self.world.send(self.name, client, Told(ask.call, "done" if may else "refused", value))
             return
-        position = serving.known.get(ask.operation)
+        is_leaving = replica.config is not None and replica.config.is_handing_over
+        if self.world.options.get("queues") and replica.may_write(self.now) and not is_leaving:
+            serving.queued += 1
+            self.later(self.world.work_random.expovariate(1 / 15), lambda: self._write_queued(client, ask))
+        else:
+            self._write(serving, token)
+
+    def _write(self, serving: Serving, token: tuple[str, Ask]) -> None:
+        ask, replica = token[1], serving.replica
+        position = serving.known.get(ask.operation)  # type: ignore[arg-type]
         if position is not None:
             self._carry_out(ask.partition, lambda: replica.wait(position, token, self.now))
         else:
             self._carry_out(ask.partition, lambda: replica.write(ask.operation, token, self.now))
+
+    def _write_queued(self, client: str, ask: Ask) -> None:
+        """A call that was let in gets its place, or waits on; where another has become primary the process starts over."""
+        serving = self.partitions[ask.partition]
+        if serving.replica.may_write(self.now):
+            serving.queued -= 1
+            self._write(serving, (client, ask))
+        elif serving.replica.role is Role.FOLLOWER:
+            self.world.crash(self.name, loses_power=False)
+        else:
+            self.later(15.0, lambda: self._write_queued(client, ask))
 
     def _check_alone(self, partition: int) -> None:
         """No other may serve at this moment: two owners would both be believed. Leases promise that to clocks that do not jump."""

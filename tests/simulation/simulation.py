@@ -13,7 +13,7 @@ from typing import Any
 from grid.replication.messages import Config
 from tests.simulation.checking import faults_of
 from tests.simulation.clients import Call, Caller
-from tests.simulation.disk import Disk, empty
+from tests.simulation.disk import Copy, Disk, empty
 from tests.simulation.hosts import Arbiter, Shard, first_config
 from tests.simulation.world import Process, World
 
@@ -37,12 +37,18 @@ class Outcome:
 
 
 def options_of(seed: int) -> dict[str, float]:
-    """How bad a network, which clocks: by the seed."""
-    chance = random.Random(seed * 7 + 4)
+    """How bad a network, which clocks; what shards begin with and do between calls and entries: by the seed.
+
+    restored  the grid comes from a snapshot: one copy of each partition has its state, the others are to be made
+    queues    a write that was let in waits a while for its place in the journal, also where its primary is to hand over meanwhile
+    renews    a damaged copy is not mended behind its sound entries, but thrown away and made anew as soon as nobody counts on it
+    """
+    chance, shards = random.Random(seed * 7 + 4), random.Random(seed * 7 + 7)
     return {
         "loss": chance.choice((0.0, 0.01, 0.05)), "double": chance.choice((0.0, 0.02)), "delay": chance.choice((1.0, 3.0, 12.0)),
         "spike": chance.choice((0.0, 0.0, 0.01, 0.05)), "drift": chance.choice((0.0, 0.04)), "jumps": float(chance.random() < 0.1),
         "pause": chance.choice((60.0, 130.0, 400.0)), "suspect": chance.choice((700.0, 350.0)), "lease": chance.choice((600.0, 1500.0)),
+        "restored": float(shards.random() < 0.2), "queues": float(shards.random() < 0.4), "renews": float(shards.random() < 0.5),
     }  # fmt: skip
 
 
@@ -96,7 +102,11 @@ class Simulation(World):
         self.faults = faults_by(seed, self.options) if faults is None else faults
         placed = {0: ("a", "b"), 1: ("b", "c")}
         self._disks = {member: Disk(self, {partition: empty((0, None)) for partition in range(PARTITIONS)}) for member in MEMBERS}
-        self._disks["controller"] = Disk(self, {partition: empty((first_config(placed[partition]), placed[partition])) for partition in placed})
+        self.history: list[Call] = []
+        first = {partition: members[:1] if self._begins_restored else members for partition, members in placed.items()}
+        self._disks["controller"] = Disk(self, {partition: empty((first_config(first[partition]), placed[partition])) for partition in placed})
+        for partition, (member, *_) in placed.items() if self._begins_restored else ():
+            self._restore(partition, self._disks[member].copies[partition])
         chance = random.Random(seed * 7 + 6)
         drift = self.options["drift"]
         self._clocks = {member: (1 + drift * chance.choice((-1, 0, 1)), chance.uniform(1e6, 9e6)) for member in MEMBERS}
@@ -107,10 +117,19 @@ class Simulation(World):
         self._epochs_seen: dict[tuple[str, int], int] = {}
         for name in ("controller", *MEMBERS):
             self._start(name)
-        self.history: list[Call] = []
         self._callers = [Caller(self, f"caller-{number}", PARTITIONS, MEMBERS, self.history) for number in range(CALLERS)]
         for fault in self.faults:
             self.after(fault[0], lambda f=fault: self._strike(f))  # type: ignore[misc]
+
+    @property
+    def _begins_restored(self) -> bool:
+        return bool(self.options.get("restored"))
+
+    def _restore(self, partition: int, copy: Copy) -> None:
+        """The state of a snapshot, at its position; epochs begin anew. All of it was acknowledged, to callers of the grid that it was made of."""
+        operations = tuple(("before", number) for number in range(1, 4))
+        copy.base = (len(operations) + 2, 0, operations)
+        self.history += [Call(partition, operation, -1.0, 0.0) for operation in operations]
 
     # --- processes ------------------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgpack
 import numpy as np
 import pytest
 
@@ -57,3 +58,16 @@ def test_a_damaged_copy_that_leaves_is_no_damage_any_more() -> None:
     mine._dropping = cast(Any, SimpleNamespace(done=lambda: False))
     mine._leave(2)
     assert (engine.stopped, engine.copied.tolist()) == ({1: "damaged"}, [True, True, False, True])
+
+
+def test_a_damaged_copy_does_not_answer_its_primary_so_that_it_may_be_made_anew() -> None:
+    mine = replication(1)
+    heard: list[int] = []
+    engine = SimpleNamespace(partitions=4, catalog=SimpleNamespace(version=1), kept=np.ones(4, dtype=bool), stopped={2: "damaged"})
+    mine.shard = cast(Any, SimpleNamespace(engine=engine))
+    mine._is_flushing = True
+    for partition in (1, 2):
+        mine.replicas[partition] = cast(Any, SimpleNamespace(on_message=lambda *_, p=partition: heard.append(p) or [], role=None, epoch=1, config=None))
+        mine._shown[partition] = cast(Any, (None, 1, None))
+    mine.take(msgpack.packb(["a", [[partition, "Append", 4, 5, 3, 5, 17.0, []] for partition in (1, 2)], []]))
+    assert heard == [1]
