@@ -23,7 +23,7 @@ class Judged:
     """A frame with its verdict. Row masks cover the whole frame; blocks that are no longer fresh (a retry) have no row in them.
 
     fresh      bool[blocks]: applied by this group; the others were applied before
-    positions  uint64[blocks]: log position of each fresh block
+    positions  uint64[blocks]: log position of each fresh block; blocks of one partition may share it, in the frames of one group
     rows       decoded columns of all rows (events), or `updates` (attributes); None until decoded
     slots      uint32[accepted rows]: where they went when the events were applied
     """
@@ -71,12 +71,14 @@ class Group:
         return bool(self.starts) or any(judged.fresh.any() for judged in self.judged)
 
     def places(self) -> dict[int, list[int]]:
-        """Positions of its fresh blocks, and of the epochs that it begins, by partition."""
+        """Positions of its fresh blocks, and of the epochs that it begins, by partition, each once."""
         found = {partition: [position] for partition, position in self.starts.items()}
         for judged in self.judged:
             here = judged.fresh
             for partition, position in zip(judged.frame.partitions[here].tolist(), judged.positions[here].tolist(), strict=True):
-                found.setdefault(partition, []).append(position)
+                known = found.setdefault(partition, [])
+                if not known or known[-1] != position:
+                    known.append(position)
         return found
 
     def only(self, wanted: Callable[[NDArray[np.uint16], NDArray[np.uint64]], Mask]) -> Group | None:

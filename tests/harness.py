@@ -42,6 +42,16 @@ def pages_of(engine: Engine, store: Store) -> dict[tuple[str, int, int], bytes]:
 COUNTS: dict[str, Any] = {"grid": "g", "events": {"e": {"n": "int"}}, "features": {"count": {"count": "e"}}}
 
 
+def frame_for(engine: Engine, batch: Batch, producer: bytes, number: int) -> Frame:
+    """A batch as it comes to the shard of an engine, over the wire."""
+    map_ = Map(0, engine.catalog.version, np.zeros(engine.partitions, dtype=np.uint16), engine.epochs, {})
+    partitions = partitions_of(batch.ids, engine.partitions)
+    order = np.argsort(partitions, kind="stable")
+    wire = frame_of(batch, order, partitions[order], map_)
+    wire.producer_id, wire.batch_number = producer, number
+    return convert.frame(type(wire).FromString(wire.SerializeToString()))
+
+
 def past_rows(shard: Shard) -> list[dict[str, Any]]:
     """Every row of history, with the user's id."""
     found = []
@@ -111,13 +121,7 @@ class Shard:
         return self.engine.install_catalog(catalog)
 
     def frame(self, batch: Batch, producer: bytes, number: int) -> Frame:
-        engine = self.engine
-        map_ = Map(0, engine.catalog.version, np.zeros(PARTITIONS, dtype=np.uint16), engine.epochs, {})
-        partitions = partitions_of(batch.ids, PARTITIONS)
-        order = np.argsort(partitions, kind="stable")
-        wire = frame_of(batch, order, partitions[order], map_)
-        wire.producer_id, wire.batch_number = producer, number
-        return convert.frame(type(wire).FromString(wire.SerializeToString()))
+        return frame_for(self.engine, batch, producer, number)
 
     def commit(self, frames: list[Frame], *, now_ms: int = NOW_MS, is_lost: bool = False) -> list[Reply]:
         """Prepare, log, apply, as one group. `is_lost`: the process dies after the log, before anyone is told."""

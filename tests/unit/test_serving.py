@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from profilegrid.columns import events_batch
+from profilegrid.columns import Batch, deletes_batch, events_batch
 
+from actors.clock import now_monotonic_ms
 from actors.serving import ShardConfig, ShardServer
 from grid.catalog import load_catalog
+from grid.engine import Engine
 from grid.errors import CheckpointCorrupt, WriteFailed
+from grid.state.dictionary import Strings
 from tests.catalogs import EVERY_KIND
-from tests.harness import COUNTS, NOW_MS, PARTITIONS, Copies, Shard
+from tests.harness import COUNTS, NOW_MS, PARTITIONS, Copies, Shard, frame_for
 
 
 def test_a_catalog_installed_twice_at_once_is_logged_once_and_backfills_once(tmp_path: Path) -> None:
@@ -148,3 +151,52 @@ def test_what_is_held_and_in_the_columns_is_no_entry_of_a_copy_that_begins(tmp_p
             return made.base, made.last
 
     assert asyncio.run(journal()) == (2, 3)
+
+
+async def leading(server: ShardServer) -> None:
+    """It becomes primary of all partitions; the other copies have yet to be made."""
+    me = server.replication.me
+    await server.replication.hear([[partition, [2, me, [me], [me, "other"], ""]] for partition in range(PARTITIONS)], {}, 0.0)
+    while not all(replica.may_write(now_monotonic_ms()) for replica in server.replication.replicas.values()):
+        await asyncio.sleep(0.01)
+
+
+async def committed_together(server: ShardServer, batches: list[Batch], number: int) -> list[int]:
+    """Commit batches as one group. Returns by how many entries the journals of the partitions grew."""
+    before = [server.replication.replicas[partition].journal.last for partition in range(PARTITIONS)]
+    frames = [frame_for(server.engine, batch, b"p" * 16, number + at) for at, batch in enumerate(batches)]
+    groups = server.committer.groups
+    await asyncio.gather(*[server.committer.offer(frame, 1) for frame in frames])
+    assert server.committer.groups == groups + 1
+    return [server.replication.replicas[partition].journal.last - before[partition] for partition in range(PARTITIONS)]
+
+
+def test_events_of_a_group_are_one_entry_of_a_journal_and_deletions_keep_their_place_between_them(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, COUNTS)
+    users = [shard.user_of(partition) for partition in range(PARTITIONS)]
+    shard.close()
+    hits, gone = events_batch([(user, "e", NOW_MS, {}, None) for user in users]), deletes_batch(users)
+    catalog = load_catalog({**COUNTS, "features": {**COUNTS["features"], "again": {"count": "e"}}}, 2)
+
+    def counts(engine: Engine) -> list[list[float]]:
+        ids = Strings.of(users)
+        hashes = ids.hashes()
+        slots = engine.users.find(ids.data, ids.ends, hashes, (hashes % np.uint64(PARTITIONS)).astype(np.uint16))
+        return [feature.columns.read(slots, NOW_MS).values.tolist() for feature in engine.features.values()]
+
+    async def serve() -> None:
+        async with recovered(tmp_path) as server:
+            await leading(server)
+            assert await committed_together(server, [hits, hits, hits], 1) == [1] * PARTITIONS
+            assert await committed_together(server, [hits, gone, hits, hits], 4) == [4] * PARTITIONS
+            assert await committed_together(server, [hits, hits], 8) == [1] * PARTITIONS
+            assert counts(server.engine) == [[4] * PARTITIONS]
+            await server.install_catalog(2, catalog.source)
+            while not server.engine.features["again"].is_complete:
+                await asyncio.sleep(0.01)
+            assert counts(server.engine) == [[4] * PARTITIONS] * 2
+
+    asyncio.run(serve())
+    again = Shard(tmp_path)
+    assert counts(again.engine) == [[4] * PARTITIONS] * 2
+    again.close()
