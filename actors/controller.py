@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -138,7 +138,9 @@ class Controller:
         self._shard_watches: dict[int, asyncio.Task[None]] = {}
         self._down_since: dict[int, float] = {}
         self._health: dict[int, dict[str, Any]] = {}
-        self._starting: set[int] = set()
+        self._pids: dict[int, int] = {}
+        self._starting: dict[int, asyncio.Task[None]] = {}
+        self._installing: dict[int, asyncio.Task[None]] = {}
         self._started: asyncio.Task[None] | None = None
         self._coordinator_port = 0
         self._is_stopping = False
@@ -269,24 +271,37 @@ class Controller:
             self._down_since.setdefault(shard, time.monotonic())
             return
         self._down_since.pop(shard, None)
-        if health["state"] == "new" and shard not in self._starting:
-            await self._start_shard(shard, actor)
+        if self._pids.setdefault(shard, health["pid"]) != health["pid"]:
+            self._life_is_over(shard)
+            self._pids[shard] = health["pid"]
+        # Beside the heartbeats: what waits for a life hears from them that it is over, as Ray may never say so.
+        if health["state"] == "new":
+            self._beside(self._starting, shard, self._start_shard)
             return
         if self._health.get(shard, {}).get("endpoint") != health["endpoint"]:
             self.state.map_version += 1
         self._health[shard] = health
         if health["state"] == "serving" and health["catalog_version"] < self.state.catalog_version:
-            async with self.layout_lock:
-                await self._install(shard)
+            self._beside(self._installing, shard, self._install_late)
         if health["state"] == "serving" and health["moving"]["tokens"]:
             await self._rescaler.reconcile(shard, health["moving"])
 
-    async def _start_shard(self, shard: int, actor: Any) -> None:
+    def _life_is_over(self, shard: int) -> None:
+        """Whoever waits for an answer of it waits no longer."""
+        self._life_ends.pop(shard, asyncio.Event()).set()
+
+    @staticmethod
+    def _beside(busy: dict[int, asyncio.Task[None]], shard: int, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        """Do something for a shard in a task of its own, unless it is being done."""
+        if shard not in busy:
+            busy[shard] = asyncio.create_task(work(shard, *arguments))
+            busy[shard].add_done_callback(lambda _: busy.pop(shard, None))
+
+    async def _start_shard(self, shard: int) -> None:
         """A new life: raise its epochs, persist them, then let it recover and serve."""
-        self._starting.add(shard)
         self._starts += 1
         self._lives[shard] = self._lives.get(shard, 0) + 1
-        self._life_ends.pop(shard, asyncio.Event()).set()
+        self._life_is_over(shard)
         log.info("starting shard %d", shard)
         try:
             alone = [p for p, owner in enumerate(self.state.owners) if owner == shard and p not in self.state.placed]
@@ -296,7 +311,7 @@ class Controller:
             self.save()
             epochs = {p: self.state.epochs[p] for p in alone}
             is_dispensable = not alone and self.copies.is_dispensable(shard)
-            facts = await awaited(actor.start.remote(epochs, self.state.seed, self.copies.copied_by(shard), is_dispensable))
+            facts = await self.of_shard(shard, "start", epochs, self.state.seed, self.copies.copied_by(shard), is_dispensable)
             if self.state.members.get(shard) != facts["member"]:
                 self.state.members[shard] = facts["member"]
                 self.save()
@@ -307,8 +322,14 @@ class Controller:
             self._problem = f"shard {shard} does not start: {_cause(error)}"
             log.error("%s", self._problem)
             await asyncio.sleep(1.0)
-        finally:
-            self._starting.discard(shard)
+
+    async def _install_late(self, shard: int) -> None:
+        """A shard that serves under a former catalog is brought to the current one, while nothing moves."""
+        async with self.layout_lock:
+            try:
+                await self._install(shard)
+            except Exception as error:
+                log.warning("shard %d does not go over to the catalog: %s; it is tried again", shard, _cause(error))
 
     async def say(self, member: str, reports: list[list[Any]]) -> dict[str, Any]:
         """What a shard's replicas report; returns what they have to know."""

@@ -35,7 +35,7 @@ from actors.replicating import Replication, Report, nobody
 from actors.snapshotting import send
 from grid.catalog import Catalog, load_catalog
 from grid.engine import Engine
-from grid.errors import CheckpointCorrupt, HistoryCorrupt, MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
+from grid.errors import CheckpointCorrupt, GridError, HistoryCorrupt, MemoryExhausted, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
 from grid.reading import Profiles, check_complete, contains, explain, read_profiles, user_ids
 from grid.selecting import Selection
 from grid.state.bitmaps import mask_to_portable
@@ -647,7 +647,7 @@ class ShardServer:
             if watcher.slot < 0 or not self.engine.users.exists(np.array([watcher.slot]))[0]:
                 try:
                     slot = int(self.find(watcher.user)[0])
-                except PartitionMoved:
+                except GridError:
                     watcher.changed.set()  # its stream is told so
                     continue
                 if slot != watcher.slot:

@@ -101,6 +101,7 @@ class Shard:
 
     async def install_catalog(self, version: int, source: str) -> None:
         """Go over to a catalog."""
+        self._server.check_serving()
         await self._server.install_catalog(version, source)
 
     async def checkpoint(self) -> int:
