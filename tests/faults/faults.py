@@ -207,6 +207,7 @@ def network(source: str, destination: str, action: Action, seconds: float, *, ms
         deadline = time.monotonic() + FLOW_TIMEOUT_S  # in a run that is young the first call may still be under way
         while not any(rule.concerns(*pair) for rule in rules for pair in list(m.proxy.carried)):
             assert time.monotonic() < deadline, f"nothing ever went from {here} to {there}"
+            m.quietly(m.ask)  # the coordinator has nothing to say to shards unless it is asked
             time.sleep(0.1)
         m.proxy.rule(*rules)
         time.sleep(seconds)

@@ -180,6 +180,11 @@ class Matrix:
     def client(self, **options: Any) -> profilegrid.Client:
         return self.grid.client(**{"read_timeout": 60.0, **options})
 
+    def ask(self) -> None:
+        """For an audience: something of every shard."""
+        with self.client() as grid:
+            grid.count("hits >= 1")
+
     def checkpoint(self) -> None:
         with self.client() as grid:
             grid.checkpoint()

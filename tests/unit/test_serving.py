@@ -12,7 +12,7 @@ import pytest
 from profilegrid.columns import Batch, deletes_batch, events_batch
 
 from actors.clock import now_monotonic_ms
-from actors.serving import ShardConfig, ShardServer
+from actors.serving import ShardConfig, ShardServer, Watcher
 from grid.catalog import load_catalog
 from grid.engine import Engine
 from grid.errors import CheckpointCorrupt, WriteFailed
@@ -200,3 +200,18 @@ def test_events_of_a_group_are_one_entry_of_a_journal_and_deletions_keep_their_p
     again = Shard(tmp_path)
     assert counts(again.engine) == [[4] * PARTITIONS] * 2
     again.close()
+
+
+def test_a_change_that_a_watcher_may_not_read_just_now_wakes_it_and_is_no_fault_of_who_commits(tmp_path: Path) -> None:
+    Shard(tmp_path, COUNTS).close()
+
+    async def serve() -> None:
+        async with recovered(tmp_path) as server:
+            await leading(server)
+            watcher = Watcher(Strings.of(["ann"]), -1)
+            server._watchers.add(watcher)
+            server.replication.readable_until[:] = 0  # its leases have run out
+            server._notify(np.zeros(1, dtype=np.int64))
+            assert watcher.changed.is_set()
+
+    asyncio.run(serve())
