@@ -157,7 +157,7 @@ async def leading(server: ShardServer) -> None:
     """It becomes primary of all partitions; the other copies have yet to be made."""
     me = server.replication.me
     await server.replication.hear([[partition, [2, me, [me], [me, "other"], ""]] for partition in range(PARTITIONS)], {}, 0.0)
-    while not all(replica.may_write(now_monotonic_ms()) for replica in server.replication.replicas.values()):
+    while not (server.engine.epochs.all() and all(replica.may_write(now_monotonic_ms()) for replica in server.replication.replicas.values())):
         await asyncio.sleep(0.01)
 
 
