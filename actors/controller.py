@@ -42,7 +42,9 @@ FORMAT = 4
 HEARTBEAT_S = 0.25
 HEALTH_TIMEOUT_S = 2.0
 SHARDS_DEFAULT = 2
-INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S, HOLD_S = 60.0, 300.0, 5.0
+INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
+# Those that hold their writes still do when the last one that may has been waited for, and shards begin to go over.
+HOLD_S, HOLD_WAIT_S = 8.0, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -538,7 +540,7 @@ class Controller:
             return
 
         async def each(method: str, *arguments: Any) -> None:
-            calls = (asyncio.wait_for(self.of_shard(shard, method, *arguments), HOLD_S) for shard in shards)
+            calls = (asyncio.wait_for(self.of_shard(shard, method, *arguments), HOLD_WAIT_S) for shard in shards)
             for shard, result in zip(shards, await asyncio.gather(*calls, return_exceptions=True), strict=True):
                 if isinstance(result, BaseException):
                     log.warning("shard %d, asked to %s: %s", shard, method.replace("_", " "), _cause(result))
