@@ -70,21 +70,25 @@ class Writer:
     """The thread that writes the log. Groups that wait for it are written one after another and synced together: with copies two shards' groups come
     to each disk. asyncio.to_thread would add 80 µs to each: futures of two kinds, a copied context.
 
-    Invariant: behind a group that did not get to the log nothing does. Positions would be missing before it, which a recovery takes for loss."""
+    Invariant: behind a record that did not get to the log none does. Positions would be missing before it, which a recovery takes for loss."""
 
     def __init__(self, store: Store) -> None:
         self._store, self._loop = store, asyncio.get_running_loop()
         self._failed: BaseException | None = None
+        # What the next record that is asked for will be: those before it may still wait.
+        self.next_sequence = store.log.next_sequence
         self._calls: queue.SimpleQueue[tuple[Callable[[], object] | Group, bool, asyncio.Future[None]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def append(self, group: Group, *, is_durable: bool) -> asyncio.Future[None]:
         """Done when the group is in the log, fsynced if it is to be durable; fails with WriteFailed."""
+        self.next_sequence += 1
         return self._ask(group, is_durable)
 
-    def call(self, function: Callable[[], object]) -> asyncio.Future[None]:
-        """Done when the function has run, between two records; fails as it does."""
-        return self._ask(function, False)
+    def call(self, function: Callable[[], object], *, writes: bool = False) -> asyncio.Future[None]:
+        """Done when the function has run, between two records, or has written one; fails as it does."""
+        self.next_sequence += writes
+        return self._ask(function, writes)
 
     def stop(self) -> None:
         """End after what was asked for."""
@@ -107,7 +111,9 @@ class Writer:
                 for one in asked:
                     if one is None:
                         return
-                    self._settle([one[2]], self._failed or _raised(cast(Callable[[], object], one[0])))
+                    error = self._failed or _raised(cast(Callable[[], object], one[0]))
+                    self._failed = self._failed or (error if one[1] else None)
+                    self._settle([one[2]], error)
 
     def _write(self, asked: list[tuple[Callable[[], object] | Group, bool, asyncio.Future[None]]]) -> None:
         def write() -> None:
@@ -248,9 +254,14 @@ class Committer:
         """Write a group to the log behind those that were asked for before. Fails with WriteFailed."""
         return self._writer.append(group, is_durable=is_durable)
 
-    def call(self, function: Callable[[], object]) -> asyncio.Future[None]:
-        """Run something in the thread that writes the log, between two records."""
-        return self._writer.call(function)
+    def call(self, function: Callable[[], object], *, writes: bool = False) -> asyncio.Future[None]:
+        """Run something in the thread that writes the log, between two records; or what `writes` one itself."""
+        return self._writer.call(function, writes=writes)
+
+    @property
+    def next_sequence(self) -> int:
+        """What the next record of the log will be; those before it may not be written yet."""
+        return self._writer.next_sequence
 
     def let_go(self) -> None:
         """Frames that were held are taken, or refused, now."""

@@ -88,7 +88,7 @@ class Refilling:
         """What is here of copies goes, to be replaced by another's."""
         engine = self._replication.shard.engine
         for partition in partitions:
-            self._replication.shard.store.held.forget(partition, self._replication.shard.store.log.next_sequence)
+            self._replication.shard.store.held.forget(partition, self._replication.shard.committer.next_sequence)
             engine.copied[partition] = False
             engine.epochs[partition] = 0
             engine.stopped.pop(partition, None)

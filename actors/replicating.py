@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
-from profilegrid.lanes import REPLICATE, Lane
 
 from actors.clock import now_monotonic_ms
 from actors.committing import stop_at_once
 from actors.promises import Promises, between_of, config_of, is_all, packed_message, part_of
 from actors.refilling import COPY_BYTES_PER_S, Refilling
+from actors.sending import Sending
 from grid.errors import InvariantBroken, MoveFailed, ShardRecovering, WriteFailed
 from grid.failpoints import failpoint
 from grid.group import Group
@@ -58,9 +58,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("profilegrid")
 # Served again within 2 s of a primary's death; a loop that stands still for a second is not taken for dead.
 TIMING = Timing(beat=150.0, lease=1000.0, suspect=1200.0)
-LANE_TIMEOUT_S, REPORT_TIMEOUT_S, STILL_S = 5.0, 2.0, 3.0
+REPORT_TIMEOUT_S, STILL_S = 2.0, 3.0
 HURRIED_BEAT_S, HURRY_S = 0.015, 0.5
-MESSAGE_BYTES_MAX = 8 << 20
 # What is kept in memory for a member that is behind: beyond it the member gets a copy of the whole partition.
 JOURNAL_ENTRIES_MAX, JOURNAL_BYTES_MAX = 4096, 64 << 20
 DEPOSED = 73
@@ -84,7 +83,6 @@ class Replication:
         # Reads are answered until then (monotonic ms): what leases of the other copies allow.
         self.readable_until = np.full(shard.engine.partitions, np.inf)
         self.lanes: dict[Member, str] = {}
-        self._lane_of: dict[Member, tuple[str, Lane]] = {}
         self._out: dict[Member, list[tuple[int, Any]]] = {}
         self._reports: list[list[Any]] = []
         self._keeps: list[tuple[int, Keep]] = []
@@ -99,6 +97,7 @@ class Replication:
         self._is_flushing = self._is_still = False
         self._has_committed = asyncio.Event()
         self.refilling = Refilling(self)
+        self._sending = Sending(self)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._dropping: asyncio.Task[None] | None = None
         self._group_bytes = 0.0  # of a group of ours, on average
@@ -116,8 +115,7 @@ class Replication:
         """Take part in nothing any more."""
         for task in self._tasks:
             task.cancel()
-        for _, lane in self._lane_of.values():
-            lane.close()
+        self._sending.close()
 
     def _make(self, partition: int) -> Replica:
         engine = self.shard.engine
@@ -229,7 +227,7 @@ class Replication:
                     self._keeps.append((partition, effect))
                 case Write():
                     # At once: what it cuts must not be taken for what is committed in its place.
-                    self.shard.store.held.cut(partition, effect.after, self.shard.store.log.next_sequence)
+                    self.shard.store.held.cut(partition, effect.after, self.shard.committer.next_sequence)
                     self._writes.append((partition, effect))
                 case Apply():
                     self.committed[partition] = effect.position
@@ -297,8 +295,10 @@ class Replication:
                 engine.epochs[partition] = replica.epoch
                 if not was_served:
                     engine.reserved[partition] = max(int(engine.reserved[partition]), replica.journal.last)
-            is_opened = bool(engine.sealed[partition]) and not is_leaving
-            engine.sealed[partition] = is_leaving and was_served
+            # What comes between two epochs waits outside: let in, it would keep from a moment of quiet whoever makes the copies.
+            is_shut = is_leaving or not replica.may_write(now)
+            is_opened = bool(engine.sealed[partition]) and not is_shut
+            engine.sealed[partition] = is_shut and was_served
             self.readable_until[partition] = until
             if is_opened or (engine.epochs[partition] and not was_served):
                 self.shard.committer.let_go()
@@ -310,8 +310,9 @@ class Replication:
                 self.shard.committer.let_go()
                 self.shard.wake_watchers()
             self.readable_until[partition] = 0
-        else:
-            self.readable_until[partition] = 0  # between two epochs, perhaps primary in both
+        else:  # between two epochs, perhaps primary in both
+            engine.sealed[partition] = True
+            self.readable_until[partition] = 0
         self._changed.set()
 
     def journal_end(self, partition: int) -> int:
@@ -346,7 +347,7 @@ class Replication:
             self._log(writes)
         out, self._out = self._out, {}
         for member, messages in out.items():
-            self._send(member, messages)
+            self._sending.send(member, messages)
 
     async def _keep(self, keeps: list[tuple[int, Keep]]) -> None:
         tickets = [(partition, self.replicas[partition], keep.ticket) for partition, keep in keeps if partition in self.replicas]
@@ -380,7 +381,7 @@ class Replication:
                 self._log_records(records, tickets)  # what was to be written is cut again: one after the other
                 records, latest, at, tickets = [], {}, {}, []
             tickets.append((partition, self.replicas[partition], write.ticket))
-            store.held.cut(partition, write.after, store.log.next_sequence)  # what an earlier one of these brought
+            store.held.cut(partition, write.after, self.shard.committer.next_sequence)  # what an earlier one of these brought
             for entry in write.entries:
                 number = at.get(id(entry.payload), -1)
                 if number < latest.get(partition, 0) or number < 0 or (entry.payload is None and partition in records[number][1]):
@@ -393,9 +394,9 @@ class Replication:
     def _log_records(self, records: list[tuple[Group | None, dict[int, list[Entry]]]], tickets: list[Ticket]) -> None:
         store, engine = self.shard.store, self.shard.engine
         groups = []
-        for payload, entries in records:
+        for number, (payload, entries) in enumerate(records):
             group = self._record(payload, entries)
-            group.sequence = store.log.next_sequence  # at least
+            group.sequence = self.shard.committer.next_sequence + number
             store.held.hold(group)
             groups.append(group)
         self._has_committed.set()  # some of it may be committed already
@@ -425,46 +426,6 @@ class Replication:
             stop_at_once(error)
         failpoint("replica.logged")
         self._io_ended(tickets)
-
-    def _send(self, member: Member, messages: list[tuple[int, Any]]) -> None:
-        endpoint, (at_endpoint, lane) = self.lanes.get(member, ""), self._lane_of.get(member, ("", None))
-        if not endpoint:
-            return
-        if lane is None or lane.failed is not None or at_endpoint != endpoint:
-            if lane is not None:
-                lane.close()
-            lane = Lane(endpoint, LANE_TIMEOUT_S)
-            self._lane_of[member] = endpoint, lane
-        units: list[Group] = []
-        wanted: list[dict[int, set[int]]] = []
-        at: dict[int, int] = {}
-        items = []
-        nbytes = 0
-        for partition, message in messages:
-            if not isinstance(message, Append):
-                items.append([partition, *packed_message(message)])
-                continue
-            entries = []
-            for entry in message.entries:
-                if entry.payload is not None and id(entry.payload) not in at:
-                    if nbytes > MESSAGE_BYTES_MAX:
-                        break  # the rest comes with the next beat
-                    at[id(entry.payload)] = len(units)
-                    units.append(entry.payload)
-                    wanted.append({})
-                    nbytes += entry.payload.nbytes
-                number = -1 if entry.payload is None else at[id(entry.payload)]
-                if number >= 0:
-                    wanted[number].setdefault(partition, set()).add(entry.position)
-                entries.append([entry.epoch, entry.position, number])
-            fields = [message.epoch, message.previous, message.previous_epoch, message.committed, message.sent_ms, entries]
-            items.append([partition, "Append", *fields])
-        encoded = []
-        for group, places in zip(units, wanted, strict=True):
-            header, body = (group if is_all(group, places) else part_of(group, places)).encode()
-            header |= {"reserved": [], "entries": {}, "starts": {}}
-            encoded.append([msgpack.packb(header), b"".join(body)])
-        lane.ask(REPLICATE, msgpack.packb([self.me, items, encoded])).add_done_callback(_looked_at)
 
     # --- groups of ours -------------------------------------------------------------------------------------------------------
 
@@ -601,10 +562,11 @@ class Replication:
         position = int(engine.positions[partition])
         if is_alone and not replica.is_waited_for and position == replica.committed == replica.journal.last and self.shard.committer.is_idle:
             del self.replicas[partition]
-            engine.copied[partition] = False
+            engine.copied[partition] = engine.sealed[partition] = False
             engine.reserved[partition] = position
             engine.epochs[partition] = replica.epoch
             self.readable_until[partition] = np.inf
+            self.shard.committer.let_go()
 
     # --- what is committed elsewhere ------------------------------------------------------------------------------------------
 
@@ -656,7 +618,7 @@ class Replication:
         engine.copied[partition] = engine.sealed[partition] = False
         engine.epochs[partition] = 0
         engine.stopped.pop(partition, None)  # damage, or want of a checkpoint, is nobody's matter any more
-        self.shard.store.held.forget(partition, self.shard.store.log.next_sequence)
+        self.shard.store.held.forget(partition, self.shard.committer.next_sequence)
         self.readable_until[partition] = np.inf
         self.shard.committer.let_go()
         self.shard.wake_watchers()
@@ -688,9 +650,3 @@ class Countdown:
     def __init__(self) -> None:
         self.left = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-
-def _looked_at(answer: asyncio.Future[bytes]) -> None:
-    """What fails on the way comes again by itself."""
-    if not answer.cancelled():
-        answer.exception()

@@ -359,7 +359,7 @@ class ShardServer:
             if version <= self.engine.catalog.version:
                 return  # the controller's heartbeat asked for it too, and came first: twice would backfill twice
             backfilling = [name for name, state in self.engine.features.items() if not state.is_complete]
-            await self.committer.call(partial(self.store.append_catalog, catalog, self.engine.received_ms))
+            await self.committer.call(partial(self.store.append_catalog, catalog, self.engine.received_ms), writes=True)
             missing = self.engine.install_catalog(catalog)
             self.replication.catalog_installed()
             for name in backfilling:

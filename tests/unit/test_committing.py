@@ -44,3 +44,26 @@ def test_behind_a_group_that_could_not_be_written_no_other_is(tmp_path: Path) ->
         int(groups[0].judged[0].positions[0])
     ]
     shard.close()
+
+
+def test_the_number_of_the_next_record_counts_those_that_wait_to_be_written(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    batch = events_batch([("ann", "e", NOW_MS, {}, None)])
+    groups = [shard.engine.prepare([shard.frame(batch, b"p" * 16, number)], NOW_MS) for number in (1, 2)]
+
+    async def write() -> tuple[list[int], int]:
+        writer = Writer(shard.store)
+        expected = [writer.next_sequence]
+        asked = [writer.append(groups[0], is_durable=True)]
+        asked.append(writer.call(lambda: None))
+        asked.append(writer.call(lambda: shard.store.log.append({"kind": "other", "items": []}, []), writes=True))
+        expected.append(writer.next_sequence)
+        asked.append(writer.append(groups[1], is_durable=True))
+        await asyncio.gather(*asked)
+        writer.stop()
+        return expected, writer.next_sequence
+
+    expected, following = asyncio.run(write())
+    assert [group.sequence for group in groups] == expected
+    assert following == shard.store.log.next_sequence
+    shard.close()

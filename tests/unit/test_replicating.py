@@ -50,9 +50,9 @@ def test_nothing_is_said_to_entries_of_a_catalog_that_is_gone() -> None:
 
 def test_a_damaged_copy_that_leaves_is_no_damage_any_more() -> None:
     mine = replication(1)
-    held, committer = SimpleNamespace(forget=lambda partition, sequence: None), SimpleNamespace(let_go=lambda: None)
+    held, committer = SimpleNamespace(forget=lambda partition, sequence: None), SimpleNamespace(let_go=lambda: None, next_sequence=7)
     engine = SimpleNamespace(copied=np.ones(4, dtype=bool), sealed=np.zeros(4, dtype=bool), epochs=np.ones(4), stopped={1: "damaged", 2: "no checkpoint"})
-    store = SimpleNamespace(held=held, log=SimpleNamespace(next_sequence=7))
+    store = SimpleNamespace(held=held)
     mine.shard = cast(Any, SimpleNamespace(engine=engine, store=store, committer=committer, wake_watchers=lambda: None))
     mine.replicas[2] = cast(Any, None)
     mine._dropping = cast(Any, SimpleNamespace(done=lambda: False))
