@@ -130,7 +130,7 @@ class Shard(Process):
             return
         partition, inner = message
         serving = self.partitions[partition]
-        if serving.is_stopped and isinstance(inner, Append):
+        if serving.is_stopped and isinstance(inner, Append | Snapshot):
             return
         self._carry_out(partition, lambda: serving.replica.on_message(sender, inner, self.now))
 

@@ -54,6 +54,7 @@ MUTANTS: dict[str, list[Change]] = {
     "suffix cut by a new primary": [(REPLICA, "        self._epoch_start = self._append_own(None)", "        self.journal.cut(self.committed); self.durable = min(self.durable, self.committed); self._epoch_start = self._append_own(None)")],
     "former epochs not awaited": [(REPLICA, "self._is_released or self.committed < self._epoch_start or now", "self._is_released or now")],
     "goes on after a failed write": [(REPLICA, "        if not is_ok:\n", "        if False:\n")],
+    "takes what comes before damage is thrown away": [(HOSTS, "isinstance(inner, Append | Snapshot):", "isinstance(inner, Append):")],
     "no re-announcement": [(CONTROLLER, "        if not is_told:\n", "        if False:\n")],
     "shrinks on its own account": [
         (REPLICA, "                self._send(CONTROLLER, Shrink(self.epoch, member))", "                self._asked.discard(member); self.config = Config(self.epoch, self.me, tuple(m for m in self.config.insync if m != member), self.config.replicas)")
