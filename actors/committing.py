@@ -111,9 +111,11 @@ class Writer:
                 for one in asked:
                     if one is None:
                         return
-                    error = self._failed or _raised(cast(Callable[[], object], one[0]))
-                    self._failed = self._failed or (error if one[1] else None)
-                    self._settle([one[2]], error)
+                    function, writes, done = one
+                    error = self._failed or _raised(cast(Callable[[], object], function))
+                    if writes:
+                        self._failed = error
+                    self._settle([done], error)
 
     def _write(self, asked: list[tuple[Callable[[], object] | Group, bool, asyncio.Future[None]]]) -> None:
         def write() -> None:

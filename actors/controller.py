@@ -274,7 +274,7 @@ class Controller:
             return
         self._down_since.pop(shard, None)
         if self._pids.setdefault(shard, health["pid"]) != health["pid"]:
-            self._life_is_over(shard)
+            self._life_ends.pop(shard, asyncio.Event()).set()
             self._pids[shard] = health["pid"]
         # Beside the heartbeats: what waits for a life hears from them that it is over, as Ray may never say so.
         if health["state"] == "new":
@@ -288,22 +288,17 @@ class Controller:
         if health["state"] == "serving" and health["moving"]["tokens"]:
             await self._rescaler.reconcile(shard, health["moving"])
 
-    def _life_is_over(self, shard: int) -> None:
-        """Whoever waits for an answer of it waits no longer."""
-        self._life_ends.pop(shard, asyncio.Event()).set()
-
     @staticmethod
-    def _beside(busy: dict[int, asyncio.Task[None]], shard: int, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+    def _beside(busy: dict[int, asyncio.Task[None]], shard: int, work: Callable[[int], Coroutine[Any, Any, None]]) -> None:
         """Do something for a shard in a task of its own, unless it is being done."""
         if shard not in busy:
-            busy[shard] = asyncio.create_task(work(shard, *arguments))
+            busy[shard] = asyncio.create_task(work(shard))
             busy[shard].add_done_callback(lambda _: busy.pop(shard, None))
 
     async def _start_shard(self, shard: int) -> None:
         """A new life: raise its epochs, persist them, then let it recover and serve."""
         self._starts += 1
         self._lives[shard] = self._lives.get(shard, 0) + 1
-        self._life_is_over(shard)
         log.info("starting shard %d", shard)
         try:
             alone = [p for p, owner in enumerate(self.state.owners) if owner == shard and p not in self.state.placed]

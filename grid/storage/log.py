@@ -66,12 +66,10 @@ class Log:
 
     def append(self, header: dict[str, Any], body: list[bytes | memoryview], *, is_durable: bool = True) -> int:
         """Write one record, fsync it, return its sequence. Raises WriteFailed: the outcome is then unknown and nothing may follow."""
-        if self._failed is not None:
-            raise self._failed
         sequence = self.next_sequence
         buffers = _framed(sequence, {**header, "synced": self._synced}, body)
         nbytes = sum(len(buffer) for buffer in buffers)
-        try:
+        with self._writing(self._path):
             if self._descriptor < 0 or self._offset + nbytes + _PREFIX.size > self._size:
                 self._open_segment(sequence, nbytes)
             failpoint("log.before_write")
@@ -81,9 +79,6 @@ class Log:
                 _write_all(self._descriptor, part, at)
                 at += sum(len(buffer) for buffer in part)
             failpoint("log.written")
-        except BaseException as error:  # not only the disk's: whatever it was, another record in this one's place would overwrite it
-            self._failed = WriteFailed(str(self._path), str(error) or repr(error))
-            raise self._failed from error
         self._offset += nbytes
         self.next_sequence = sequence + 1
         if is_durable:
@@ -92,26 +87,29 @@ class Log:
 
     def sync(self) -> None:
         """Fsync what was appended without it. Raises WriteFailed."""
-        if self._failed is not None:
-            raise self._failed
         last = self.next_sequence - 1
-        try:
+        with self._writing(self._path):
             if self._descriptor >= 0:
                 os.fdatasync(self._descriptor)
             failpoint("log.fsynced")
             self._synced = last
-        except OSError as error:
-            self._failed = WriteFailed(str(self._path), str(error))
-            raise self._failed from error
 
     def roll(self) -> None:
         """Close the segment that is being written and begin the next, so that history and erasure reach all that was logged."""
         if self._descriptor >= 0 and self._offset > 0:
-            try:
+            with self._writing(self._folder):
                 self._open_segment(self.next_sequence, 0)
-            except OSError as error:
-                self._failed = WriteFailed(str(self._folder), str(error))
-                raise self._failed from error
+
+    @contextlib.contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        """What fails in it is a WriteFailed, and so is all that follows: not only what the disk fails, as another record would overwrite this one's place."""
+        if self._failed is not None:
+            raise self._failed
+        try:
+            yield
+        except BaseException as error:
+            self._failed = WriteFailed(str(path), str(error) or repr(error))
+            raise self._failed from error
 
     def prepare_segment(self) -> None:
         """Make the file of the next segment ahead, so that `roll` has less to wait for. From any thread."""

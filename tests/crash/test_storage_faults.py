@@ -16,7 +16,7 @@ from grid.errors import DataFolderForeign, GridError, StorageError, WriteFailed
 from grid.storage.log import read_segment
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, Shard
-from tests.points import flip
+from tests.points import Points, flip
 
 USERS = [f"user-{number}" for number in range(120)]
 
@@ -125,19 +125,18 @@ def test_a_missing_file_is_told_by_name_and_never_read_as_less(whole: Path, tmp_
 
 
 @pytest.fixture
-def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "failpoints"
-    folder.mkdir()
-    monkeypatch.setattr(failpoints, "_folder", folder)
-    return folder
+def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Points:
+    points = Points(tmp_path / "failpoints")
+    monkeypatch.setattr(failpoints, "_folder", points.folder)
+    return points
 
 
 @pytest.mark.parametrize("action", ["eio", "enospc"])
 @pytest.mark.parametrize("point", ["log.before_write", "log.written", "log.fsynced"])
-def test_after_a_failed_write_nothing_follows_and_what_was_acknowledged_is_there(tmp_path: Path, points: Path, point: str, action: str) -> None:
+def test_after_a_failed_write_nothing_follows_and_what_was_acknowledged_is_there(tmp_path: Path, points: Points, point: str, action: str) -> None:
     shard = Shard(tmp_path / "shard", EVERY_KIND)
     fill(shard, 1, 4)
-    (points / point).write_text(action)
+    points.arm(point, action)
     with pytest.raises(WriteFailed, match=r"\d{16}\.log.*outcome is unknown"):
         fill(shard, 4, 5)
         shard.store.log.sync()
@@ -154,12 +153,12 @@ def test_after_a_failed_write_nothing_follows_and_what_was_acknowledged_is_there
 
 @pytest.mark.parametrize("action", ["eio", "enospc"])
 @pytest.mark.parametrize("point", ["checkpoint.shard_put", "checkpoint.pages_put", "checkpoint.staged", "checkpoint.installed"])
-def test_a_checkpoint_that_fails_leaves_the_one_before_or_is_whole(tmp_path: Path, points: Path, point: str, action: str) -> None:
+def test_a_checkpoint_that_fails_leaves_the_one_before_or_is_whole(tmp_path: Path, points: Points, point: str, action: str) -> None:
     shard = Shard(tmp_path / "shard", EVERY_KIND)
     fill(shard, 1, 4)
     shard.store.checkpoint_all()
     fill(shard, 4, 8)
-    (points / point).write_text(action)
+    points.arm(point, action)
     with pytest.raises((WriteFailed, OSError)):
         shard.store.checkpoint_all()
     for _ in range(2):
@@ -169,11 +168,11 @@ def test_a_checkpoint_that_fails_leaves_the_one_before_or_is_whole(tmp_path: Pat
     shard.close()
 
 
-def test_a_compaction_without_room_loses_nothing(tmp_path: Path, points: Path) -> None:
+def test_a_compaction_without_room_loses_nothing(tmp_path: Path, points: Points) -> None:
     shard = Shard(tmp_path / "shard", EVERY_KIND)
     fill(shard, 1, 4)
     shard.store.checkpoint_all()
-    (points / "compact.before").write_text("enospc")
+    points.arm("compact.before", "enospc")
     with pytest.raises(OSError, match="No space left"):
         shard.store.checkpoints.compact()
     shard.crash()

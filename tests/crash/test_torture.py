@@ -14,6 +14,7 @@ import yaml
 from tests.catalogs import EVERY_KIND
 from tests.crash.torture import Torture
 from tests.grids import RunningGrid
+from tests.points import Points
 
 # Of some forty sorts; which, the seed says. `make torture` has them all, many times.
 KILLS, KILLS_LONG = 4, 10
@@ -40,14 +41,13 @@ def test_with_history_erasures_and_dropped_segments(tmp_path: Path) -> None:
 
 
 def test_a_load_that_is_killed_before_its_commit_leaves_nothing_and_succeeds_when_repeated(tmp_path: Path) -> None:
-    points = tmp_path / "failpoints"
-    points.mkdir()
+    points = Points(tmp_path / "failpoints")
     (tmp_path / "catalog.yaml").write_text(yaml.safe_dump(EVERY_KIND, sort_keys=False))
     users = 5_000
     pq.write_table(pa.table({"user_id": [f"u{n}" for n in range(users)], "count": list(range(users))}), tmp_path / "users.parquet")
-    grid = RunningGrid(tmp_path / "data", "--catalog", str(tmp_path / "catalog.yaml"), environment={"PROFILEGRID_FAILPOINTS": str(points)}).up()
+    grid = RunningGrid(tmp_path / "data", "--catalog", str(tmp_path / "catalog.yaml"), environment={"PROFILEGRID_FAILPOINTS": str(points.folder)}).up()
     try:
-        (points / "load.staged").write_text("kill")
+        points.arm("load.staged")
         broken = grid.cli("load", str(tmp_path / "users.parquet"))
         assert broken.returncode == 1
         grid.wait_until(lambda: all(shard["state"] == "serving" for shard in grid.shards()))

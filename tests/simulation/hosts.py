@@ -159,7 +159,8 @@ class Shard(Process):
 
     def _write(self, serving: Serving, token: tuple[str, Ask]) -> None:
         ask, replica = token[1], serving.replica
-        position = serving.known.get(ask.operation)  # type: ignore[arg-type]
+        assert ask.operation is not None
+        position = serving.known.get(ask.operation)
         if position is not None:
             self._carry_out(ask.partition, lambda: replica.wait(position, token, self.now))
         else:

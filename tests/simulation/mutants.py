@@ -32,7 +32,7 @@ MUTANTS: dict[str, list[Change]] = {
     "early expand": [(REPLICA, "if is_outside and peer.matched >= held:", "if is_outside:")],
     "early expand after a restart": [(REPLICA, "max(self.committed, self._epoch_start, self.journal.last", "max(self.committed, self.journal.last")],
     "no directory fsync": [(DISK, "        self.visible = value\n        self.synced = value", "        self.visible = value")],
-    "dedupe off": [(HOSTS, "position = serving.known.get(ask.operation)  # type: ignore[arg-type]", "position = None")],
+    "dedupe off": [(HOSTS, "position = serving.known.get(ask.operation)", "position = None")],
     "no lock": [(DISK, "if self.owner is not None and self.owner.is_alive:", "if False:")],
     "alone while it expands": [(REPLICA, "(set(self.config.insync) | self._asked) - {self.me}", "set(self.config.insync) - {self.me}")],
     "announced before it is kept": [(CONTROLLER, "placed.saving, placed.ticket = config,", "placed.config, placed.saving, placed.ticket = config, config,")],

@@ -20,7 +20,7 @@ class Lane:
 
     failed = None
 
-    def __init__(self, *_: Any) -> None:
+    def __init__(self) -> None:
         self.told: list[Any] = []
 
     def ask(self, _: int, payload: bytes) -> asyncio.Future[bytes]:
@@ -32,7 +32,7 @@ class Group:
     """One block of one partition, as far as sending looks at it."""
 
     def __init__(self, partition: int, position: int) -> None:
-        self.partition, self.position, self.nbytes, self.catalog_version = partition, position, 100, 1
+        self.partition, self.position, self.nbytes = partition, position, 100
 
     def places(self) -> dict[int, list[int]]:
         return {self.partition: [self.position]}

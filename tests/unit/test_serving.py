@@ -17,6 +17,7 @@ from grid.catalog import load_catalog
 from grid.engine import Engine
 from grid.errors import CheckpointCorrupt, WriteFailed
 from grid.state.dictionary import Strings
+from grid.state.users import Slots
 from tests.catalogs import EVERY_KIND
 from tests.harness import COUNTS, NOW_MS, PARTITIONS, Copies, Shard, frame_for
 
@@ -178,10 +179,7 @@ def test_events_of_a_group_are_one_entry_of_a_journal_and_deletions_keep_their_p
     hits, gone = events_batch([(user, "e", NOW_MS, {}, None) for user in users]), deletes_batch(users)
     catalog = load_catalog({**COUNTS, "features": {**COUNTS["features"], "again": {"count": "e"}}}, 2)
 
-    def counts(engine: Engine) -> list[list[float]]:
-        ids = Strings.of(users)
-        hashes = ids.hashes()
-        slots = engine.users.find(ids.data, ids.ends, hashes, (hashes % np.uint64(PARTITIONS)).astype(np.uint16))
+    def counts(engine: Engine, slots: Slots) -> list[list[float]]:
         return [feature.columns.read(slots, NOW_MS).values.tolist() for feature in engine.features.values()]
 
     async def serve() -> None:
@@ -190,15 +188,15 @@ def test_events_of_a_group_are_one_entry_of_a_journal_and_deletions_keep_their_p
             assert await committed_together(server, [hits, hits, hits], 1) == [1] * PARTITIONS
             assert await committed_together(server, [hits, gone, hits, hits], 4) == [4] * PARTITIONS
             assert await committed_together(server, [hits, hits], 8) == [1] * PARTITIONS
-            assert counts(server.engine) == [[4] * PARTITIONS]
+            assert counts(server.engine, server.find(Strings.of(users))) == [[4] * PARTITIONS]
             await server.install_catalog(2, catalog.source)
             while not server.engine.features["again"].is_complete:
                 await asyncio.sleep(0.01)
-            assert counts(server.engine) == [[4] * PARTITIONS] * 2
+            assert counts(server.engine, server.find(Strings.of(users))) == [[4] * PARTITIONS] * 2
 
     asyncio.run(serve())
     again = Shard(tmp_path)
-    assert counts(again.engine) == [[4] * PARTITIONS] * 2
+    assert counts(again.engine, again.find(users)) == [[4] * PARTITIONS] * 2
     again.close()
 
 
