@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ class RunningGrid:
         return list(self.json("status")["shards"])
 
     def kill_shard(self, shard: int) -> int:
-        """kill -9, as the kernel does when memory is out."""
-        pid = int(self.shards()[shard]["pid"])
+        """kill -9, as the kernel does when memory is out. A shard that is just starting is waited for."""
+        pid = int(self.wait_until(lambda: self.shards()[shard]["pid"]))
         os.kill(pid, signal.SIGKILL)
         return pid
 
@@ -80,11 +81,13 @@ class RunningGrid:
         """Pids of this grid's processes whose command line begins with `name`."""
         return descendants(int(json.loads((self.folder / "up.json").read_text())["pid"]), name)
 
-    def wait_until(self, question: Any, timeout_s: float = 60.0) -> None:
+    def wait_until(self, question: Callable[[], Any], timeout_s: float = 60.0) -> Any:
+        """The first answer that is true."""
         deadline = time.monotonic() + timeout_s
-        while not question():
+        while not (answer := question()):
             assert time.monotonic() < deadline, "it did not happen in time"
             time.sleep(0.1)
+        return answer
 
     def wait_for_backfill(self, timeout_s: float = 60.0) -> None:
         with self.client() as grid:
