@@ -335,6 +335,7 @@ class Coordinator:
     def __init__(self) -> None:
         self._state = "new"
         self._grpc: Any = None
+        self._lanes: Any = None
         self._port = 0
         self._metrics: Any = None
         self._targets: list[str] = []
@@ -363,12 +364,14 @@ class Coordinator:
                 meter = Meter()
                 self._grpc = GrpcServer(meter)
                 controller = ray.get_actor(CONTROLLER, namespace=NAMESPACE)
-                add_services(self._grpc, controller, f"{host}:{port}")
+                self._lanes = await add_services(self._grpc, meter, controller, host, f"{host}:{port}")
                 self._port = await self._grpc.start(host, port)
                 self._serve_metrics(meter, host, metrics_port)
                 self._watch = asyncio.create_task(self._find_targets(controller))
             except Exception:
                 self._state = "new"
+                if self._lanes is not None:
+                    await self._lanes.stop()
                 raise
             self._state = "serving"
             gc.freeze()  # as in shards: full collections would look at all that was imported
@@ -394,6 +397,7 @@ class Coordinator:
     async def stop(self) -> None:
         """Drain."""
         if self._grpc is not None:
+            await self._lanes.stop()
             await self._grpc.stop()
 
     async def health(self) -> dict[str, Any]:

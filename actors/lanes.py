@@ -1,5 +1,5 @@
-"""The shard's end of lanes (client/profilegrid/lanes.py tells the protocol): reads are answered where they are parsed, frames when
-committed, queries in turns.
+"""The grid's end of lanes (client/profilegrid/lanes.py tells the protocol). A shard answers reads where they are parsed, frames when committed,
+its part of queries in turns; the gateway counts.
 
 Bounded: a connection that does not greet is closed, one that does not take its answers or has 64 messages under way is not read from.
 """
@@ -11,15 +11,16 @@ import logging
 import secrets
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
 from profilegrid.errors import ProfilegridError
-from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, MOVE, READ, REPLICATE, LaneBroken, Splitter, message
+from profilegrid.lanes import COUNT, EVALUATE, FAILED, HELLO, INGEST, MOVE, READ, REPLICATE, LaneBroken, Splitter, message
 from profilegrid.options import MESSAGE_BYTES_MAX
-from profilegrid.v1 import events_pb2, profiles_pb2, shard_pb2
+from profilegrid.v1 import events_pb2, profiles_pb2, segments_pb2, shard_pb2
 
 from actors.logs import request_id
 from actors.metrics import Meter
@@ -38,24 +39,24 @@ TURN_S = 0.002
 
 
 class LaneServer:
-    """Listens for lanes of one shard, in its loop."""
+    """Listens for lanes, in the loop that it is started in."""
 
-    def __init__(self, shard: ShardServer, meter: Meter) -> None:
-        self._shard, self._meter = shard, meter
+    def __init__(self, made: Callable[[set[LaneConnection]], LaneConnection]) -> None:
+        """`made` gives a connection's end, which keeps itself in the set while it is open."""
+        self._made = made
         self._connections: set[LaneConnection] = set()
         self._server: asyncio.Server
 
     async def start(self, host: str) -> int:
         """Bind any port and serve. Returns the port."""
-        made = partial(LaneConnection, self._shard, self._meter, self._connections)
-        self._server = await asyncio.get_running_loop().create_server(made, host, 0)
+        self._server = await asyncio.get_running_loop().create_server(partial(self._made, self._connections), host, 0)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Take no more messages, give the answers that are due, close."""
         self._server.close()
         for connection in self._connections:
-            connection.hold("the shard stops")
+            connection.hold("the server stops")
         started = time.monotonic()
         while any(connection.under_way for connection in self._connections) and time.monotonic() - started < GRACE_S:
             await asyncio.sleep(0.01)
@@ -64,10 +65,11 @@ class LaneServer:
 
 
 class LaneConnection(asyncio.Protocol):
-    """One client's lane."""
+    """One client's lane. What each kind of message does is said by `_handlers`."""
 
-    def __init__(self, shard: ShardServer, meter: Meter, connections: set[LaneConnection]) -> None:
-        self._shard, self._meter, self._connections = shard, meter, connections
+    def __init__(self, meter: Meter, connections: set[LaneConnection]) -> None:
+        self._meter, self._connections = meter, connections
+        self._handlers: dict[int, Callable[[int, bytes], None]] = {}
         self._loop = asyncio.get_running_loop()
         self._splitter = Splitter(MESSAGE_BYTES_MAX)
         self._messages: deque[tuple[int, int, bytes]] = deque()
@@ -142,24 +144,76 @@ class LaneConnection(asyncio.Protocol):
         started = time.perf_counter()
         while self._messages and not self._held:
             kind, tag, payload = self._messages.popleft()
-            if kind == READ:
-                self._read(tag, payload)
-            elif kind == INGEST:
-                self._ingest(tag, payload)
-            elif kind == REPLICATE:
-                self._replicate(tag, payload)
-            elif kind in (EVALUATE, MOVE):
-                self._begin()
-                task = self._loop.create_task(self._evaluate(tag, payload) if kind == EVALUATE else self._move(tag, payload))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
+            handler = self._handlers.get(kind)
+            if handler is None:
                 log.warning("a lane is closed", extra={"facts": {"why": f"a message of kind {kind}"}})
                 self._transport.abort()
                 return
+            handler(tag, payload)
             if self._messages and time.perf_counter() - started > TURN_S:
                 self.hold("others have a turn")
                 self._loop.call_soon(self._release, "others have a turn")
+
+    def _asked(self, what: str, kind: int, answer: Callable[[bytes], Awaitable[bytes]]) -> Callable[[int, bytes], None]:
+        """The handler of messages that take turns: what `answer` returns or raises is told."""
+
+        async def told(tag: int, payload: bytes) -> None:
+            started = time.perf_counter()
+            try:
+                said = await answer(payload)
+            except Exception as error:
+                self._refuse(what, tag, error, started)
+            else:
+                self._answer(what, kind, tag, said, started)
+            finally:
+                self._end()
+
+        def begin(tag: int, payload: bytes) -> None:
+            self._begin()
+            task = self._loop.create_task(told(tag, payload))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        return begin
+
+    def _begin(self) -> None:
+        self.under_way += 1
+        if self.under_way >= UNDER_WAY_MAX:
+            self.hold("much is under way")
+
+    def _end(self) -> None:
+        self.under_way -= 1
+        if "much is under way" in self._held:
+            self._release("much is under way")
+
+    def _answer(self, what: str, kind: int, tag: int, payload: bytes, started: float, code: str = "OK") -> None:
+        self._meter.called(f"Lane/{what}", code, time.perf_counter() - started)
+        if not self._transport.is_closing():
+            self._transport.write(message(kind, tag, payload))
+
+    def _refuse(self, what: str, tag: int, error: BaseException, started: float) -> None:
+        if isinstance(error, DecodeError):
+            error = FrameInvalid("message", "bytes that are no protobuf", f"the message of a lane's {what}")
+        made = request_id.set(secrets.token_hex(8))  # a lane's messages have none of their own; what failed can be found in the log
+        try:
+            if not isinstance(error, (GridError, ProfilegridError)):
+                log.error("call failed", exc_info=error, extra={"facts": {"method": f"Lane/{what}"}})
+            status = status_of(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        finally:
+            request_id.reset(made)
+        self._answer(what, FAILED, tag, status.SerializeToString(), started, code_pb2.Code.Name(status.code))
+
+
+class ShardLane(LaneConnection):
+    """A client's lane to a shard; also the coordinator's, and other shards'."""
+
+    def __init__(self, shard: ShardServer, meter: Meter, connections: set[LaneConnection]) -> None:
+        super().__init__(meter, connections)
+        self._shard = shard
+        self._handlers = {
+            READ: self._read, INGEST: self._ingest, REPLICATE: self._replicate,
+            EVALUATE: self._asked("Evaluate", EVALUATE, self._evaluate), MOVE: self._asked("Move", MOVE, self._move),
+        }  # fmt: skip
 
     def _read(self, tag: int, payload: bytes) -> None:
         started = time.perf_counter()
@@ -203,51 +257,23 @@ class LaneConnection(asyncio.Protocol):
             return
         self._answer("Replicate", REPLICATE, tag, b"", started)
 
-    async def _evaluate(self, tag: int, payload: bytes) -> None:
-        started = time.perf_counter()
-        try:
-            answer = (await answer_evaluate(self._shard, shard_pb2.EvaluateRequest.FromString(payload))).SerializeToString()
-        except Exception as error:
-            self._refuse("Evaluate", tag, error, started)
-        else:
-            self._answer("Evaluate", EVALUATE, tag, answer, started)
-        finally:
-            self._end()
+    async def _evaluate(self, payload: bytes) -> bytes:
+        return (await answer_evaluate(self._shard, shard_pb2.EvaluateRequest.FromString(payload))).SerializeToString()
 
-    async def _move(self, tag: int, payload: bytes) -> None:
-        started = time.perf_counter()
-        try:
-            await self._shard.moves.take(payload)
-        except Exception as error:
-            self._refuse("Move", tag, error, started)
-        else:
-            self._answer("Move", MOVE, tag, b"", started)
-        finally:
-            self._end()
+    async def _move(self, payload: bytes) -> bytes:
+        await self._shard.moves.take(payload)
+        return b""
 
-    def _begin(self) -> None:
-        self.under_way += 1
-        if self.under_way >= UNDER_WAY_MAX:
-            self.hold("much is under way")
 
-    def _end(self) -> None:
-        self.under_way -= 1
-        if "much is under way" in self._held:
-            self._release("much is under way")
+class GatewayLane(LaneConnection):
+    """A client's lane to the gateway."""
 
-    def _answer(self, what: str, kind: int, tag: int, payload: bytes, started: float, code: str = "OK") -> None:
-        self._meter.called(f"Lane/{what}", code, time.perf_counter() - started)
-        if not self._transport.is_closing():
-            self._transport.write(message(kind, tag, payload))
+    def __init__(
+        self, count: Callable[[segments_pb2.CountRequest], Awaitable[segments_pb2.CountResponse]], meter: Meter, connections: set[LaneConnection]
+    ) -> None:
+        super().__init__(meter, connections)
+        self._count = count
+        self._handlers = {COUNT: self._asked("Count", COUNT, self._counted)}
 
-    def _refuse(self, what: str, tag: int, error: BaseException, started: float) -> None:
-        if isinstance(error, DecodeError):
-            error = FrameInvalid("message", "bytes that are no protobuf", f"the message of a lane's {what}")
-        made = request_id.set(secrets.token_hex(8))  # a lane's messages have none of their own; what failed can be found in the log
-        try:
-            if not isinstance(error, (GridError, ProfilegridError)):
-                log.error("call failed", exc_info=error, extra={"facts": {"method": f"Lane/{what}"}})
-            status = status_of(error if isinstance(error, Exception) else RuntimeError(repr(error)))
-        finally:
-            request_id.reset(made)
-        self._answer(what, FAILED, tag, status.SerializeToString(), started, code_pb2.Code.Name(status.code))
+    async def _counted(self, payload: bytes) -> bytes:
+        return (await self._count(segments_pb2.CountRequest.FromString(payload))).SerializeToString()

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class Shard:
             return self.facts()
         from profilegrid.v1 import admin_pb2, admin_pb2_grpc, events_pb2, events_pb2_grpc, profiles_pb2, profiles_pb2_grpc, shard_pb2, shard_pb2_grpc
 
-        from actors.lanes import LaneServer
+        from actors.lanes import LaneServer, ShardLane
         from actors.servers import GrpcServer
         from actors.services.loading import LoadService
         from actors.services.shard import EventService, ProfileService, ShardService
@@ -91,7 +92,7 @@ class Shard:
             self._grpc.add(shard_pb2.DESCRIPTOR, "ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, ShardService(self._server))
             self._grpc.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, LoadService(self._server))
             self._port = await self._grpc.start(self._server.config.host, 0)
-            self._lanes = LaneServer(self._server, self._server.meter)
+            self._lanes = LaneServer(partial(ShardLane, self._server, self._server.meter))
             self._lane_port = await self._lanes.start(self._server.config.host)
             self._metrics = MetricsServer(self._server.meter.registry, self._server.config.host, 0)
         except Exception:

@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -33,6 +34,8 @@ from profilegrid.v1 import (
 from actors.calls import CONTROLLER_TIMEOUT_S, ask
 from actors.clock import now_ms
 from actors.coordinator import EXPORT_IDS, PageToken, Queries, rule_hash
+from actors.lanes import GatewayLane, LaneServer
+from actors.metrics import Meter
 from actors.servers import GrpcServer
 from actors.services import convert
 from actors.services.shard import answer_reads, answer_stream, asked_ids
@@ -45,15 +48,19 @@ LONG_TIMEOUT_S, MAP_TIMEOUT_S = 600.0, 1.0
 SNAPSHOT_TIMEOUT_S, PROGRESS_EVERY_S = 86_400.0, 0.3
 
 
-def add_services(server: GrpcServer, controller: Any, target: str) -> None:
-    """All public services on one server."""
+async def add_services(server: GrpcServer, meter: Meter, controller: Any, host: str, target: str) -> LaneServer:
+    """All public services on one server. Returns the lanes that count beside it, on a port of their own."""
     queries = Queries(controller)
     forward = Forwarder(target)
+    segments = SegmentService(queries, forward)
+    lanes = LaneServer(partial(GatewayLane, lambda request: segments.Count(request, None), meter))
+    admin = AdminService(controller, f"{host}:{await lanes.start(host)}")
     server.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(forward))
     server.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(forward, queries))
-    server.add(segments_pb2.DESCRIPTOR, "SegmentService", segments_pb2_grpc.add_SegmentServiceServicer_to_server, SegmentService(queries, forward))
+    server.add(segments_pb2.DESCRIPTOR, "SegmentService", segments_pb2_grpc.add_SegmentServiceServicer_to_server, segments)
     server.add(catalog_pb2.DESCRIPTOR, "CatalogService", catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(controller))
-    server.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(controller))
+    server.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, admin)
+    return lanes
 
 
 class Forwarder:
@@ -256,8 +263,8 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """The map, states, checkpoints, dead letters. Map and status are answered from the last known while the controller is down."""
 
-    def __init__(self, controller: Any) -> None:
-        self._controller = controller
+    def __init__(self, controller: Any, lane: str) -> None:
+        self._controller, self._lane = controller, lane
         self._last_map: dict[str, Any] | None = None
         self._last_status: dict[str, Any] | None = None
 
@@ -273,7 +280,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.GetMapResponse(
             map_version=known["map_version"], partitions=known["partitions"], catalog_version=known["catalog_version"],
             shards=[admin_pb2.ShardAddress(id=shard, endpoint=endpoint, lane=known["lanes"][shard]) for shard, endpoint in known["endpoints"].items()],
-            owners=known["owners"], epochs=known["epochs"], grid_id=known["grid_id"],
+            owners=known["owners"], epochs=known["epochs"], grid_id=known["grid_id"], lane=self._lane,
         )  # fmt: skip
 
     async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Context) -> admin_pb2.GetStatusResponse:

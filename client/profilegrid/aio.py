@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import grpc
 import numpy as np
 
+from profilegrid import tracing
 from profilegrid.buffering import TrackBuffer
 from profilegrid.coalescing import Coalescer
 from profilegrid.columns import (
@@ -30,9 +31,10 @@ from profilegrid.columns import (
     time_ms,
     user_id_text,
 )  # fmt: skip
-from profilegrid.connections import BACKOFF_S, Connections
+from profilegrid.connections import BACKOFF_S, CALL_TIMEOUT_S, Connections
 from profilegrid.delivering import Deliveries
-from profilegrid.errors import from_rpc, warn
+from profilegrid.errors import Overloaded, Unavailable, from_rpc, warn
+from profilegrid.lanes import COUNT
 from profilegrid.reading import Reads
 from profilegrid.results import Answer, Page, Profile, Report, Table
 from profilegrid.routes import Map, partitions_of
@@ -242,8 +244,21 @@ class AsyncClient:
 
     async def count_detailed(self, rule: str, *, as_of: Any = None, within: bytes | None = None) -> dict[str, Any]:
         """{"count", "elapsed_ms", "as_of", "warnings"}."""
-        response = await self._segments("Count", segments_pb2.CountRequest(rule=rule, as_of_ms=_moment(as_of), within=within))
+        request = segments_pb2.CountRequest(rule=rule, as_of_ms=_moment(as_of), within=within)
+        response = await self._counted(request)
         return {"count": response.count, "elapsed_ms": response.elapsed_ms, "as_of": response.as_of_ms, "warnings": [*response.warnings]}
+
+    async def _counted(self, request: segments_pb2.CountRequest) -> segments_pb2.CountResponse:
+        """By the gateway's lane, which costs both sides half of a gRPC call; by gRPC what that fails at, what has a trace, and bitmaps."""
+        self._connections.check_open()
+        try:
+            lane = (self._connections.known_map or await self._connections.map()).lane
+            if lane and not tracing.is_traced() and not request.HasField("within"):
+                answer = await self._connections.lane(lane, min(self.read_timeout, CALL_TIMEOUT_S)).ask(COUNT, request.SerializeToString())
+                return segments_pb2.CountResponse.FromString(answer)
+        except (Unavailable, Overloaded):
+            self._connections.forget_map()  # the gateway may have begun anew
+        return await self._segments("Count", request)  # type: ignore[no-any-return]
 
     async def list(self, rule: str, *, limit: int = 1000, page_token: str = "", as_of: Any = None) -> Page:
         """One page of user ids. Who stays a member throughout is listed exactly once over all pages."""

@@ -1,12 +1,12 @@
-"""A lane: one plain TCP connection to a shard, for what makes up most traffic: reads and frames.
+"""A lane: one plain TCP connection to a shard or the gateway, for what makes up most traffic: reads, frames and counts.
 
     hello     8 bytes from the client
     message   uint32 length of what follows | uint8 kind | uint32 tag | protobuf; little-endian
     answer    the same, with the tag of what it answers; kind FAILED carries a google.rpc.Status
 
-Reads ask with BatchGetProfilesRequest, frames are sent as Frame (large ones on a second, wide lane, so that no read waits behind one), the
-coordinator asks for its part of a query with EvaluateRequest, shards send each other partitions that move, and what is written to their copies; answers are the messages of the same gRPC calls. gRPC carries everything else, and
-all of this for other clients. A message costs 30 µs a side; on a gRPC stream it is 160, as an event crosses three threads there. Frames of 6,000
+Reads ask with BatchGetProfilesRequest, frames are sent as Frame (large ones on a second, wide lane, so that no read waits behind one), the gateway is
+asked to count with CountRequest and asks shards for their part of a query with EvaluateRequest, shards send each other partitions that move, and what
+is written to their copies; answers are the messages of the same gRPC calls. gRPC carries everything else, and all of this for other clients. A message costs 30 µs a side; on a gRPC stream it is 160, as an event crosses three threads there. Frames of 6,000
 rows cost a shard a tenth to a quarter less than by gRPC.
 """
 
@@ -22,7 +22,7 @@ from profilegrid.errors import ProfilegridError, Unavailable, from_status
 from profilegrid.options import MESSAGE_BYTES_MAX
 
 HELLO = b"PGLANE1\n"
-READ, INGEST, EVALUATE, MOVE, REPLICATE, FAILED = 1, 2, 3, 4, 5, 255
+READ, INGEST, EVALUATE, MOVE, REPLICATE, COUNT, FAILED = 1, 2, 3, 4, 5, 6, 255
 _HEAD = struct.Struct("<IBI")
 _HEAD_REST = _HEAD.size - 4
 _NOBODY: tuple[float, None] = 0.0, None
@@ -164,7 +164,7 @@ class Lane(asyncio.Protocol):
         self._fail("the client was closed", "CLIENT_CLOSED")
 
     def leave(self) -> None:
-        """Another shard has taken over: what waits is to be asked there."""
+        """Others have taken over: what waits is to be asked there."""
         self._fail(f"{self.endpoint} does not answer, and others serve what it served", "STREAM_ENDED")
 
     def _fail(self, why: str, reason: str) -> None:

@@ -30,6 +30,7 @@ class Map:
     endpoints: dict[int, str]
     lanes: dict[int, str] = field(default_factory=dict)
     grid_id: str = ""
+    lane: str = ""  # the gateway's
 
     @classmethod
     def of(cls, response: admin_pb2.GetMapResponse) -> Map:
@@ -37,7 +38,7 @@ class Map:
         return cls(
             response.map_version, response.catalog_version, np.frombuffer(response.owners, dtype=np.uint16),
             np.frombuffer(response.epochs, dtype=np.uint64), {shard.id: shard.endpoint for shard in response.shards},
-            {shard.id: shard.lane for shard in response.shards}, response.grid_id,
+            {shard.id: shard.lane for shard in response.shards}, response.grid_id, response.lane,
         )  # fmt: skip
 
     @cached_property
@@ -47,8 +48,8 @@ class Map:
 
     @cached_property
     def serving(self) -> frozenset[str]:
-        """Lanes of the shards that own something."""
-        return frozenset(self.lanes.get(shard, "") for shard in np.unique(self.owners).tolist())
+        """Lanes of the gateway and of the shards that own something."""
+        return frozenset((self.lane, *(self.lanes.get(shard, "") for shard in np.unique(self.owners).tolist())))
 
     @cached_property
     def rank(self) -> NDArray[np.uint16]:

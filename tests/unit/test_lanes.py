@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from profilegrid.errors import InvalidRequest, ServerFailed, Unavailable
-from profilegrid.lanes import EVALUATE, FAILED, HELLO, INGEST, READ, Lane, LaneBroken, Lanes, Splitter, message
+from profilegrid.lanes import COUNT, EVALUATE, FAILED, HELLO, INGEST, READ, Lane, LaneBroken, Lanes, Splitter, message
 from profilegrid.reading import ReadQueue
-from profilegrid.v1 import events_pb2, profiles_pb2
+from profilegrid.v1 import events_pb2, profiles_pb2, segments_pb2
 
-from actors.lanes import UNDER_WAY_MAX, LaneConnection, LaneServer
+from actors.lanes import UNDER_WAY_MAX, GatewayLane, LaneConnection, LaneServer, ShardLane
 from actors.metrics import Meter
 from grid.engine import Reply
 from grid.errors import FieldInvalid, Overloaded
@@ -214,7 +215,7 @@ FRAME = events_pb2.Frame(kind=events_pb2.FRAME_KIND_EVENTS, batch_number=1).Seri
 def served(check: Callable[[LaneConnection, Wire, Shard], Awaitable[None]], hello: bytes = HELLO) -> None:
     async def run() -> None:
         shard, wire = Shard(), Wire()
-        connection = LaneConnection(shard, Meter(), set())  # type: ignore[arg-type]
+        connection = ShardLane(shard, Meter(), set())  # type: ignore[arg-type]
         connection.connection_made(wire)  # type: ignore[arg-type]
         connection.data_received(hello)
         await check(connection, wire, shard)
@@ -327,7 +328,7 @@ def test_a_bug_is_told_as_internal_and_the_lane_goes_on() -> None:
     """The shard of these tests cannot read: the error is one that nobody expected."""
 
     async def run() -> None:
-        server = LaneServer(Shard(), Meter())  # type: ignore[arg-type]
+        server = LaneServer(partial(ShardLane, Shard(), Meter()))  # type: ignore[arg-type]
         lane = Lane(f"127.0.0.1:{await server.start('127.0.0.1')}", 5.0)
         request = profiles_pb2.BatchGetProfilesRequest(user_ids=["a"]).SerializeToString()
         for _ in range(2):
@@ -336,5 +337,26 @@ def test_a_bug_is_told_as_internal_and_the_lane_goes_on() -> None:
         await server.stop()
         with pytest.raises(Unavailable):
             await lane.ask(READ, request)
+
+    asyncio.run(run())
+
+
+def test_the_gateway_counts_on_a_lane_and_tells_a_wrong_rule_from_a_right_one() -> None:
+    async def count(request: segments_pb2.CountRequest) -> segments_pb2.CountResponse:
+        await asyncio.sleep(0)
+        if request.rule == "wrong":
+            raise FieldInvalid("rule", "wrong", "a rule")
+        return segments_pb2.CountResponse(count=len(request.rule))
+
+    async def run() -> None:
+        server = LaneServer(partial(GatewayLane, count, Meter()))
+        lane = Lane(f"127.0.0.1:{await server.start('127.0.0.1')}", 5.0)
+        right, wrong, other = (lane.ask(COUNT, segments_pb2.CountRequest(rule=rule).SerializeToString()) for rule in ("age > 5", "wrong", "a = 1"))
+        assert [segments_pb2.CountResponse.FromString(await answer).count for answer in (right, other)] == [7, 5]
+        with pytest.raises(InvalidRequest, match="rule"):
+            await wrong
+        with pytest.raises(Unavailable):  # not a gateway's
+            await lane.ask(INGEST, FRAME)
+        await server.stop()
 
     asyncio.run(run())

@@ -227,7 +227,7 @@ class ShardAddress(_message.Message):
     def __init__(self, id: _Optional[int] = ..., endpoint: _Optional[str] = ..., lane: _Optional[str] = ...) -> None: ...
 
 class GetMapResponse(_message.Message):
-    __slots__ = ("map_version", "partitions", "catalog_version", "shards", "owners", "epochs", "grid_id")
+    __slots__ = ("map_version", "partitions", "catalog_version", "shards", "owners", "epochs", "grid_id", "lane")
     MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     CATALOG_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +235,7 @@ class GetMapResponse(_message.Message):
     OWNERS_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     GRID_ID_FIELD_NUMBER: _ClassVar[int]
+    LANE_FIELD_NUMBER: _ClassVar[int]
     map_version: int
     partitions: int
     catalog_version: int
@@ -242,7 +243,8 @@ class GetMapResponse(_message.Message):
     owners: bytes
     epochs: bytes
     grid_id: str
-    def __init__(self, map_version: _Optional[int] = ..., partitions: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., owners: _Optional[bytes] = ..., epochs: _Optional[bytes] = ..., grid_id: _Optional[str] = ...) -> None: ...
+    lane: str
+    def __init__(self, map_version: _Optional[int] = ..., partitions: _Optional[int] = ..., catalog_version: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[ShardAddress, _Mapping]]] = ..., owners: _Optional[bytes] = ..., epochs: _Optional[bytes] = ..., grid_id: _Optional[str] = ..., lane: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
