@@ -19,6 +19,7 @@ from grid.catalog import Catalog, Feature
 from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardLoading
 from grid.frame import Frame
 from grid.group import Group, Judged
+from grid.kernels.frames import reach_positions, reserve_positions
 from grid.producers import BlockReply, Producers
 from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns, attribute_key
 from grid.state.dedupe import EventIds
@@ -257,7 +258,8 @@ class Engine:
     def _judge(self, frame: Frame, reserved: list[Reserved]) -> Judged:
         fresh = ~self.producers.applied(frame.producer, frame.batch, frame.partitions)
         judge = Judge(frame)
-        judge.good &= np.repeat(fresh, frame.block_rows)
+        if not fresh.all():
+            judge.good &= np.repeat(fresh, frame.block_rows)
         rows, updates = None, []
         if frame.kind == "events":
             rows = judge_events(judge, self.catalog, self.received_ms)
@@ -269,9 +271,8 @@ class Engine:
         else:
             check_ids(judge)
         duplicate = self._duplicates(judge)
-        positions = np.zeros(frame.partitions.size, dtype=np.uint64)
-        self.reserved[frame.partitions[fresh]] += np.uint64(1)
-        positions[fresh] = self.reserved[frame.partitions[fresh]]
+        positions = np.empty(frame.partitions.size, dtype=np.uint64)
+        reserve_positions(self.reserved, frame.partitions, fresh, positions)
         accepted = judge.good & ~duplicate
         judged = Judged(frame, fresh, accepted, duplicate, judge.rejections, positions, rows, updates)
         self._remember(judged)
@@ -296,7 +297,7 @@ class Engine:
         """Give codes to the words of properties that features must return; rows whose word no longer fits are refused."""
         for (name, type_), key in self._coded.items():
             column = rows.columns.get((name, type_))
-            if column is None or column.words is None:
+            if column is None or column.words is None or self.dictionaries[key].has_all(column.words):
                 continue
             present = np.flatnonzero(column.present)
             added = reserve_words(judge, name, self.dictionaries[key], key, column.words, column.values[present], present)  # type: ignore[arg-type]
@@ -305,7 +306,8 @@ class Engine:
 
     def _reserve_attributes(self, judge: Judge, updates: list[AttributeUpdate], reserved: list[Reserved]) -> None:
         for update in updates:
-            if update.type not in ("category", "key", "set") or update.words is None:
+            key = attribute_key(update.name)
+            if update.type not in ("category", "key", "set") or update.words is None or self.dictionaries[key].has_all(update.words):
                 continue
             if update.type == "set":
                 assert update.ends is not None
@@ -314,7 +316,6 @@ class Engine:
                 rows_of, codes = owners[here], update.values[here]
             else:
                 rows_of, codes = update.set_rows, update.values[update.set_rows]
-            key = attribute_key(update.name)
             added = reserve_words(judge, update.name, self.dictionaries[key], key, update.words, codes, rows_of)
             if added is not None:
                 reserved.append(added)
@@ -349,7 +350,9 @@ class Engine:
 
     def reply(self, judged: Judged) -> Reply:
         """The answer to a frame: this group's verdict, and for blocks applied before what was said then."""
-        reply = Reply(int(judged.accepted.sum()), int(judged.duplicate.sum()), list(judged.rejections))
+        reply = Reply(int(np.count_nonzero(judged.accepted)), int(np.count_nonzero(judged.duplicate)), list(judged.rejections))
+        if judged.fresh.all():
+            return reply
         frame, starts = judged.frame, judged.frame.block_starts
         for block in np.flatnonzero(~judged.fresh).tolist():
             kept = self.producers.reply(frame.producer, frame.batch, int(frame.partitions[block]))
@@ -402,8 +405,7 @@ class Engine:
 
     def _reach(self, judged: Judged, blocks: NDArray[np.bool_]) -> None:
         """Blocks are in the columns. The beginning of an epoch behind them may have been so before."""
-        partitions = judged.frame.partitions[blocks]
-        self.positions[partitions] = np.maximum(self.positions[partitions], judged.positions[blocks])
+        reach_positions(self.positions, judged.frame.partitions, blocks, judged.positions)
 
     def _apply_events(self, run: list[Judged], version: int, first: int, last: int) -> Slots:
         """The accepted events of partitions first..last-1."""

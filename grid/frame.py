@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid.errors import FrameInvalid
+from grid.kernels.frames import directory_fault
 from grid.kernels.ids import check_texts
 from grid.state.dictionary import Strings, lengths_of
 
@@ -137,11 +138,12 @@ class Frame:
         expect(len(self.producer) == 16, "producer_id", f"{len(self.producer)} bytes", "16 random bytes")
         expect(0 < self.rows <= ROWS_MAX, "rows", str(self.rows), f"1 to {ROWS_MAX}")
         expect(self.partitions.size == self.block_rows.size == self.epochs.size, "partitions", "directory columns of different lengths", "one entry a block")
-        expect(bool((np.diff(self.partitions.astype(np.int64)) > 0).all()), "partitions", "unsorted or repeated", "ascending, each once")
         expect(self.partitions.size > 0, "partitions", "none", "one or more")
-        last, rows = int(self.partitions[-1]), int(self.block_rows.sum(dtype=np.int64))
+        fault, last = directory_fault(self.partitions, self.block_rows, self.rows), int(self.partitions[-1])
+        expect(fault != 1, "partitions", "unsorted or repeated", "ascending, each once")
         expect(last < partitions, "partitions", str(last), f"below {partitions}")
-        expect(rows == self.rows, "partition_rows", str(rows), f"{self.rows} rows in all")
+        if fault:
+            raise FrameInvalid("partition_rows", str(self.block_rows.sum(dtype=np.int64)), f"{self.rows} rows in all")
         _check_strings("user_id", self.ids, self.rows)
         if self.kind == "events":
             expect(self.times.size == self.rows, "times_ms", f"{self.times.size} values", f"{self.rows}")

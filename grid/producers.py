@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid.errors import ProducerExpired, SequenceTooOld
+from grid.kernels.frames import batches_applied, mark_batches
 from grid.verdict import Rejection
 
 IN_FLIGHT_MAX = 64
@@ -47,12 +48,10 @@ class Producers:
         index = self._index.get(producer)
         if index is None:
             return np.zeros(partitions.size, dtype=bool)
-        highest, seen = self._highest[index, partitions], self._seen[index, partitions]
-        is_new = highest < batch
-        behind = np.where(is_new, 0, highest - np.uint64(batch))
-        if (behind >= IN_FLIGHT_MAX).any():
-            raise SequenceTooOld(batch, int(highest.max()))
-        return ~is_new & (seen >> behind.astype(np.uint64) & np.uint64(1) == 1)
+        out = np.empty(partitions.size, dtype=bool)
+        if not batches_applied(self._highest[index], self._seen[index], np.uint64(batch), partitions, out):
+            raise SequenceTooOld(batch, int(self._highest[index, partitions].max()))
+        return out
 
     def check_known(self, producer: bytes, started_ms: int) -> None:
         """Raise ProducerExpired when a producer that is not known began no later than one that was forgotten: it may be that one."""
@@ -64,13 +63,7 @@ class Producers:
         index = self._index_of(producer)
         self._last_ms[index] = received_ms
         self._started_ms[index] = max(self._started_ms[index], started_ms)
-        highest, seen = self._highest[index, partitions], self._seen[index, partitions]
-        number = np.uint64(batch)
-        rise = np.where(number > highest, number - highest, 0).astype(np.uint64)
-        behind = np.where(number > highest, 0, highest - number).astype(np.uint64)
-        shifted = np.where(rise >= 64, 0, seen << np.minimum(rise, 63)).astype(np.uint64)
-        self._seen[index, partitions] = shifted | (np.uint64(1) << np.minimum(behind, 63))
-        self._highest[index, partitions] = np.maximum(highest, number)
+        mark_batches(self._highest[index], self._seen[index], np.uint64(batch), partitions)
 
     def _index_of(self, producer: bytes) -> int:
         index = self._index.setdefault(producer, len(self._index))

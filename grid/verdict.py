@@ -16,6 +16,7 @@ from grid.catalog import Catalog
 from grid.catalog.durations import format_duration
 from grid.errors import FrameInvalid
 from grid.frame import PRESENT, UNSET, Column, Frame
+from grid.kernels.frames import are_plain_events, first_misplaced
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.rows import TEXT_TYPES, PropertyColumn, Rows, joined_strings
 
@@ -80,9 +81,10 @@ def check_ids(judge: Judge) -> None:
 
 def check_partitions(frame: Frame, hashes: NDArray[np.uint64], partitions: int) -> None:
     """Raise FrameInvalid unless every id lies in the partition it was sent for: a client with another hash would hide users."""
+    if first_misplaced(hashes, frame.row_partitions, partitions) < 0:
+        return
     wrong = np.flatnonzero((hashes % np.uint64(partitions)).astype(np.uint16) != frame.row_partitions)
-    if wrong.size:
-        wrong = wrong[frame.ids.lengths[wrong] <= 1024]
+    wrong = wrong[frame.ids.lengths[wrong] <= 1024]
     if wrong.size:
         row = int(wrong[0])
         raise FrameInvalid(
@@ -94,6 +96,11 @@ def check_partitions(frame: Frame, hashes: NDArray[np.uint64], partitions: int) 
 
 def judge_events(judge: Judge, catalog: Catalog, received_ms: int) -> Rows:
     """Decode an events frame and refuse what is wrong. Returns all rows; those refused must not be folded."""
+    frame, limits = judge.frame, catalog.limits
+    codes = _codes_of(frame, catalog)
+    earliest = TIME_MS_MIN if limits.lateness is None else max(TIME_MS_MIN, received_ms - limits.lateness)
+    if are_plain_events(frame.ids.ends, ID_BYTES_MAX, frame.events, codes, frame.times, earliest, received_ms + limits.future):
+        return _decoded(judge, catalog, codes[frame.events])
     check_ids(judge)
     events = _event_codes(judge, catalog)
     _check_times(judge, catalog, received_ms)
@@ -105,11 +112,15 @@ def judge_past(judge: Judge, catalog: Catalog) -> Rows:
     return _decoded(judge, catalog, _event_codes(judge, catalog))
 
 
+def _codes_of(frame: Frame, catalog: Catalog) -> NDArray[np.int64]:
+    """int64[event names of the frame]: their codes, -1 where the catalog has none."""
+    return np.array([catalog.event_codes.get(name, -1) for name in frame.event_names], dtype=np.int64)
+
+
 def _event_codes(judge: Judge, catalog: Catalog) -> NDArray[np.int64]:
     """int64[rows]: codes of the rows' events; 0 where the event is unknown, and the row refused."""
     frame = judge.frame
-    codes = np.array([catalog.event_codes.get(name, -1) for name in frame.event_names], dtype=np.int64)
-    events = codes[frame.events]
+    events = _codes_of(frame, catalog)[frame.events]
     known = ", ".join(catalog.events) or "none: the catalog has no events"
     judge.refuse(events < 0, "UNKNOWN_EVENT", "event", lambda row: frame.event_names[frame.events[row]], f"one of {known}")
     return np.maximum(events, 0)
@@ -138,11 +149,12 @@ def _check_times(judge: Judge, catalog: Catalog, received_ms: int) -> None:
 
 def _decode_property(judge: Judge, catalog: Catalog, column: Column, events: NDArray[np.int64], rows: Rows) -> None:
     """Convert one wire column to the declared type of each row's event."""
-    present = np.ones(rows.size, dtype=bool) if column.presence is None else column.presence == PRESENT
     declared = [properties.get(column.name, "") for properties in catalog.events.values()] or [""]
-    for type_ in dict.fromkeys(declared):
-        fed = np.array([kind == type_ for kind in declared])[events]
-        here = present & fed & judge.good
+    types = dict.fromkeys(declared)
+    for type_ in types:
+        here = judge.good.copy() if column.presence is None else judge.good & (column.presence == PRESENT)
+        if len(types) > 1:
+            here &= np.array([kind == type_ for kind in declared])[events]
         if not here.any():
             continue
         if not type_:
@@ -187,8 +199,7 @@ def _to_text(judge: Judge, column: Column, type_: str, here: Mask) -> PropertyCo
         judge.refuse(here, "WRONG_TYPE", column.name, lambda row: shown(column, row), _expected(type_))
         return None
     assert column.words is not None
-    too_long = column.words.lengths > WORD_BYTES_MAX
-    if too_long.any():
+    if column.words.data.size > WORD_BYTES_MAX and (too_long := column.words.lengths > WORD_BYTES_MAX).any():
         judge.refuse(here & too_long[column.values], "TEXT_TOO_LONG", column.name, lambda row: shown(column, row), f"at most {WORD_BYTES_MAX} bytes")
     return PropertyColumn(type_, here & judge.good, column.values.astype(np.int64), column.words)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from profilegrid_rules import Expression, TextVector, Vector, Words, truth
 
 from grid.catalog import Catalog, Feature
+from grid.kernels.frames import rows_fed
 from grid.kernels.hashing import hash_numbers
 from grid.state.days import DAY_MS, calendar_part, local_times
 from grid.state.dictionary import Dictionary, Strings
@@ -172,6 +173,8 @@ class Picker:
         return picked
 
     def _pick(self, rows: Rows) -> RowNumbers:
+        if not self._needs and self._where is None:
+            return rows_fed(self._fed, rows.events)
         mask = self._fed[rows.events]
         for need in self._needs:
             column = rows.columns.get(need)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid.errors import holds
+from grid.kernels.frames import has_room
 from grid.kernels.hashing import hash_strings
 from grid.kernels.ids import find_ids, forget_id, pack_strings, place_ids, rehash, resolve_ids, zero_strings
 from grid.kernels.scalars import newest_per_page
@@ -55,9 +56,10 @@ class Users:
         self, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], hashes: NDArray[np.uint64], partitions: NDArray[np.uint16]
     ) -> Slots:
         """int64[n]: slots of ids; unseen ids become users."""
-        incoming = np.bincount(partitions, minlength=self.partitions)
-        for partition in np.flatnonzero(incoming):
-            self._make_room(int(partition), int(incoming[partition]))
+        if not has_room(self.next_ordinal, self._sizes, partitions):
+            incoming = np.bincount(partitions, minlength=self.partitions)
+            for partition in np.flatnonzero(incoming):
+                self._make_room(int(partition), int(incoming[partition]))
         out = np.empty(ends.size, dtype=np.int64)
         resolve_ids(
             data, starts, ends, hashes, partitions, self._seed, self._table, self._base, self._sizes, self.page_table,
