@@ -171,7 +171,7 @@ def event_row(user_id: Any, event: str, properties: Mapping[str, Any] | None, mo
             if type(value) is str:
                 if not value.isascii():
                     check_text(name, value)
-            elif type(value) not in _PLAIN:
+            elif type(value) not in PLAIN:
                 typed(name, value)
     user = user_id if type(user_id) is str else user_id_text(user_id)
     if not user.isascii():
@@ -217,6 +217,8 @@ def few_rows(event: Any, user_id: Any, moment: Any, properties: Mapping[str, Any
         times = [now_ms() if moment is None else moment] * rows
     else:
         return None
+    if min(times) < _INT64_MIN or max(times) > _INT64_MAX:  # an error for this caller alone, not for all whose rows travel with them
+        return None
     for user in user_id:
         if not user.isascii():
             check_text("user_id", user)
@@ -224,7 +226,7 @@ def few_rows(event: Any, user_id: Any, moment: Any, properties: Mapping[str, Any
         if type(values) is not list or len(values) != rows:
             return None
         kinds = set(map(type, values))
-        if len(kinds) != 1 or not _PLAIN.get(kind := kinds.pop()):
+        if len(kinds) != 1 or not PLAIN.get(kind := kinds.pop()):
             return None
         if kind is str:
             for value in values:
@@ -271,7 +273,7 @@ def mapping_columns(rows: Sequence[Mapping[str, Any] | None], *, unset: int) -> 
     return columns
 
 
-_PLAIN: dict[type, int] = {str: TEXT, float: FLOAT, int: INT, bool: BOOL, type(None): 0}
+PLAIN: dict[type, int] = {str: TEXT, float: FLOAT, int: INT, bool: BOOL, type(None): 0}
 
 
 def _alike_columns(rows: Sequence[Mapping[str, Any] | None]) -> list[Column] | None:
@@ -289,7 +291,7 @@ def _alike_columns(rows: Sequence[Mapping[str, Any] | None]) -> list[Column] | N
     for name in names:
         values = [row[name] for row in rows]  # type: ignore[index]
         kinds = set(map(type, values))
-        kind = _PLAIN.get(next(iter(kinds)), 0) if len(kinds) == 1 else 0
+        kind = PLAIN.get(next(iter(kinds)), 0) if len(kinds) == 1 else 0
         if not kind:
             return None
         if kind == TEXT:

@@ -6,22 +6,26 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from profilegrid import tracing
-from profilegrid.columns import Batch, now_ms
+from profilegrid.columns import Batch, EventRow, now_ms
 from profilegrid.connections import BACKOFF_S, BACKOFF_S_MAX, CALL_TIMEOUT_S, Connections
 from profilegrid.errors import DeliveryUnknown, Overloaded, ProfilegridError, Unavailable
+from profilegrid.few import cut
 from profilegrid.lanes import INGEST
 from profilegrid.results import Rejection, Report
 from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
 from profilegrid.v1 import events_pb2 as pb
 from profilegrid.v1 import events_pb2_grpc
 
+# What a batch is cut into: of some of its rows, a frame for each owner by the map of the moment.
+Parcels = Callable[[NDArray[np.int64], Map], list[Parcel]]
 IN_FLIGHT_MAX = 64
 SENDING_MAX = 8
 # Larger frames have a lane of their own: a read would wait for a millisecond behind each.
@@ -51,21 +55,27 @@ class Deliveries:
         self._window_moved: asyncio.Event | None = None
         self._sending: asyncio.Semaphore | None = None
 
-    async def deliver(self, batch: Batch, *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
-        """As AsyncClient.deliver."""
+    async def deliver(self, batch: Batch | list[EventRow], *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
+        """As AsyncClient.deliver; also of a few events as rows."""
         self._connections.check_open()
-        if batch.rows == 0:
+        if isinstance(batch, Batch) and batch.rows == 0:
             return Report()
         self._sending = self._sending or asyncio.Semaphore(SENDING_MAX)
-        partitions = partitions_of(batch.ids, (await self._connections.retrying(self._connections.map, self.timeout)).partitions)
-        pieces = chunks(batch)
+        map_ = self._connections.known_map
+        if map_ is None:
+            map_ = await self._connections.retrying(self._connections.map, self.timeout)
+        if isinstance(batch, Batch):
+            partitions = partitions_of(batch.ids, map_.partitions)
+            pieces, parcels = chunks(batch), partial(split, batch, partitions)
+        else:
+            pieces, parcels = [np.arange(len(batch))], partial(cut, batch)
         producer = None if producer_id is None else Producer(producer_id, started_ms)
         numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
         if len(pieces) == 1:
-            outcomes = [await self._deliver_piece(batch, pieces[0], partitions, producer, numbers[0])]
+            outcomes = [await self._deliver_piece(parcels, pieces[0], producer, numbers[0])]
         else:
             async with asyncio.TaskGroup() as group:
-                calls = (self._deliver_piece(batch, rows, partitions, producer, number) for rows, number in zip(pieces, numbers, strict=True))
+                calls = (self._deliver_piece(parcels, rows, producer, number) for rows, number in zip(pieces, numbers, strict=True))
                 tasks = [group.create_task(call) for call in calls]
             outcomes = [task.result() for task in tasks]
         report = Report()
@@ -82,18 +92,16 @@ class Deliveries:
         report.rejections.sort(key=lambda rejection: rejection.row)
         return report
 
-    async def _deliver_piece(
-        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer | None, number: int | None
-    ) -> Report | ProfilegridError:
+    async def _deliver_piece(self, parcels: Parcels, rows: NDArray[np.int64], producer: Producer | None, number: int | None) -> Report | ProfilegridError:
         """One numbered batch on the wire. Errors are returned: the other pieces go on."""
         assert self._sending is not None
         async with self._sending:
             if number is not None:
-                return await self._deliver_numbered(batch, rows, partitions, producer or self._producer, number)
+                return await self._deliver_numbered(parcels, rows, producer or self._producer, number)
             number = await self._take_number()
             self._in_flight.add(number)
             try:
-                return await self._deliver_rows(batch, rows, partitions, self._producer, number)
+                return await self._deliver_rows(parcels, rows, self._producer, number)
             except ProfilegridError as error:
                 return error
             finally:
@@ -101,11 +109,9 @@ class Deliveries:
                 if self._window_moved is not None:
                     self._window_moved.set()
 
-    async def _deliver_numbered(
-        self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer, number: int
-    ) -> Report | ProfilegridError:
+    async def _deliver_numbered(self, parcels: Parcels, rows: NDArray[np.int64], producer: Producer, number: int) -> Report | ProfilegridError:
         try:
-            return await self._deliver_rows(batch, rows, partitions, producer, number)
+            return await self._deliver_rows(parcels, rows, producer, number)
         except ProfilegridError as error:
             return error
 
@@ -123,7 +129,7 @@ class Deliveries:
         self._next_batch += 1
         return number
 
-    async def _deliver_rows(self, batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], producer: Producer, number: int) -> Report:
+    async def _deliver_rows(self, parcels: Parcels, rows: NDArray[np.int64], producer: Producer, number: int) -> Report:
         """Send rows until every one is acknowledged, by the map of the moment."""
         report = Report()
         left = rows
@@ -133,7 +139,7 @@ class Deliveries:
             retry, delay_s = left, backoff
             try:
                 map_ = await self._connections.map()
-                outcomes = await asyncio.gather(*(self._send(parcel, producer, number, map_) for parcel in split(batch, left, partitions, map_)))
+                outcomes = await self._sent(parcels(left, map_), producer, number, map_)
                 retry, delay_s = self._sort_outcomes(outcomes, report, backoff)
                 if not has_moved and all(isinstance(outcome, pb.IngestResponse) or outcome.reason == "PARTITION_MOVED" for _, outcome in outcomes):
                     has_moved, delay_s = True, 0.0  # the new map has its new owner, who serves
@@ -173,18 +179,36 @@ class Deliveries:
             raise fatal
         return np.concatenate(again), delay_s
 
-    async def _send(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> tuple[Parcel, pb.IngestResponse | ProfilegridError]:
+    async def _sent(self, parcels: list[Parcel], producer: Producer, number: int, map_: Map) -> list[tuple[Parcel, pb.IngestResponse | ProfilegridError]]:
+        """Send all, then wait for each: by lanes without a task for each, which would cost as much as making its frame."""
+        asked = [self._ask(parcel, producer, number, map_) for parcel in parcels]
+        try:
+            return [(parcel, await _outcome(answer)) for parcel, answer in zip(parcels, asked, strict=True)]
+        finally:
+            for answer in asked:
+                answer.cancel()  # nobody waits for it any more; one that came is as it is
+
+    def _ask(self, parcel: Parcel, producer: Producer, number: int, map_: Map) -> asyncio.Future[Any]:
         frame = parcel.frame
         frame.producer_id, frame.producer_started_ms, frame.batch_number, frame.acks = producer.id, producer.started_ms, number, self._acks
-        endpoint = map_.endpoints.get(parcel.shard, "")
-        if not endpoint:
-            return parcel, Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
+        endpoint, lane = map_.endpoints.get(parcel.shard, ""), map_.lanes.get(parcel.shard, "")
         try:
-            lane = map_.lanes.get(parcel.shard, "")
+            if not endpoint:
+                raise Unavailable(f"shard {parcel.shard} is down", "SHARD_DOWN")
             if lane and not tracing.is_traced():
-                answer = self._connections.lane(lane, is_wide=parcel.rows.size > NARROW_ROWS_MAX).ask(INGEST, frame.SerializeToString())
-                return parcel, pb.IngestResponse.FromString(await answer)
+                return self._connections.lane(lane, is_wide=parcel.rows.size > NARROW_ROWS_MAX).ask(INGEST, frame.SerializeToString())
             stub = events_pb2_grpc.EventServiceStub(self._connections.channel(endpoint))  # type: ignore[no-untyped-call]
-            return parcel, await self._connections.call(stub.Ingest, pb.IngestRequest(frame=frame), CALL_TIMEOUT_S)
+            return asyncio.ensure_future(self._connections.call(stub.Ingest, pb.IngestRequest(frame=frame), CALL_TIMEOUT_S))
         except ProfilegridError as error:
-            return parcel, error
+            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
+
+
+async def _outcome(answer: asyncio.Future[Any]) -> pb.IngestResponse | ProfilegridError:
+    """What a shard said of a frame: by a lane as bytes."""
+    try:
+        said = await answer
+    except ProfilegridError as error:
+        return error
+    return pb.IngestResponse.FromString(said) if isinstance(said, bytes) else said

@@ -59,12 +59,18 @@ class Map:
         return rank
 
     @cached_property
-    def _owner_list(self) -> list[int]:
+    def owner_list(self) -> list[int]:
+        """`owners`, where one is looked up at a time."""
         return self.owners.tolist()
+
+    @cached_property
+    def epoch_list(self) -> list[int]:
+        """`epochs`, likewise."""
+        return self.epochs.tolist()
 
     def shard_of(self, raw_id: bytes) -> int:
         """The owner of one user."""
-        return self._owner_list[xxhash.xxh3_64_intdigest(raw_id) % self.partitions]
+        return self.owner_list[xxhash.xxh3_64_intdigest(raw_id) % self.partitions]
 
 
 def partitions_of(ids: Strings, partitions: int) -> NDArray[np.uint16]:
@@ -81,7 +87,7 @@ class Parcel:
     frame: pb.Frame
 
 
-def split(batch: Batch, rows: NDArray[np.int64], partitions: NDArray[np.uint16], map_: Map) -> list[Parcel]:
+def split(batch: Batch, partitions: NDArray[np.uint16], rows: NDArray[np.int64], map_: Map) -> list[Parcel]:
     """Parcels of some rows of a batch (all of them, or those not acknowledged yet). `partitions` is of the whole batch.
 
     Rows keep their order within a partition, whoever splits them: a verdict counts rows from the start of their block.

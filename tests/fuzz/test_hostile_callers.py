@@ -159,7 +159,7 @@ class LaneFuzz:
         with grid.client() as client:
             self._map = client._run(client._core.map())
         batch = events_batch([(f"{user}-1", "e", 1_700_000_000_000, {"n": 1.0}, None)])
-        (parcel,) = split(batch, np.arange(1), partitions_of(batch.ids, self._map.partitions), self._map)
+        (parcel,) = split(batch, partitions_of(batch.ids, self._map.partitions), np.arange(1), self._map)
         parcel.frame.producer_id, parcel.frame.batch_number = b"f" * 16, 1
         self.good = {
             READ: profiles_pb2.BatchGetProfilesRequest(
