@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from profilegrid_rules import Expression, compile_rule
+from profilegrid_rules import Expression, Rules
 from prometheus_client.metrics_core import Metric
 
 from actors.backfilling import Backfill
@@ -125,7 +125,7 @@ class ShardServer:
         self._installing, self._let, self._is_held = asyncio.Lock(), asyncio.Event(), False
         # (done, in all) of a snapshot that is being made.
         self.snapshot_bytes = (0, 0)
-        self._rules: dict[tuple[str, int], Expression] = {}
+        self._rules: tuple[Catalog, Rules] | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
@@ -347,7 +347,6 @@ class ShardServer:
         async with self._installing:
             await self.moves.give_up_copies()
             await self._install_catalog(version, catalog)
-        self._rules.clear()
 
     @property
     def is_installing(self) -> bool:
@@ -529,13 +528,12 @@ class ShardServer:
     def rule(self, text: str) -> Expression:
         """The plan of a rule under the current catalog. Raises RuleError, FeatureBackfilling."""
         self.check_serving()
-        key = (text, self.engine.catalog.version)
-        if key not in self._rules:
-            if len(self._rules) > 256:
-                self._rules.clear()
-            self._rules[key] = compile_rule(text, self.engine.catalog.rule_schema, self.engine.catalog.zone)
-        check_complete(self.engine, self._rules[key])
-        return self._rules[key]
+        catalog = self.engine.catalog
+        if self._rules is None or self._rules[0] is not catalog:
+            self._rules = catalog, Rules(catalog.rule_schema, catalog.zone)
+        plan = self._rules[1].compile(text)
+        check_complete(self.engine, plan)
+        return plan
 
     async def evaluate(self, text: str, as_of_ms: int, first: int, last: int, limit: int, *, with_bitmaps: bool) -> Evaluated:
         """A rule over owned partitions first..last; stops after a partition with which `limit` users are reached (0: never).

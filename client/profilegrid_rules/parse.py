@@ -181,12 +181,9 @@ class _Compiler:
         if not is_timestamp or not isinstance(node.this, exp.Literal):
             raise self._error(node, "CAST is not part of the rule language", "write TIMESTAMP '2026-11-24 09:00:00'")
         try:
-            moment = datetime.fromisoformat(str(node.this.this))
+            return plan.Literal(Type.TIMESTAMP, self._position(node), timestamp_ms(str(node.this.this), self._timezone))
         except ValueError:
             raise self._error(node, f"'{node.this.this}' is not a timestamp", "write it as '2026-11-24 09:00:00'") from None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=self._timezone)
-        return plan.Literal(Type.TIMESTAMP, self._position(node), round(moment.timestamp() * 1000))
 
     def _interval(self, node: exp.Expr) -> Expression:
         amount, unit = node.this, node.args.get("unit")
@@ -450,6 +447,12 @@ class _Compiler:
             Type.INTERVAL: "compare it with an interval, as in … > INTERVAL '30' MINUTE",
         }
         return examples.get(column.type, "")
+
+
+def timestamp_ms(text: str, timezone: tzinfo) -> int:
+    """ms since 1970 of an ISO text; in `timezone` when it names none. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    return round((moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)).timestamp() * 1000)
 
 
 def _unwrapped(node: exp.Expr) -> exp.Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from profilegrid_rules import Field, RuleError, TextVector, Type, Vector, Words, compile_rule, truth
+from profilegrid_rules import Expression, Field, RuleError, Rules, TextVector, Type, Vector, Words, compile_rule, templates, truth
 
 SCHEMA = {
     "city": Field(Type.TEXT, "category"),
@@ -188,6 +189,52 @@ def test_a_rule_is_true_where_the_naive_evaluator_says_so(rule: tuple[str, Any],
     text, naive = rule
     ours = truth(compile_rule(text, SCHEMA), RowsSource(rows)).tolist()
     assert ours == [naive(row) is True for row in rows], text
+
+
+# --- templates --------------------------------------------------------------------------------------------------------
+
+
+def without_positions(plan: Any) -> Any:
+    """A plan to be compared: 1 and 1.0 differ, where it stands in a text does not count."""
+    if isinstance(plan, tuple):
+        return tuple(map(without_positions, plan))
+    if not isinstance(plan, Expression):
+        return type(plan), plan
+    return type(plan), [without_positions(getattr(plan, field.name)) for field in dataclasses.fields(plan) if field.name != "position"]
+
+
+def compiled(compile_: Any, text: str) -> Any:
+    try:
+        return without_positions(compile_(text))
+    except RuleError as error:
+        return str(error)
+
+
+FIXED = [match[1] for match in re.finditer(r"^> (.*)$", CASES.read_text(encoding="utf-8"), re.MULTILINE)]
+ODD = [
+    "age > -5", "age > .5", "age > 5.", "age > 1e5", "age > 5 -- 6 or 7\n", "age > 5 /* 6 */ AND age < 7", "age > 123456789012345678901234",
+    "last_cart > TIMESTAMP '2026-02-31'", "last_cart > timestamp  '2026-11-24 09:00:00+08:00'", "now() - last_cart > INTERVAL 5 MINUTE",
+    "city = '5' AND city != 'it''s 5'", "city LIKE '5%'", "age IN (1, 2, 3.0)", "age BETWEEN 1 AND 2.5", "CASE WHEN vip THEN 5 ELSE 6 END > 5",
+    "day_active(active_days, TIMESTAMP '2026-11-24')", "age > 1 AND age > 1", "interest['5'] > 5", "5 > age", "abs(age - 5) * 2 >= 1 / 3", "age > 5.5.5",
+    "last_cart > DATE '2026-11-24'", 'age > "5"', "age >= 0", "age > 5 LIMIT 5", "age > $5", "age = 73409136500000", "age > 5 AND age < 73409136500001",
+]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(rule=st.one_of(st.sampled_from(FIXED + ODD), RULES.map(lambda rule: rule[0])), data=st.data())
+def test_rules_that_differ_in_constants_are_what_they_are_alone(rule: str, data: st.DataObject) -> None:
+    rules = Rules(SCHEMA)
+    for _ in range(3):
+        text = re.sub(r"\d", lambda digit: data.draw(st.sampled_from([digit[0], "0", "1", "9"])), rule)
+        assert compiled(rules.compile, text) == compiled(lambda one: compile_rule(one, SCHEMA), text), text
+
+
+def test_a_question_that_is_asked_with_other_constants_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules, parsed = Rules(SCHEMA), []
+    monkeypatch.setattr(templates, "compile_rule", lambda *arguments: parsed.append(arguments[0]) or compile_rule(*arguments))
+    for n in range(20):
+        rules.compile(f"age > {n} AND views_1h <= {n / 7} AND last_cart >= TIMESTAMP '2026-11-24 09:{n:02d}:00' AND city = 'Rome'")
+    assert len(parsed) == 2  # the first, and the same with constants that stand in for its own
 
 
 if __name__ == "__main__":

@@ -1,0 +1,153 @@
+"""Rules that differ in their constants only are parsed once: services ask the same question with another price or another moment each time.
+
+    heat > 0.9 AND last_seen > TIMESTAMP '2026-11-24'  -->  heat > ? AND last_seen > TIMESTAMP ?, [0.9, 2026-11-24]
+
+sqlglot takes 40 µs for such a rule where it does nothing else, and 250 in a process that has other things in its caches; a template 10 and 30.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+
+from profilegrid_rules.errors import RuleError
+from profilegrid_rules.parse import Schema, compile_rule, timestamp_ms
+from profilegrid_rules.plan import Expression, Literal, Operation, Type
+
+RULES_MAX = 256
+# What may stand in a rule and is no constant of ours comes first: quoted text and names, comments.
+_PARTS = re.compile(
+    r"""(?P<moment>\bTIMESTAMP\s*'[^']*')|'(?:[^']|'')*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(?<![\w.])(?P<number>\d{1,15}(?:\.\d{1,25})?)(?![\w.])""",
+    re.IGNORECASE | re.DOTALL,
+)
+# Constants that no rule has, one after another: where they are in a plan is where those of the text belong.
+_NUMBER, _MOMENT = 73_409_136_500_000, "1907-03-01 04:05:{:02d}.{:03d}"
+_CONSTANTS_MAX = 60
+Value = int | float
+Build = Callable[[Sequence[Value]], Expression]
+
+
+@dataclass(frozen=True, slots=True)
+class _Constant:
+    """One constant of a text: its words, and whether it is a TIMESTAMP."""
+
+    text: str
+    is_moment: bool
+
+    def value(self, timezone: tzinfo) -> Value:
+        """As the plan has it. Raises ValueError."""
+        if self.is_moment:
+            return timestamp_ms(self.text, timezone)
+        return float(self.text) if "." in self.text else int(self.text)
+
+    def stand_in(self, number: int) -> _Constant:
+        """A constant of its kind that is unlike all others."""
+        if self.is_moment:
+            return _Constant(_MOMENT.format(number % 60, number), True)
+        return _Constant(f"{_NUMBER + number}.5" if "." in self.text else str(_NUMBER + number), False)
+
+    def written(self) -> str:
+        """As it stands in a rule."""
+        return f"TIMESTAMP '{self.text}'" if self.is_moment else self.text
+
+
+class Rules:
+    """Plans of rules under one schema. As `compile_rule`, but for positions: a plan that came from a template has those of the rule that it was made of,
+    and errors, which show positions, come from `compile_rule` itself."""
+
+    def __init__(self, schema: Schema, timezone: tzinfo = UTC) -> None:
+        self._schema, self._timezone = schema, timezone
+        self._plans: dict[str, Expression] = {}
+        self._templates: dict[tuple[str, ...], Build | None] = {}
+
+    def compile(self, text: str) -> Expression:
+        """The plan of a rule that must be true or false. Raises RuleError with position and suggestion."""
+        plan = self._plans.get(text)
+        if plan is None:
+            plan = self._by_template(text) or compile_rule(text, self._schema, self._timezone)
+            if len(self._plans) >= RULES_MAX:
+                self._plans.clear()
+            self._plans[text] = plan
+        return plan
+
+    def _by_template(self, text: str) -> Expression | None:
+        """None: the rule is to be parsed."""
+        parts, constants = _parts(text)
+        if not 0 < len(constants) <= _CONSTANTS_MAX:
+            return None
+        try:
+            values = [constant.value(self._timezone) for constant in constants]
+        except ValueError:
+            return None
+        shape = ("".join("m" if c.is_moment else "f" if "." in c.text else "i" for c in constants), *parts)
+        if shape not in self._templates:
+            if len(self._templates) >= RULES_MAX:
+                self._templates.clear()
+            self._templates[shape] = self._learnt(text, parts, constants, values)
+        build = self._templates[shape]
+        return None if build is None else build(values)
+
+    def _learnt(self, text: str, parts: list[str], constants: list[_Constant], values: list[Value]) -> Build | None:
+        """What makes plans of this shape; None where constants mean more than their value, as in INTERVAL 5 DAY."""
+        whole = compile_rule(text, self._schema, self._timezone)  # a wrong rule ends here
+        others = [constant.stand_in(number) for number, constant in enumerate(constants)]
+        try:
+            plan = compile_rule("".join(_woven(parts, others)), self._schema, self._timezone)
+        except RuleError:
+            return None
+        places = {(type(value), value): i for i, value in enumerate(other.value(self._timezone) for other in others)}
+        used: set[int] = set()
+        build = _builder(plan, places, used)
+        if build is None or len(used) < len(constants) or _shorn(build(values)) != _shorn(whole):
+            return None
+        return build
+
+
+def _parts(text: str) -> tuple[list[str], list[_Constant]]:
+    """(what stands before, between and behind the constants, the constants)."""
+    parts, constants, at = [], [], 0
+    for match in _PARTS.finditer(text):
+        if match.lastgroup is None:
+            continue
+        words, is_moment = match.group(), match.lastgroup == "moment"
+        constants.append(_Constant(words[words.index("'") + 1 : -1] if is_moment else words, is_moment))
+        parts.append(text[at : match.start()])
+        at = match.end()
+    return [*parts, text[at:]], constants
+
+
+def _woven(parts: list[str], constants: list[_Constant]) -> list[str]:
+    return [piece for part, constant in zip(parts, [*constants, None], strict=True) for piece in (part, constant.written() if constant else "")]
+
+
+def _builder(plan: Expression, places: dict[tuple[type, Value], int], used: set[int]) -> Build | None:
+    """What makes `plan` with other constants in the places of those that stand in; None: it has none that it may put elsewhere."""
+    if isinstance(plan, Literal) and isinstance(plan.value, int | float) and plan.type in (Type.NUMBER, Type.TIMESTAMP):
+        type_, position = plan.type, plan.position
+        if (i := places.get((type(plan.value), plan.value))) is not None:
+            used.add(i)
+            return lambda values: Literal(type_, position, values[i])
+        if (j := places.get((type(plan.value), -plan.value))) is not None:
+            used.add(j)
+            return lambda values: Literal(type_, position, -values[j])
+    if not isinstance(plan, Operation):
+        return None
+    made = [(_builder(operand, places, used), operand) for operand in plan.operands]
+    if not any(build for build, _ in made):
+        return None
+    return lambda values: Operation(plan.type, plan.position, plan.name, tuple(build(values) if build else operand for build, operand in made))
+
+
+def _shorn(plan: Expression) -> object:
+    """A plan without positions, to be compared; 1 and 1.0 differ."""
+    if isinstance(plan, Operation):
+        return plan.name, plan.type, tuple(_shorn(operand) for operand in plan.operands)
+    if isinstance(plan, Literal):
+        return plan.type, type(plan.value), plan.value
+    return (
+        type(plan),
+        tuple(_shorn(child) for child in plan.children),
+        [str(getattr(plan, name, "")) for name in ("type", "name", "key", "values", "is_all", "pattern")],
+    )
