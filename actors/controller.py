@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 from prometheus_client.metrics_core import Metric
 
-from actors.calls import awaited
+from actors.calls import awaited, first_answer
 from actors.copies import Copies
 from actors.logs import log_to
 from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
@@ -40,7 +40,7 @@ from grid.storage.files import own, replace_file
 log = logging.getLogger("profilegrid")
 FORMAT = 4
 HEARTBEAT_S = 0.25
-HEALTH_TIMEOUT_S = 2.0
+HEALTH_TIMEOUT_S, HEALTH_AGAIN_S = 2.0, 0.3
 SHARDS_DEFAULT = 2
 INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
 # Those that hold their writes still do when the last one that may has been waited for, and shards begin to go over.
@@ -267,7 +267,7 @@ class Controller:
     async def _look_after(self, shard: int) -> None:
         try:
             actor = self.shard_actor(shard)
-            health = await asyncio.wait_for(awaited(actor.health.remote()), HEALTH_TIMEOUT_S)
+            health = await first_answer(actor.health.remote, HEALTH_AGAIN_S, HEALTH_TIMEOUT_S)
         except Exception:
             self._health.pop(shard, None)
             self._down_since.setdefault(shard, time.monotonic())
@@ -280,13 +280,17 @@ class Controller:
         if health["state"] == "new":
             self._beside(self._starting, shard, self._start_shard)
             return
-        if self._health.get(shard, {}).get("endpoint") != health["endpoint"]:
-            self.state.map_version += 1
-        self._health[shard] = health
+        self._hear(shard, health)
         if health["state"] == "serving" and health["catalog_version"] < self.state.catalog_version:
             self._beside(self._installing, shard, self._install_late)
         if health["state"] == "serving" and health["moving"]["tokens"]:
             await self._rescaler.reconcile(shard, health["moving"])
+
+    def _hear(self, shard: int, health: dict[str, Any]) -> None:
+        """What a shard says of itself; a new endpoint makes a new map."""
+        if self._health.get(shard, {}).get("endpoint") != health["endpoint"]:
+            self.state.map_version += 1
+        self._health[shard] = health
 
     @staticmethod
     def _beside(busy: dict[int, asyncio.Task[None]], shard: int, work: Callable[[int], Coroutine[Any, Any, None]]) -> None:
@@ -314,6 +318,7 @@ class Controller:
                 self.save()
             if self.state.catalog_version:
                 await self._install(shard)
+            self._hear(shard, await asyncio.wait_for(self.of_shard(shard, "health"), HEALTH_TIMEOUT_S))  # now, not with the next heartbeat
             self._problem = ""
         except Exception as error:
             self._problem = f"shard {shard} does not start: {_cause(error)}"

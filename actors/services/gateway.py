@@ -266,12 +266,12 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     def __init__(self, controller: Any, lane: str) -> None:
         self._controller, self._lane = controller, lane
         self._last_map: dict[str, Any] | None = None
+        self._asking: asyncio.Future[dict[str, Any]] | None = None
         self._last_status: dict[str, Any] | None = None
 
     async def GetMap(self, request: admin_pb2.GetMapRequest, context: Context) -> admin_pb2.GetMapResponse:
         try:
-            # A client that begins while the controller is away needs a map soon; one that is out of date is found out by the shards.
-            self._last_map = await ask(self._controller.map.remote(), CONTROLLER_TIMEOUT_S if self._last_map is None else MAP_TIMEOUT_S)
+            self._last_map = await self._current_map()
         except Unavailable:
             if self._last_map is None:
                 raise
@@ -282,6 +282,14 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             shards=[admin_pb2.ShardAddress(id=shard, endpoint=endpoint, lane=known["lanes"][shard]) for shard, endpoint in known["endpoints"].items()],
             owners=known["owners"], epochs=known["epochs"], grid_id=known["grid_id"], lane=self._lane,
         )  # fmt: skip
+
+    def _current_map(self) -> asyncio.Future[dict[str, Any]]:
+        """One call of the controller for all who ask meanwhile: while a shard is away each client does several times a second."""
+        if self._asking is None or self._asking.done():
+            # A client that begins while the controller is away needs a map soon; one that is out of date is found out by the shards.
+            timeout_s = CONTROLLER_TIMEOUT_S if self._last_map is None else MAP_TIMEOUT_S
+            self._asking = asyncio.ensure_future(ask(self._controller.map.remote(), timeout_s))
+        return asyncio.shield(self._asking)
 
     async def GetStatus(self, request: admin_pb2.GetStatusRequest, context: Context) -> admin_pb2.GetStatusResponse:
         try:

@@ -19,7 +19,7 @@ from profilegrid.routes import Map
 from profilegrid.v1 import admin_pb2, admin_pb2_grpc
 
 Result = TypeVar("Result")
-BACKOFF_S, BACKOFF_S_MAX = 0.02, 1.0
+BACKOFF_S, BACKOFF_S_MAX = 0.02, 0.4
 CALL_TIMEOUT_S = 15.0
 
 
