@@ -17,7 +17,6 @@ from typing import cast
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
-from profilegrid.errors import ProfilegridError
 from profilegrid.lanes import COUNT, EVALUATE, FAILED, HELLO, INGEST, MOVE, READ, REPLICATE, LaneBroken, Splitter, message
 from profilegrid.options import MESSAGE_BYTES_MAX
 from profilegrid.v1 import events_pb2, profiles_pb2, segments_pb2, shard_pb2
@@ -25,11 +24,12 @@ from profilegrid.v1 import events_pb2, profiles_pb2, segments_pb2, shard_pb2
 from actors.logs import request_id
 from actors.metrics import Meter
 from actors.services import convert
+from actors.services.calls import SLOW_S
 from actors.services.errors import status_of
 from actors.services.shard import answer_evaluate, answer_read
 from actors.serving import ShardServer
 from grid.engine import Reply
-from grid.errors import FrameInvalid, GridError
+from grid.errors import FrameInvalid
 
 log = logging.getLogger("profilegrid")
 GREETING_S, GRACE_S = 10.0, 5.0
@@ -196,9 +196,9 @@ class LaneConnection(asyncio.Protocol):
             error = FrameInvalid("message", "bytes that are no protobuf", f"the message of a lane's {what}")
         made = request_id.set(secrets.token_hex(8))  # a lane's messages have none of their own; what failed can be found in the log
         try:
-            if not isinstance(error, (GridError, ProfilegridError)):
-                log.error("call failed", exc_info=error, extra={"facts": {"method": f"Lane/{what}"}})
             status = status_of(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+            if status.code == code_pb2.INTERNAL:
+                log.error("call failed", exc_info=error, extra={"facts": {"method": f"Lane/{what}"}})
         finally:
             request_id.reset(made)
         self._answer(what, FAILED, tag, status.SerializeToString(), started, code_pb2.Code.Name(status.code))
@@ -276,4 +276,7 @@ class GatewayLane(LaneConnection):
         self._handlers = {COUNT: self._asked("Count", COUNT, self._counted)}
 
     async def _counted(self, payload: bytes) -> bytes:
-        return (await self._count(segments_pb2.CountRequest.FromString(payload))).SerializeToString()
+        response = await self._count(segments_pb2.CountRequest.FromString(payload))
+        if response.elapsed_ms > SLOW_S * 1000:
+            log.warning("slow call", extra={"facts": {"method": "Lane/Count", "seconds": round(response.elapsed_ms / 1000, 3)}})
+        return response.SerializeToString()

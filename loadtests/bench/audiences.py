@@ -44,6 +44,7 @@ def memory_and_recover(bench: Bench) -> list[Row]:
     grid = bench.big
     grid.down()  # a load leaves its own traces in the heap: memory is measured of a grid that has just come up
     grid.up()
+    grid.settle()
     memory.ours = (grid.memory() - bench.empty_bytes) / BIG_USERS
     bench.say("memory")
     send_views(grid.target, 1, 1_000_000)

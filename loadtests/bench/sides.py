@@ -200,6 +200,7 @@ class Bench:
         self.say(f"making {BIG_USERS:,} users")
         path = make(self.folder / f"{name}.parquet", BIG_USERS)
         grid: Grid = self.started(Grid(self.folder / name, catalog))
+        grid.settle()  # shards load their kernels for a second after they serve
         self.empty_bytes = grid.memory()
         self.say(f"loading {BIG_USERS:,} users")
         grid.run("load", str(path), "--as-of", str(population.AS_OF_MS))
