@@ -63,7 +63,8 @@ def test_every_process_serves_metrics_and_the_gateway_names_them_all(grid: Runni
     assert grown("profilegrid_fsync_seconds_count") >= 2
     assert grown("profilegrid_group_rows_sum") >= 41
     assert grown("profilegrid_checkpoint_seconds_count") >= 2
-    assert grown("profilegrid_grpc_requests_total{code=OK,method=SegmentService/Count}") == 1
+    assert grown("profilegrid_grpc_requests_total{code=OK,method=Lane/Count}") == 1
+    assert grown("profilegrid_grpc_requests_total{code=OK,method=AdminService/Checkpoint}") == 1
     shards = [found for found in after if "profilegrid_users" in found]
     assert len(shards) == 2
     for found in shards:
