@@ -9,6 +9,7 @@ shards recovered must equal a replay of their whole log from nothing, bit for bi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -137,7 +138,8 @@ class Torture:
 
     def _kill(self, name: str) -> None:
         for pid in self.grid.processes(name):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _kill_shard_and_controller(self) -> None:
         self._kill("ray::Controller")
