@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from profilegrid import tracing
-from profilegrid.columns import Batch, EventRow, now_ms
+from profilegrid.columns import Batch, EventRow, events_batch, now_ms
 from profilegrid.connections import BACKOFF_S, BACKOFF_S_MAX, CALL_TIMEOUT_S, Connections
 from profilegrid.errors import DeliveryUnknown, Overloaded, ProfilegridError, Unavailable
-from profilegrid.few import cut
+from profilegrid.few import cut, kinds_of
 from profilegrid.lanes import INGEST
 from profilegrid.results import Rejection, Report
 from profilegrid.routes import Map, Parcel, chunks, partitions_of, split
@@ -58,6 +58,9 @@ class Deliveries:
     async def deliver(self, batch: Batch | list[EventRow], *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
         """As AsyncClient.deliver; also of a few events as rows."""
         self._connections.check_open()
+        kinds = None
+        if not isinstance(batch, Batch) and (kinds := kinds_of(batch)) is None:
+            batch = events_batch(batch)
         if isinstance(batch, Batch) and batch.rows == 0:
             return Report()
         self._sending = self._sending or asyncio.Semaphore(SENDING_MAX)
@@ -68,7 +71,8 @@ class Deliveries:
             partitions = partitions_of(batch.ids, map_.partitions)
             pieces, parcels = chunks(batch), partial(split, batch, partitions)
         else:
-            pieces, parcels = [np.arange(len(batch))], partial(cut, batch)
+            assert kinds is not None
+            pieces, parcels = [np.arange(len(batch))], partial(cut, batch, kinds)
         producer = None if producer_id is None else Producer(producer_id, started_ms)
         numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
         if len(pieces) == 1:

@@ -19,17 +19,20 @@ _FORMATS: dict[int, str] = {INT: "q", FLOAT: "d", BOOL: "B", TEXT: "I"}
 _INT64 = range(-(2**63), 2**63)
 
 
-def cut(rows: list[EventRow], left: NDArray[np.int64], map_: Map) -> list[Parcel]:
+def cut(rows: list[EventRow], kinds: Mapping[str, int], left: NDArray[np.int64], map_: Map) -> list[Parcel]:
     """As `routes.split`, of the batch that `events_batch` would make of the rows: the same rows in the same order for each partition, so that
-    those that are sent again may be cut the other way."""
-    if left.size == len(rows) <= ROWS_MAX and (kinds := _kinds(rows)) is not None:
+    those that are sent again may be cut the other way. `kinds` as `kinds_of` told."""
+    if left.size == len(rows):
         return _parcels(rows, kinds, map_)
     batch = events_batch(rows)
     return split(batch, partitions_of(batch.ids, map_.partitions), left, map_)
 
 
-def _kinds(rows: Sequence[EventRow]) -> dict[str, int] | None:
-    """The type of each property, when all rows have the same ones, of one plain type each, and no event ids; None for others, and for long texts."""
+def kinds_of(rows: Sequence[EventRow]) -> dict[str, int] | None:
+    """The type of each property, when all rows have the same ones, of one plain type each, and no event ids; None for others, for many rows and for
+    long texts, which are to be columns."""
+    if not 0 < len(rows) <= ROWS_MAX:
+        return None
     given = [row[3] or {} for row in rows]
     names = given[0].keys()
     if any(row[4] for row in rows) or any(properties.keys() != names for properties in given):

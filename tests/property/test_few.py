@@ -8,8 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from profilegrid.columns import EventRow, events_batch
-from profilegrid.few import ROWS_MAX, cut
+from profilegrid.few import ROWS_MAX, cut, kinds_of
 from profilegrid.routes import Map, Parcel, partitions_of, split
+from profilegrid.v1 import events_pb2 as pb
 
 from actors.services import convert
 from grid.frame import Column, Frame
@@ -68,19 +69,25 @@ def as_columns(events: list[EventRow], left: Any) -> list[Parcel]:
 
 @given(rows())
 def test_a_frame_of_rows_says_what_one_of_columns_says(events: list[EventRow]) -> None:
-    everything = np.arange(len(events))
-    assert said(cut(events, everything, MAP)) == said(as_columns(events, everything))
+    everything, kinds = np.arange(len(events)), kinds_of(events)
+    if kinds is not None:
+        assert said(cut(events, kinds, everything, MAP)) == said(as_columns(events, everything))
 
 
 @given(rows(), st.data())
 def test_rows_that_are_sent_again_are_those_of_the_blocks_before(events: list[EventRow], data: st.DataObject) -> None:
-    lost = data.draw(st.sampled_from(cut(events, np.arange(len(events)), MAP)))
-    left = np.sort(lost.rows)
-    again = said(cut(events, left, MAP))
-    assert [rows_of(convert.frame(stamped(lost)))] == [again[lost.shard][2:]]
+    kinds = kinds_of(events)
+    if kinds is not None:
+        lost = data.draw(st.sampled_from(cut(events, kinds, np.arange(len(events)), MAP)))
+        again = said(cut(events, kinds, np.sort(lost.rows), MAP))
+        assert [rows_of(convert.frame(stamped(lost)))] == [again[lost.shard][2:]]
 
 
-def test_many_rows_and_long_texts_go_as_columns() -> None:
-    for events in ([(f"u{n}", "view", n, {"a": "x"}, None) for n in range(ROWS_MAX + 1)], [("u", "view", 1, {"a": "x" * (1 << 17)}, None)] * 3):
-        everything = np.arange(len(events))
-        assert said(cut(events, everything, MAP)) == said(as_columns(events, everything))
+def test_many_rows_long_texts_and_rows_that_differ_go_as_columns() -> None:
+    alike = [(f"u{n}", "view", n, {"a": "x", "n": n}, None) for n in range(ROWS_MAX)]
+    assert kinds_of(alike) == {"a": pb.COLUMN_TYPE_TEXT, "n": pb.COLUMN_TYPE_INT}
+    for events in (
+        [*alike, alike[0]], [("u", "view", 1, {"a": "x" * (1 << 17)}, None)], [*alike[:3], ("u", "view", 1, None, None)], [("u", "view", 1, {"n": 1 << 63}, None)],
+        [("u", "view", 1, {"n": 1}, "id")], [("u", "view", 1, {"n": 1}, None), ("u", "view", 1, {"n": 1.0}, None)], [("u", "view", 1, {"n": None}, None)],
+    ):  # fmt: skip
+        assert kinds_of(events) is None
