@@ -370,8 +370,7 @@ class Coordinator:
                 self._watch = asyncio.create_task(self._find_targets(controller))
             except Exception:
                 self._state = "new"
-                if self._lanes is not None:
-                    await self._lanes.stop()
+                await self._stop_lanes()
                 raise
             self._state = "serving"
             gc.freeze()  # as in shards: full collections would look at all that was imported
@@ -396,9 +395,13 @@ class Coordinator:
 
     async def stop(self) -> None:
         """Drain."""
+        await self._stop_lanes()
         if self._grpc is not None:
-            await self._lanes.stop()
             await self._grpc.stop()
+
+    async def _stop_lanes(self) -> None:
+        if self._lanes is not None:
+            await self._lanes.stop()
 
     async def health(self) -> dict[str, Any]:
         """State, pid and port."""

@@ -297,26 +297,18 @@ class Engine:
         """Give codes to the words of properties that features must return; rows whose word no longer fits are refused."""
         for (name, type_), key in self._coded.items():
             column = rows.columns.get((name, type_))
-            if column is None or column.words is None or self.dictionaries[key].has_all(column.words):
+            if column is None or column.words is None:
                 continue
-            present = np.flatnonzero(column.present)
-            added = reserve_words(judge, name, self.dictionaries[key], key, column.words, column.values[present], present)  # type: ignore[arg-type]
+            added = reserve_words(judge, name, self.dictionaries[key], key, column.words, column.uses)
             if added is not None:
                 reserved.append(added)
 
     def _reserve_attributes(self, judge: Judge, updates: list[AttributeUpdate], reserved: list[Reserved]) -> None:
         for update in updates:
-            key = attribute_key(update.name)
-            if update.type not in ("category", "key", "set") or update.words is None or self.dictionaries[key].has_all(update.words):
+            if update.type not in ("category", "key", "set") or update.words is None:
                 continue
-            if update.type == "set":
-                assert update.ends is not None
-                owners = np.repeat(np.arange(judge.frame.rows), lengths_of(update.ends))
-                here = np.isin(owners, update.set_rows)
-                rows_of, codes = owners[here], update.values[here]
-            else:
-                rows_of, codes = update.set_rows, update.values[update.set_rows]
-            added = reserve_words(judge, update.name, self.dictionaries[key], key, update.words, codes, rows_of)
+            key = attribute_key(update.name)
+            added = reserve_words(judge, update.name, self.dictionaries[key], key, update.words, update.uses)
             if added is not None:
                 reserved.append(added)
 

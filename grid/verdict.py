@@ -5,7 +5,7 @@ Replay never decides again: it decodes the same columns and takes the verdict fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from grid.catalog.durations import format_duration
 from grid.errors import FrameInvalid
 from grid.frame import PRESENT, UNSET, Column, Frame
 from grid.kernels.frames import are_plain_events, first_misplaced
-from grid.state.dictionary import Dictionary, Strings
+from grid.state.dictionary import Dictionary, Strings, lengths_of
 from grid.state.rows import TEXT_TYPES, PropertyColumn, Rows, joined_strings
 
 Mask = NDArray[np.bool_]
@@ -49,6 +49,15 @@ class AttributeUpdate:
     values: NDArray[Any]
     ends: NDArray[np.uint32] | None = None
     words: Strings | None = None
+
+    def uses(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(codes of its words, the row of each) where rows set it."""
+        if self.type != "set":
+            return self.values[self.set_rows], self.set_rows
+        assert self.ends is not None
+        owners = np.repeat(np.arange(self.ends.size), lengths_of(self.ends))
+        here = np.isin(owners, self.set_rows)
+        return self.values[here], owners[here]
 
 
 class Judge:
@@ -259,18 +268,22 @@ class Reserved:
 
 
 def reserve_words(
-    judge: Judge, where: str, dictionary: Dictionary, key: str, words: Strings, codes: NDArray[np.int64], rows_of: NDArray[np.int64]
+    judge: Judge, where: str, dictionary: Dictionary, key: str, words: Strings, uses: Callable[[], tuple[NDArray[np.int64], NDArray[np.int64]]]
 ) -> Reserved | None:
     """Enter the words that good rows use into a dictionary; refuse rows whose word no longer fits.
 
-    codes int64[m] into words, rows_of int64[m]: the row of each code.
+    `uses`: codes int64[m] into words, rows_of int64[m]: the row of each code. Not asked for where all words are known, as in most frames.
     """
+    hashes = words.hashes()
+    known = dictionary.find_all(words, hashes)
+    if (known >= 0).all():
+        return None
+    codes, rows_of = uses()
     live = judge.good[rows_of]
     used = np.unique(codes[live])
     if used.size == 0:
         return None
-    hashes = words.hashes()
-    unknown = used[dictionary.find_all(words, hashes)[used] < 0]
+    unknown = used[known[used] < 0]
     if unknown.size == 0:
         return None
     _, first = np.unique(hashes[unknown], return_index=True)

@@ -58,21 +58,17 @@ class Deliveries:
     async def deliver(self, batch: Batch | list[EventRow], *, producer_id: bytes | None = None, first_batch: int | None = None, started_ms: int = 0) -> Report:
         """As AsyncClient.deliver; also of a few events as rows."""
         self._connections.check_open()
-        kinds = None
-        if not isinstance(batch, Batch) and (kinds := kinds_of(batch)) is None:
-            batch = events_batch(batch)
         if isinstance(batch, Batch) and batch.rows == 0:
             return Report()
         self._sending = self._sending or asyncio.Semaphore(SENDING_MAX)
         map_ = self._connections.known_map
         if map_ is None:
             map_ = await self._connections.retrying(self._connections.map, self.timeout)
-        if isinstance(batch, Batch):
-            partitions = partitions_of(batch.ids, map_.partitions)
-            pieces, parcels = chunks(batch), partial(split, batch, partitions)
-        else:
-            assert kinds is not None
+        if not isinstance(batch, Batch) and (kinds := kinds_of(batch)) is not None:
             pieces, parcels = [np.arange(len(batch))], partial(cut, batch, kinds)
+        else:
+            whole = batch if isinstance(batch, Batch) else events_batch(batch)
+            pieces, parcels = chunks(whole), partial(split, whole, partitions_of(whole.ids, map_.partitions))
         producer = None if producer_id is None else Producer(producer_id, started_ms)
         numbers = [None if first_batch is None else first_batch + i for i in range(len(pieces))]
         if len(pieces) == 1:

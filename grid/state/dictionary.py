@@ -85,10 +85,6 @@ class Dictionary(Words):
             hashes = words.hashes()
         return find_words(words.data, np.ascontiguousarray(words.ends, dtype=np.int64), hashes, self._table, self._heap, self._ends, self._hashes)
 
-    def has_all(self, words: Strings) -> bool:
-        """Whether none is unknown, as in most frames."""
-        return bool((self.find_all(words) >= 0).all())
-
     def add(self, words: Strings, first_code: int | None = None) -> int:
         """Enter words that are not there, from `first_code` (default: the next). Returns the first code."""
         first = self.size if first_code is None else max(first_code, self.size)

@@ -43,6 +43,11 @@ class PropertyColumn:
             return _taken(self.words.hashes(), self.values)
         return hash_numbers(self.values.astype(np.float64))
 
+    def uses(self) -> tuple[NDArray[np.int64], RowNumbers]:
+        """(codes of its words, the row of each) where rows have it."""
+        rows = np.flatnonzero(self.present)
+        return self.values[rows], rows
+
     def numbers(self) -> NDArray[np.float64]:
         """float64[rows]: the values as numbers."""
         return self.values.astype(np.float64, copy=False)
