@@ -56,7 +56,7 @@ CHECKPOINT_LOG_BYTES = 256 << 20
 DISK_BYTES_FREE_MIN = 512 << 20
 TRIM_EVERY_MS = 3_600_000
 # Users that a query looks at in one turn of the loop.
-SCAN_USERS_MAX = 1 << 19
+SCAN_USERS_MAX = 1 << 20
 _HOUSEKEEPING_S = 1.0
 
 
@@ -572,17 +572,12 @@ class ShardServer:
 
     def _turns(self, partitions: list[int]) -> Iterator[list[int]]:
         """Partitions in runs of about as many users as a scan takes in half a millisecond a clause."""
-        run: list[int] = []
-        users = 0
-        for partition in partitions:
-            count = int(self.engine.users.next_ordinal[partition])
-            if run and users + count > SCAN_USERS_MAX:
-                yield run
-                run, users = [], 0
-            run.append(partition)
-            users += count
-        if run:
-            yield run
+        given = np.cumsum(self.engine.users.next_ordinal[partitions], dtype=np.int64)
+        first, before = 0, 0
+        while first < len(partitions):
+            last = max(first + 1, int(np.searchsorted(given, before + SCAN_USERS_MAX, side="right")))
+            yield partitions[first:last]
+            first, before = last, int(given[last - 1])
 
     async def explain(self, text: str, as_of_ms: int) -> tuple[int, dict[int, int], list[tuple[int, int]], list[str]]:
         """(users, {partition: matched}, [(matched, unknown) of each clause], warnings) of this shard."""

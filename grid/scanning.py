@@ -18,7 +18,7 @@ from profilegrid_rules.evaluate import Source, evaluate
 from profilegrid_rules.vectors import TextVector, Vector
 
 from grid.kernels.scalars import encode_time
-from grid.kernels.scans import narrow_to_codes, narrow_to_known_range, narrow_to_range, narrow_to_scaled_range
+from grid.kernels.scans import narrow_to_codes, narrow_to_known_range
 from grid.state.dictionary import Strings
 from grid.state.features.base import Scannable
 
@@ -168,12 +168,11 @@ class Scan:
         column = self.column
         if self.codes is not None:
             narrow_to_codes(mask, pages, column.values, self.codes)
-        elif factors is not None:
-            narrow_to_scaled_range(mask, pages, column.values, factors, self.low, self.high)
-        elif column.known is not None:
-            narrow_to_known_range(mask, pages, column.values, column.known, self.low, self.high)
+        elif column.values.itemsize == 8:
+            assert column.sketch is not None
+            column.sketch.narrow(mask, pages, column.values, self.low, self.high, column.known, factors)
         else:
-            narrow_to_range(mask, pages, column.values, self.low, self.high)
+            narrow_to_known_range(mask, pages, column.values, column.known, self.low, self.high)
 
 
 def _bounds(column: Scannable, scan: Range) -> tuple[Any, Any] | None:

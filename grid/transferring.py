@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from grid.engine import Engine
 from grid.errors import MoveFailed, holds
+from grid.kernels.marks import TOUCHED, UNSEEN
 from grid.state.attributes import AttributeColumns
 from grid.state.dedupe import EventIds
 from grid.state.dictionary import Dictionary, Strings
@@ -64,7 +65,7 @@ class Transfer:
         for name, attribute in source.attributes.items():
             self._copy(attribute, target.attributes[name], pages, taken)
         target.users.page_newest_ms[taken] = source.users.page_newest_ms[pages]
-        target.users.dirty[taken] = 1
+        target.users.dirty[taken] = TOUCHED
         facts = {
             "position": int(source.positions[partition]), "received_ms": source.received_ms,
             "producers": source.producers.dump(partition), "erasures": source.erasures.dump(partition),
@@ -82,7 +83,7 @@ class Transfer:
             blob = source.dump_page(page)
             if blob:
                 target.load_page(there, blob if codes is None else target.recoded(blob, codes.__getitem__))
-            target.dirty[there] = 1
+            target.dirty[there] = TOUCHED
 
     def _recoded(self, key: str) -> Codes:
         """int64[words]: the target's code of each word of one of the source's dictionaries; words it lacks are entered."""
@@ -155,7 +156,7 @@ class Arrival:
                 yield
             dump.pages[key, number] = blob
         for columns in self._columns.values():
-            columns.dirty[page] = 0  # the disk gets it as it is now
+            columns.dirty[page] = UNSEEN  # the disk gets it as it is now
 
     def settle(self) -> None:
         """The dumps are durable: the partitions are here, each at the position that it is of, ready for what was committed after it."""

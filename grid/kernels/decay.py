@@ -6,6 +6,7 @@ Source: Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time De
 import numpy as np
 
 from grid.kernels.compiling import inlined, kernel
+from grid.kernels.marks import TOUCHED
 
 HALF_LIVES_MAX = 400.0  # float64 holds 1,023 doublings: room for 2^600 of weight above the landmark
 
@@ -49,7 +50,7 @@ def decayed_add(sums, landmarks, dirty, slots, rows, times, weights, half_life):
         page = slot >> 12
         weight = weights[i] if weights.size > 1 else weights[0]
         sums[slot] += weight * np.exp2((times[i] - landmarks[page]) / half_life)
-        dirty[page] = 1
+        dirty[page] = TOUCHED
 
 
 @kernel

@@ -10,6 +10,7 @@ import numpy as np
 from grid.kernels.compiling import inlined, kernel
 from grid.kernels.hashing import seeded
 from grid.kernels.lists import CLASS_WORDS, allocate, block_count, release
+from grid.kernels.marks import TOUCHED
 
 U = np.uint64
 EXACT_MAX = 256
@@ -73,7 +74,7 @@ def distinct_add(arena, octets, heads, control, free, dirty, slots, rows, hashes
     for k in range(rows.size):
         i = rows[k]
         _distinct_one(arena, octets, heads, control, free, slots[i], hashes[i])
-        dirty[slots[i] >> 12] = 1
+        dirty[slots[i] >> 12] = TOUCHED
 
 
 @inlined
@@ -221,7 +222,7 @@ def pairs_add(arena, heads, control, free, dirty, slots, rows, hashes, hop_of, h
     for k in range(rows.size):
         i = rows[k]
         _pair_one(arena, heads, control, free, slots[i], hashes[i], hop_of[i], hops)
-        dirty[slots[i] >> 12] = 1
+        dirty[slots[i] >> 12] = TOUCHED
 
 
 @kernel

@@ -9,6 +9,7 @@ import numpy as np
 
 from grid.kernels.compiling import inlined, kernel
 from grid.kernels.hashing import seeded
+from grid.kernels.marks import TOUCHED
 
 U = np.uint64
 _LOW = U(0xFFFFFFFF)
@@ -120,7 +121,7 @@ def resolve_ids(
                 control[0] = at + n
                 id_refs[slot] = (U(at) << U(16)) | U(n)
                 table[base[p] + j] = (h << U(32)) | U(o + 1)
-                dirty[slot >> 12] = 1
+                dirty[slot >> 12] = TOUCHED
                 out[i] = slot
                 break
             if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:

@@ -10,6 +10,7 @@ of 16 bits each, then the other keys, four a word, then the values. Three keys w
 import numpy as np
 
 from grid.kernels.compiling import inlined, kernel
+from grid.kernels.marks import TOUCHED
 
 U = np.uint64
 PACKED_MAX = 64
@@ -196,7 +197,7 @@ def keyed_cells(arena, keys, heads, control, free, dirty, slots, rows, row_keys,
     for k in range(rows.size):
         i = rows[k]
         out[k] = _cell(arena, keys, heads, control, free, slots[i], row_keys[i], width)
-        dirty[slots[i] >> 12] = 1
+        dirty[slots[i] >> 12] = TOUCHED
     # A later row may have moved an earlier row's block: look all of them up again, now that nothing grows.
     for k in range(rows.size):
         i = rows[k]
@@ -227,7 +228,7 @@ def keyed_add(arena, keys, floats, heads, control, free, dirty, slots, rows, row
         slot = slots[i]
         at = _cell(arena, keys, heads, control, free, slot, row_keys[i], 1)
         floats[at] += weights[k] if weights.size > 1 else weights[0]
-        dirty[slot >> 12] = 1
+        dirty[slot >> 12] = TOUCHED
 
 
 @kernel
@@ -408,7 +409,7 @@ def list_clear(arena, heads, control, free, dirty, slots):
         if at != 0:
             release(arena, control, free, at)
             heads[slots[i]] = 0
-            dirty[slots[i] >> 12] = 1
+            dirty[slots[i] >> 12] = TOUCHED
 
 
 @kernel
@@ -441,7 +442,7 @@ def set_put(arena, keys, heads, control, free, dirty, slots, starts, ends, codes
         heads[slot] = _empty_list(arena, control, free) // 2
         for k in range(starts[i], ends[i]):
             _cell(arena, keys, heads, control, free, slot, codes[k], 0)
-        dirty[slot >> 12] = 1
+        dirty[slot >> 12] = TOUCHED
 
 
 @kernel
@@ -458,7 +459,7 @@ def bytes_put(arena, octets, heads, control, free, dirty, slots, data, starts, e
         for b in range(n):
             octets[(at + 1) * 8 + b] = data[starts[i] + b]
         heads[slot] = at // 2
-        dirty[slot >> 12] = 1
+        dirty[slot >> 12] = TOUCHED
 
 
 @kernel

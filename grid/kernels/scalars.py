@@ -4,6 +4,7 @@ and `values` are of the whole group. `dirty` uint8[pages] is set for every page 
 import numpy as np
 
 from grid.kernels.compiling import kernel
+from grid.kernels.marks import TOUCHED
 
 
 @kernel
@@ -12,7 +13,7 @@ def count_add(counts, dirty, slots, rows):
     for k in range(rows.size):
         slot = slots[rows[k]]
         counts[slot] += 1
-        dirty[slot >> 12] = 1
+        dirty[slot >> 12] = TOUCHED
 
 
 @kernel
@@ -22,7 +23,7 @@ def sum_add(sums, dirty, slots, rows, values):
         i = rows[k]
         slot = slots[i]
         sums[slot] += values[i]
-        dirty[slot >> 12] = 1
+        dirty[slot >> 12] = TOUCHED
 
 
 @kernel
@@ -33,7 +34,7 @@ def raise_to(column, dirty, slots, rows, encoded):
         slot = slots[i]
         if encoded[i] > column[slot]:
             column[slot] = encoded[i]
-            dirty[slot >> 12] = 1
+            dirty[slot >> 12] = TOUCHED
 
 
 @kernel
@@ -49,7 +50,7 @@ def keep_first_or_last(keys, kept, dirty, slots, rows, encoded, values, wins_tie
         if encoded[i] > keys[slot] or (wins_ties and encoded[i] == keys[slot]):
             keys[slot] = encoded[i]
             kept[slot] = values[i]
-            dirty[slot >> 12] = 1
+            dirty[slot >> 12] = TOUCHED
 
 
 @kernel

@@ -1,8 +1,8 @@
 """Clauses over whole pages: compare a column with constants and narrow a mask.
 
 In all of them mask uint8[len(pages) * 4096] is 1 for rows that are still in; pages int64[n]. 64 rows that are all out are skipped.
-Measured: 0.4-0.6 ns a row, the pace of the memory (18 GB/s a core), so a clause costs what its column weighs. A list of the rows that are
-left was slower down to 1 % of them: 8 ns a row, waiting for memory.
+Columns of eight bytes are scanned by their sketches (sketches.py). Measured: 0.4-0.6 ns a row, the pace of the memory (18 GB/s a core), so a clause
+costs what its column weighs. A list of the rows that are left was slower down to 1 % of them: 8 ns a row, waiting for memory.
 """
 
 import numpy as np
@@ -17,20 +17,6 @@ def _is_out(words, at):
 
 
 @kernel
-def narrow_to_range(mask, pages, column, low, high):
-    """Keep rows with low <= column[row] <= high."""
-    words = mask.view(np.uint64)
-    for p in range(pages.size):
-        for b in range(p * 64, p * 64 + 64):
-            if _is_out(words, b * 8):
-                continue
-            first = pages[p] * 4096 + (b & 63) * 64
-            values, kept = column[first : first + 64], mask[b * 64 : b * 64 + 64]
-            for j in range(64):
-                kept[j] &= np.uint8((values[j] >= low) & (values[j] <= high))
-
-
-@kernel
 def narrow_to_known_range(mask, pages, column, known, low, high):
     """Keep rows that are known (uint8) and within the range."""
     words = mask.view(np.uint64)
@@ -42,22 +28,6 @@ def narrow_to_known_range(mask, pages, column, known, low, high):
             values, there, kept = column[first : first + 64], known[first : first + 64], mask[b * 64 : b * 64 + 64]
             for j in range(64):
                 kept[j] &= there[j] & np.uint8((values[j] >= low) & (values[j] <= high))
-
-
-@kernel
-def narrow_to_scaled_range(mask, pages, column, factors, low, high):
-    """Keep rows with low <= column[row] · factor of its page <= high; factors float64[n], finite."""
-    words = mask.view(np.uint64)
-    for p in range(pages.size):
-        factor = factors[p]
-        for b in range(p * 64, p * 64 + 64):
-            if _is_out(words, b * 8):
-                continue
-            first = pages[p] * 4096 + (b & 63) * 64
-            values, kept = column[first : first + 64], mask[b * 64 : b * 64 + 64]
-            for j in range(64):
-                value = values[j] * factor
-                kept[j] &= np.uint8((value >= low) & (value <= high))
 
 
 @kernel

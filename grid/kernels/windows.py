@@ -6,6 +6,7 @@
 import numpy as np
 
 from grid.kernels.compiling import inlined, kernel
+from grid.kernels.marks import TOUCHED
 
 NEVER = np.int64(-(2**63) + 1)
 _HOP_BIAS = np.int64(1 << 40)
@@ -78,7 +79,7 @@ def ring_add(ring_of, newest, lost, values, free_rings, control, dirty, slots, r
         cell = _advance(newest, lost, values, ring * hops, hops, hop_of[i], ring)
         if cell >= 0:
             _fold(values, cell, weights[i] if weights.size > 1 else weights[0], mode)
-        dirty[slot >> 12] = 1
+        dirty[slot >> 12] = TOUCHED
 
 
 @inlined
@@ -158,7 +159,7 @@ def days_add(newest, lost, bits, dirty, slots, rows, day_of, days, words):
         slot = slots[i]
         day = np.int32(day_of[i] + 1048576)
         at = np.int64(slot) * words
-        dirty[slot >> 12] = 1
+        dirty[slot >> 12] = TOUCHED
         if newest[slot] == 0:
             newest[slot] = day
         elif day > newest[slot]:

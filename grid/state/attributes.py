@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from profilegrid_rules import TextVector, Vector, Words
 
 from grid.kernels.lists import bytes_get, bytes_put, keyed_items, keyed_load, list_clear, set_contains, set_put
+from grid.kernels.marks import TOUCHED, UNSEEN
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.features.base import ListArena, Reading, Scannable, Slots, Turn, page_slots, recoded_lists
 from grid.state.memory import PAGE_ROWS, Space, reserve
+from grid.state.sketches import Sketch
 
 
 def attribute_key(name: str) -> str:
@@ -62,7 +64,7 @@ class AttributeColumns(ABC):
     def drop_page(self, page: int) -> None:
         """The page is nobody's any more: as if it had never been used."""
         self.clear(page_slots(page))
-        self.dirty[page] = 0
+        self.dirty[page] = UNSEEN
 
     def recoded(self, blob: bytes, turn: Turn) -> bytes:
         """A page with other codes in place of its own. Only where pages have codes."""
@@ -97,22 +99,23 @@ class FixedAttribute(AttributeColumns):
         super().__init__(name, type_, dictionary, space)
         self._values = reserve(_DTYPES[type_], space.slots_max)
         self._known = reserve(np.uint8, space.slots_max)
+        self._sketch = Sketch(self.dirty, space)
 
     def set(self, slots: Slots, values: NDArray[Any], ends: NDArray[Any] | None, words: Strings | None) -> None:
         self._values[slots] = values
         self._known[slots] = 1
-        self.dirty[slots >> 12] = 1
+        self.dirty[slots >> 12] = TOUCHED
 
     def clear(self, slots: Slots) -> None:
         self._values[slots] = 0
         self._known[slots] = 0
-        self.dirty[slots >> 12] = 1
+        self.dirty[slots >> 12] = TOUCHED
 
     def read(self, slots: Slots) -> Reading:
         return Reading(self._values[slots], self._known[slots] != 0)
 
     def scannable(self) -> Scannable:
-        return Scannable(self._values, self._known)
+        return Scannable(self._values, self._known, sketch=self._sketch)
 
     @property
     def page_bytes(self) -> int:
@@ -186,11 +189,11 @@ class CodedAttribute(AttributeColumns):
 
     def set(self, slots: Slots, values: NDArray[Any], ends: NDArray[Any] | None, words: Strings | None) -> None:
         self._codes[slots] = values + 1
-        self.dirty[slots >> 12] = 1
+        self.dirty[slots >> 12] = TOUCHED
 
     def clear(self, slots: Slots) -> None:
         self._codes[slots] = 0
-        self.dirty[slots >> 12] = 1
+        self.dirty[slots >> 12] = TOUCHED
 
     def read(self, slots: Slots) -> Reading:
         codes = self._codes[slots].astype(np.int64)

@@ -12,6 +12,7 @@ from grid.errors import holds
 from grid.kernels.frames import has_room
 from grid.kernels.hashing import hash_strings
 from grid.kernels.ids import find_ids, forget_id, pack_strings, place_ids, rehash, resolve_ids, zero_strings
+from grid.kernels.marks import TOUCHED
 from grid.kernels.scalars import newest_per_page
 from grid.state.memory import PAGE_ROWS, Space, give_back, reserve
 
@@ -166,7 +167,7 @@ class Users:
             self._heap[ref >> 16 : (ref >> 16) + (ref & 0xFFFF)] = 0
             self._id_refs[slot] = 0
             self.erased[partition] += 1
-            self.dirty[slot >> 12] = 1
+            self.dirty[slot >> 12] = TOUCHED
 
     # --- pages on disk ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from grid.kernels.marks import UNSAVED
 from grid.state.users import Slots
 from grid.storage.checkpoints import PartitionDump
 
@@ -50,7 +51,7 @@ class PartitionCopy:
         """The dump will not be written: what it marked is dirty again."""
         self._waiting.clear()
         for columns, page in self._marked:
-            columns.dirty[page] = 1
+            columns.dirty[page] |= UNSAVED
 
     def _copy(self, page: int) -> None:
         number, columns = self._waiting.pop(page)

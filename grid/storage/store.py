@@ -29,6 +29,7 @@ from grid.errors import CheckpointCorrupt, LogCorrupt
 from grid.failpoints import failpoint
 from grid.group import FORMAT, Group, reserved_words, touched_positions
 from grid.held import Held
+from grid.kernels.marks import UNSAVED, UNSEEN
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
 from grid.storage.checkpoints import ARRIVAL_PACE, PACE, Checkpoints, Manifest, PartitionDump
@@ -129,9 +130,9 @@ class Store:
         # A column that came after the last checkpoint is new to the disk, dirty or not.
         old = set() if known is None else {key for key in keys if self._is_in(known, key)}
         for number, page in enumerate(engine.users.pages_of(partition).tolist()):
-            changed = [(key, columns) for key, columns in columns_by_key if is_whole or columns.dirty[page] or key not in old]
+            changed = [(key, columns) for key, columns in columns_by_key if is_whole or columns.dirty[page] & UNSAVED or key not in old]
             for _, columns in changed if not is_whole else ():
-                columns.dirty[page] = 0
+                columns.dirty[page] &= UNSEEN
             if changed:
                 waiting[page] = (number, changed)
         facts = {
@@ -491,7 +492,7 @@ class Store:
                     blob = self._page(partition, key, number, report)
                     if blob:
                         columns.load_page(page, blob)
-                        columns.dirty[page] = 0
+                        columns.dirty[page] = UNSEEN
         except CheckpointCorrupt as error:
             engine.stopped[partition] = str(error)
             return

@@ -13,9 +13,11 @@ from profilegrid_rules import Vector
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.lists import CLASSES
+from grid.kernels.marks import TOUCHED, UNSEEN
 from grid.state.dictionary import Dictionary
 from grid.state.memory import PAGE_ROWS, Space, give_back, reserve
 from grid.state.rows import RowNumbers, Rows
+from grid.state.sketches import Sketch
 
 Slots = NDArray[np.int64]
 # Codes int64[n] of one dictionary to codes of another.
@@ -61,6 +63,7 @@ class Scannable:
     known       uint8[slots]; None: all rows are known, or the NULL ones have a value that bounds never include
     is_reversed the code of an earlier time is greater (first_time)
     factors_at  what values are multiplied by: float64[n] of pages int64[n] at a time (ms), all finite, else None
+    sketch      of values of eight bytes
     """
 
     values: NDArray[Any]
@@ -69,6 +72,7 @@ class Scannable:
     is_reversed: bool = False
     factors_at: Callable[[NDArray[np.int64], int], NDArray[np.float64] | None] | None = None
     dictionary: Dictionary | None = None
+    sketch: Sketch | None = None
 
 
 class FeatureColumns(ABC):
@@ -103,7 +107,7 @@ class FeatureColumns(ABC):
     def drop_page(self, page: int) -> None:
         """The page is nobody's any more: as if it had never been used."""
         self.clear(page_slots(page))
-        self.dirty[page] = 0
+        self.dirty[page] = UNSEEN
 
     @property
     def dictionary_key(self) -> str | None:
@@ -175,12 +179,12 @@ class FixedColumns(FeatureColumns):
     def clear(self, slots: Slots) -> None:
         for array, width in self.arrays.values():
             array.reshape(-1, width)[slots] = 0
-        self.dirty[slots >> 12] = 1
+        self.dirty[slots >> 12] = TOUCHED
 
     def drop_page(self, page: int) -> None:
         for array, width in self.arrays.values():
             give_back(array, page * PAGE_ROWS * width, (page + 1) * PAGE_ROWS * width)
-        self.dirty[page] = 0
+        self.dirty[page] = UNSEEN
 
     def dump_page(self, page: int) -> bytes:
         parts = [array[page * PAGE_ROWS * width : (page + 1) * PAGE_ROWS * width] for array, width in self.arrays.values()]

@@ -11,6 +11,7 @@ from grid.kernels.scans import page_factors
 from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots
 from grid.state.memory import PAGE_ROWS, reserve
 from grid.state.rows import RowNumbers, Rows
+from grid.state.sketches import Sketch
 
 
 class Landmarks:
@@ -55,6 +56,7 @@ class DecayedColumns(FixedColumns):
     def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
         super().__init__(catalog, feature, shared)
         self._sums = self.column("sum", np.float64)
+        self._sketch = Sketch(self.dirty, shared.space)
         self._landmarks = Landmarks(shared.space.pages_max, feature.half_life_ms)
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
@@ -68,7 +70,7 @@ class DecayedColumns(FixedColumns):
         return Reading(values)
 
     def scannable(self) -> Scannable:
-        return Scannable(self._sums, factors_at=self._factors)
+        return Scannable(self._sums, factors_at=self._factors, sketch=self._sketch)
 
     def _factors(self, pages: NDArray[np.int64], as_of_ms: int) -> NDArray[np.float64] | None:
         factors = page_factors(self._landmarks.times, pages, float(as_of_ms), self._landmarks.half_life)

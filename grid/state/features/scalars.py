@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from profilegrid_rules import TextVector, Vector
 
 from grid.catalog import Catalog, Feature
+from grid.kernels.marks import TOUCHED
 from grid.kernels.scalars import count_add, decode_number, decode_time, encode_number, encode_time, keep_first_or_last, raise_to, sum_add
 from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots, Turn
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
+from grid.state.sketches import Sketch
 
 
 class CountColumns(FixedColumns):
@@ -21,19 +23,20 @@ class CountColumns(FixedColumns):
     def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
         super().__init__(catalog, feature, shared)
         self._counts = self.column("count", np.int64)
+        self._sketch = Sketch(self.dirty, shared.space)
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
         if rows.weights is None:
             count_add(self._counts, self.dirty, rows.slots, picked)
         else:
             np.add.at(self._counts, rows.slots[picked], rows.weights[picked].astype(np.int64))
-            self.dirty[rows.slots[picked] >> 12] = 1
+            self.dirty[rows.slots[picked] >> 12] = TOUCHED
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         return Reading(self._counts[slots])
 
     def scannable(self) -> Scannable:
-        return Scannable(self._counts)
+        return Scannable(self._counts, sketch=self._sketch)
 
 
 class SumColumns(FixedColumns):
@@ -42,6 +45,7 @@ class SumColumns(FixedColumns):
     def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
         super().__init__(catalog, feature, shared)
         self._sums = self.column("sum", np.float64)
+        self._sketch = Sketch(self.dirty, shared.space)
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
         sum_add(self._sums, self.dirty, rows.slots, picked, self.weights(rows))
@@ -50,7 +54,7 @@ class SumColumns(FixedColumns):
         return Reading(self._sums[slots])
 
     def scannable(self) -> Scannable:
-        return Scannable(self._sums)
+        return Scannable(self._sums, sketch=self._sketch)
 
 
 class ExtremeColumns(FixedColumns):
@@ -77,6 +81,7 @@ class TimeColumns(FixedColumns):
         super().__init__(catalog, feature, shared)
         self._codes = self.column("time", np.uint64)
         self._is_first = feature.kind == "first_time"
+        self._sketch = Sketch(self.dirty, shared.space)
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
         codes = encode_time(rows.times)
@@ -87,7 +92,7 @@ class TimeColumns(FixedColumns):
         return Reading(decode_time(~codes if self._is_first else codes), codes != 0)
 
     def scannable(self) -> Scannable:
-        return Scannable(self._codes, is_time=True, is_reversed=self._is_first)
+        return Scannable(self._codes, is_time=True, is_reversed=self._is_first, sketch=self._sketch)
 
 
 class FirstLastColumns(FixedColumns):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from grid.catalog import Catalog, Feature
+from grid.kernels.marks import TOUCHED
 from grid.kernels.windows import ring_add, ring_read
 from grid.state.features.base import FeatureColumns, Reading, SharedState, Slots
 from grid.state.memory import PAGE_ROWS, reserve
@@ -52,7 +53,7 @@ class WindowColumns(FeatureColumns):
         self._free_rings[free : free + rings.size] = rings
         self._control[1] += rings.size
         self._ring_of[slots] = 0
-        self.dirty[slots >> 12] = 1
+        self.dirty[slots >> 12] = TOUCHED
 
     def dump_page(self, page: int) -> bytes:
         rings = self._ring_of[page * PAGE_ROWS : (page + 1) * PAGE_ROWS].astype(np.int64)

@@ -1,0 +1,89 @@
+"""Scans by sketches give the rows that comparing each value gives, whatever changed between them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from grid.kernels.marks import TOUCHED, UNSAVED
+from grid.state.memory import PAGE_ROWS, Space
+from grid.state.sketches import Sketch
+
+PAGES = 3
+SPACE = Space(slots_max=(PAGES + 1) * PAGE_ROWS)
+# Few distinct values, many, dense and far apart, and what floats have besides numbers.
+NUMBERS: dict[str, st.SearchStrategy[Any]] = {
+    "f": st.one_of(
+        st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.5, 1e300, -1e300, 5e-324, float("inf"), float("-inf"), float("nan")]),
+        st.floats(-1e6, 1e6),
+        st.floats(allow_nan=False),
+    ),
+    "i": st.one_of(st.integers(-3, 3), st.integers(-(2**63), 2**63 - 1)),
+    "u": st.one_of(st.integers(0, 3), st.integers(2**62, 2**62 + 10**7), st.integers(0, 2**64 - 1)),
+}
+
+
+def column_of(kind: str, values: list[Any], seed: int) -> NDArray[Any]:
+    """Pages of values: some common ones, and where they are numbers the space between two filled."""
+    rng = np.random.default_rng(seed)
+    column = np.array(values, dtype=f"{kind}8")[rng.integers(0, len(values), (PAGES + 1) * PAGE_ROWS)]
+    if kind == "f" and rng.random() < 0.7:
+        filled = rng.random(column.size) < 0.5
+        neighbours = values[0] + np.arange(200) * np.spacing(abs(values[0]))  # each has a code of its own
+        filling = rng.normal(0, 100, column.size), rng.zipf(1.3, column.size).astype(float), rng.choice(neighbours, column.size)
+        column[filled] = filling[rng.integers(0, 3)][filled]
+    return column
+
+
+@st.composite
+def scans(draw: st.DrawFn) -> tuple[str, NDArray[Any], list[tuple[Any, Any, Any]], int]:
+    kind = draw(st.sampled_from("fiu"))
+    values = draw(st.lists(NUMBERS[kind], min_size=1, max_size=12))
+    bounds = st.one_of(st.sampled_from(values), NUMBERS[kind]).filter(lambda bound: bound == bound)
+    steps = draw(st.lists(st.tuples(bounds, bounds, st.sampled_from([None, *values])), min_size=3, max_size=8))
+    seed = draw(st.integers(0, 2**32))
+    return kind, column_of(kind, values, seed), steps, seed
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(scans())
+@example(("f", np.full((PAGES + 1) * PAGE_ROWS, -0.0), [(0.0, 0.0, None)] * 4, 0))
+def test_a_sketch_tells_what_values_tell(case: tuple[str, NDArray[Any], list[tuple[Any, Any, Any]], int]) -> None:
+    kind, column, steps, seed = case
+    rng = np.random.default_rng(seed)
+    dirty, pages = np.zeros(PAGES + 1, dtype=np.uint8), np.array([2, 1, 3])
+    sketch = Sketch(dirty, SPACE)
+    for first, second, changed in steps:
+        low, high = min(first, second), max(first, second)
+        if changed is not None:  # a page changes, and says so
+            slot = int(rng.integers(PAGE_ROWS, column.size))
+            column[slot], dirty[slot >> 12] = changed, TOUCHED
+        before = (rng.random(PAGES * PAGE_ROWS) < 0.9).astype(np.uint8)
+        values = column.reshape(-1, PAGE_ROWS)[pages].ravel()
+        mask = before.copy()
+        sketch.narrow(mask, pages, column, low, high, None, None)
+        assert (mask == before * ((values >= low) & (values <= high))).all()
+        known = (rng.random(column.size) < 0.5).astype(np.uint8)
+        mask = before.copy()
+        sketch.narrow(mask, pages, column, low, high, known, None)
+        assert (mask == before * ((values >= low) & (values <= high) & (known.reshape(-1, PAGE_ROWS)[pages].ravel() == 1))).all()
+        if kind == "f":
+            factors = 2.0 ** rng.choice([-1000, -300, -40, -0.3, 0, 0.7, 300], PAGES)
+            with np.errstate(over="ignore", invalid="ignore"):
+                scaled = values * np.repeat(factors, PAGE_ROWS)
+            one = float(rng.choice(scaled[scaled == scaled])) if (scaled == scaled).any() else 0.0
+            for low_scaled, high_scaled in ((low, high), (one, math.inf), (-math.inf, one)):
+                mask = before.copy()
+                sketch.narrow(mask, pages, column, low_scaled, high_scaled, None, factors)
+                assert (mask == before * ((scaled >= low_scaled) & (scaled <= high_scaled))).all()
+
+
+def test_looking_leaves_the_mark_of_what_is_not_saved() -> None:
+    column, dirty = np.zeros((PAGES + 1) * PAGE_ROWS), np.full(PAGES + 1, TOUCHED, dtype=np.uint8)
+    Sketch(dirty, SPACE).narrow(np.ones(PAGE_ROWS, dtype=np.uint8), np.array([1]), column, 0.0, 1.0, None, None)
+    assert dirty.tolist() == [TOUCHED, UNSAVED, TOUCHED, TOUCHED]
