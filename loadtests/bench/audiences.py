@@ -88,7 +88,7 @@ def _first_read(target: str) -> None:
                 time.sleep(0.02)
 
 
-def _constants(seed: int, number: int) -> tuple[int, int, int, float]:
+def constants(seed: int, number: int) -> tuple[int, int, int, float]:
     """Never the same twice."""
     rng = np.random.default_rng((seed, number))
     city, other = rng.choice(population.CITIES, 2, replace=False).tolist()
@@ -150,19 +150,19 @@ def count_and_export(bench: Bench) -> list[Row]:
 
 def _check_alike(client: profilegrid.Client, house: ClickHouse) -> None:
     """Both sides must count the same, or the row compares nothing."""
-    constants = _constants(0, 0)
-    ours, theirs = client.count(rule_of(*constants), as_of=population.AS_OF_MS), house.scan(*constants)
+    chosen = constants(0, 0)
+    ours, theirs = client.count(rule_of(*chosen), as_of=population.AS_OF_MS), house.scan(*chosen)
     # A value that lies on the threshold may round either way: ours is aged from a landmark.
-    assert abs(ours - theirs) <= 2, f"{rule_of(*constants)}: ours {ours}, ClickHouse {theirs}"
+    assert abs(ours - theirs) <= 2, f"{rule_of(*chosen)}: ours {ours}, ClickHouse {theirs}"
 
 
 def _median_ms(count: Any, seed: int) -> float:
     for number in range(5):
-        count(*_constants(seed + 1000, number))
+        count(*constants(seed + 1000, number))
     times = []
     for number in range(COUNTS):
-        constants = _constants(seed, number)
+        chosen = constants(seed, number)
         started = time.perf_counter()
-        count(*constants)
+        count(*chosen)
         times.append((time.perf_counter() - started) * 1000)
     return float(np.median(times))

@@ -184,21 +184,21 @@ class Bench:
     @cached_property
     def big(self) -> Grid:
         """10M users of the ingest schema, loaded by `profilegrid load`. `empty_bytes` is its memory before."""
-        return self._loaded("big", work.INGEST, population.shoppers)
+        self.say(f"making {BIG_USERS:,} users")
+        return self._loaded("big", work.INGEST, population.shoppers(self.folder / "big.parquet", BIG_USERS))
 
     @cached_property
     def audience(self) -> Grid:
         """10M users with city, age and heat."""
-        return self._loaded("audience", work.CITIZENS, population.citizens)
+        return self._loaded("audience", work.CITIZENS, self.citizens_file)
 
-    @property
+    @cached_property
     def citizens_file(self) -> Path:
-        """The Parquet file that `audience` was loaded from, for the peer."""
-        return self.folder / "audience.parquet"
-
-    def _loaded(self, name: str, catalog: dict[str, Any], make: Callable[[Path, int], Path]) -> Grid:
+        """10M users with city, age and heat, as a Parquet file."""
         self.say(f"making {BIG_USERS:,} users")
-        path = make(self.folder / f"{name}.parquet", BIG_USERS)
+        return population.citizens(self.folder / "audience.parquet", BIG_USERS)
+
+    def _loaded(self, name: str, catalog: dict[str, Any], path: Path) -> Grid:
         grid: Grid = self.started(Grid(self.folder / name, catalog))
         grid.settle()  # shards load their kernels for a second after they serve
         self.empty_bytes = grid.memory()
