@@ -219,7 +219,7 @@ class ShardLane(LaneConnection):
         started = time.perf_counter()
         try:
             request = profiles_pb2.BatchGetProfilesRequest.FromString(payload)
-            answer = answer_read(self._shard, request).SerializeToString()
+            answer = answer_read(self._shard, request)
         except Exception as error:
             self._refuse("Read", tag, error, started)
             return

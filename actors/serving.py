@@ -514,10 +514,10 @@ class ShardServer:
         """Slots of ids; raises PartitionMoved for ids of other shards."""
         self.check_serving()
         self.committer.read_at = time.monotonic()
-        hashes = ids.hashes()
-        partitions = (hashes % np.uint64(self.config.partitions)).astype(np.uint16)
-        self._check_readable(partitions)
-        return self.engine.users.find(ids.data, ids.ends, hashes, partitions)
+        slots, partitions, are_owned = self.engine.users.locate(ids, self.engine.epochs)
+        if not are_owned or self.engine.is_limited or self.replication.replicas:
+            self._check_readable(partitions)
+        return slots
 
     def read(self, ids: Strings, fields: list[str], as_of_ms: int | None) -> Profiles:
         """Profiles of ids, as of now when no time is given."""

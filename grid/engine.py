@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,9 @@ from grid.verdict import (
     reserve_words,
     shown,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    from grid.flat import FlatFields
 
 EMPTY_CATALOG = Catalog()
 # Of a new user: entry in the id table at half load, reference, ordinal; of an attribute: value and presence.
@@ -101,6 +104,7 @@ class Engine:
         self.erasures = Erasures(partitions)
         self.dictionaries: dict[str, Dictionary] = {}
         self.features: dict[str, FeatureState] = {}
+        self.flat_fields: dict[tuple[str, ...], FlatFields] = {}  # by the names that were read together
         self.attributes: dict[str, AttributeColumns] = {}
         # Invariant: `reserved` counts blocks prepared, `positions` blocks applied; equal whenever nothing is between log and columns.
         self.reserved = np.zeros(partitions, dtype=np.uint64)
@@ -242,6 +246,11 @@ class Engine:
         self.producers.applied(frame.producer, frame.batch, frame.partitions)
         if self.memory is not None and frame.kind != "deletes":
             self.memory.draw(frame.rows * self._row_bytes + 2 * frame.text_bytes)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether what is owned may yet not be served."""
+        return self.is_loading or bool(self.stopped)
 
     def check_owned(self, partitions: NDArray[np.uint16], epochs: NDArray[np.uint64] | None = None) -> None:
         """Raise PartitionMoved or PartitionUnavailable unless all partitions are served here (in these epochs)."""

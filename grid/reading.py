@@ -13,6 +13,7 @@ from profilegrid_rules.evaluate import true_and_known
 
 from grid.engine import Engine
 from grid.errors import FeatureBackfilling, UnknownField
+from grid.flat import flat_fields
 from grid.state.attributes import SetAttribute
 from grid.state.days import calendar_part
 from grid.state.dictionary import Strings
@@ -49,14 +50,16 @@ def read_profiles(engine: Engine, slots: Slots, fields: Iterable[str] | None, as
     """Profiles at slots (-1: unknown user). `fields` None: all. Raises UnknownField."""
     names = field_names(engine) if fields is None else list(fields)
     # Slot 0 lies in page 0, which is nobody's: it reads as empty.
-    exists = engine.users.exists(slots)
-    safe = np.where(exists, slots, 0)
+    exists, safe, newest_ms = engine.users.present(slots)
     profiles = Profiles(exists, {}, as_of_ms)
+    flat = flat_fields(engine, names)
+    readings = {} if flat is None else flat.read(safe, as_of_ms)
     for name in names:
-        profiles.columns[name] = _read_field(engine, name, safe, as_of_ms, profiles)
-    newest = engine.users.page_newest_ms[safe[exists] >> 12]
-    if newest.size and int(newest.max()) > as_of_ms:
-        profiles.warnings.append(f"{AS_OF_EARLY}: events as late as {int(newest.max())} are counted in decayed and unwindowed features")
+        profiles.columns[name] = reading = readings.get(name) or _read_field(engine, name, safe, as_of_ms, profiles)
+        if not reading.is_held:
+            profiles.warnings.append(not_held(name))
+    if newest_ms > as_of_ms:
+        profiles.warnings.append(f"{AS_OF_EARLY}: events as late as {newest_ms} are counted in decayed and unwindowed features")
     return profiles
 
 
@@ -74,8 +77,6 @@ def _read_field(engine: Engine, name: str, slots: Slots, as_of_ms: int, profiles
         return reading
     if reading.approximate:
         profiles.approximate.append(name)
-    if not reading.is_held:
-        profiles.warnings.append(not_held(name))
     return top_entries(reading, state.feature.top) if state.feature.top is not None else reading
 
 

@@ -105,8 +105,11 @@ def warm(folder: Path) -> None:
                 store.write_history()
         slots = engine.users.slots_of(0)
         read_profiles(engine, slots, None, NOW_MS)
+        asked = Strings.of(["user-1", "user-2"])
+        for ends in (asked.ends, np.frombuffer(asked.ends.tobytes(), dtype=asked.ends.dtype)):  # ids that came as rows, and as columns
+            engine.users.locate(Strings(asked.data, ends), engine.epochs)
         rule = compile_rule(
-            "has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')",
+            "has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND window_count >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')",
             catalog.rule_schema,
         )
         Selection(engine, rule, NOW_MS).of_many([0])[0].counts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -126,11 +127,49 @@ def as_of(request: Any) -> int | None:
 
 def profile_columns(profiles: Profiles, catalog: Catalog) -> profiles_pb2.ProfileColumns:
     """Profiles as columns."""
-    columns = [_result_column(name, reading, catalog) for name, reading in profiles.columns.items()]
-    return profiles_pb2.ProfileColumns(
-        exists=profiles.exists.astype(np.uint8).tobytes(), columns=columns, as_of_ms=profiles.as_of_ms,
-        approximate=profiles.approximate, warnings=profiles.warnings,
-    )  # fmt: skip
+    return profiles_pb2.ProfileColumns.FromString(profile_bytes(profiles, catalog))
+
+
+def profile_bytes(profiles: Profiles, catalog: Catalog) -> bytes:
+    """A serialized ProfileColumns. Its columns are put together here: of a few users, protobuf's objects would cost more than reading them."""
+    rest = profiles_pb2.ProfileColumns(
+        exists=profiles.exists.tobytes(), as_of_ms=profiles.as_of_ms, approximate=profiles.approximate, warnings=profiles.warnings
+    )
+    parts = [rest.SerializeToString()]
+    for name, reading in profiles.columns.items():
+        if reading.is_clean:
+            column = _head(name, catalog.result_types[name], name in catalog.features)
+            if reading.known is not None:
+                column += wire_field(_RESULT_FIELDS["known"].number, reading.known.tobytes())
+            column += wire_field(_RESULT_FIELDS["values"].number, reading.values.tobytes())
+        else:
+            column = _result_column(name, reading, catalog).SerializeToString()
+        parts.append(wire_field(_PROFILE_FIELDS["columns"].number, column))
+    return b"".join(parts)
+
+
+_PROFILE_FIELDS, _RESULT_FIELDS = profiles_pb2.ProfileColumns.DESCRIPTOR.fields_by_name, profiles_pb2.ResultColumn.DESCRIPTOR.fields_by_name
+
+
+@lru_cache(maxsize=4096)
+def _head(name: str, kind: str, is_feature: bool) -> bytes:
+    return profiles_pb2.ResultColumn(name=name, type=kind, is_feature=is_feature).SerializeToString()
+
+
+def wire_field(number: int, payload: bytes) -> bytes:
+    """A field of bytes, or a message in one, as protobuf's wire format has it: messages are fields one after another, in any order."""
+    return _wire_prefix(number, len(payload)) + payload
+
+
+@lru_cache(maxsize=4096)
+def _wire_prefix(number: int, size: int) -> bytes:
+    encoded = bytearray()
+    for value in (number << 3 | 2, size):
+        while value > 127:
+            encoded.append(value & 127 | 128)
+            value >>= 7
+        encoded.append(value)
+    return bytes(encoded)
 
 
 _VALUE_DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "timestamp": np.int64, "bool": np.uint8}

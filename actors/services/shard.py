@@ -20,6 +20,7 @@ from grid.state.dictionary import Strings
 
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 STREAM_IN_FLIGHT_MAX = 64
+_COLUMNS = profiles_pb2.BatchGetProfilesResponse.DESCRIPTOR.fields_by_name["columns"].number
 
 
 class EventService(events_pb2_grpc.EventServiceServicer):
@@ -115,7 +116,7 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
         return profiles_pb2.GetProfileResponse(profile=_rows(self._shard, [request.user_id], list(request.fields), convert.as_of(request))[0])
 
     async def BatchGetProfiles(self, request: profiles_pb2.BatchGetProfilesRequest, context: Context) -> profiles_pb2.BatchGetProfilesResponse:
-        return answer_read(self._shard, request)
+        return profiles_pb2.BatchGetProfilesResponse.FromString(answer_read(self._shard, request))
 
     async def StreamProfiles(self, requests: AsyncIterator[Any], context: Context) -> AsyncIterator[profiles_pb2.StreamProfilesResponse]:
         async for response in answer_reads(requests, self.BatchGetProfiles):
@@ -141,12 +142,13 @@ class ProfileService(profiles_pb2_grpc.ProfileServiceServicer):
             yield profiles_pb2.WatchProfileResponse(profile=convert.wire_profile(profile, catalog))
 
 
-def answer_read(shard: ShardServer, request: profiles_pb2.BatchGetProfilesRequest) -> profiles_pb2.BatchGetProfilesResponse:
-    """Profiles in the form that is asked for."""
+def answer_read(shard: ShardServer, request: profiles_pb2.BatchGetProfilesRequest) -> bytes:
+    """Profiles in the form that is asked for: a serialized BatchGetProfilesResponse."""
     if request.format != profiles_pb2.PROFILE_FORMAT_COLUMNS and not request.user_id_ends:
-        return profiles_pb2.BatchGetProfilesResponse(profiles=_rows(shard, list(request.user_ids), list(request.fields), convert.as_of(request)))
+        rows = _rows(shard, list(request.user_ids), list(request.fields), convert.as_of(request))
+        return profiles_pb2.BatchGetProfilesResponse(profiles=rows).SerializeToString()
     profiles = shard.read(asked_ids(request), list(request.fields), convert.as_of(request))
-    return profiles_pb2.BatchGetProfilesResponse(columns=convert.profile_columns(profiles, shard.engine.catalog))
+    return convert.wire_field(_COLUMNS, convert.profile_bytes(profiles, shard.engine.catalog))
 
 
 def _rows(shard: ShardServer, user_ids: list[str], fields: list[str], as_of_ms: int | None) -> list[profiles_pb2.Profile]:

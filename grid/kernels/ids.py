@@ -8,7 +8,7 @@ over 2^32 (Lemire, "Fast random integer generation in an interval", 2019): any s
 import numpy as np
 
 from grid.kernels.compiling import inlined, kernel
-from grid.kernels.hashing import seeded
+from grid.kernels.hashing import hash_bytes, seeded
 from grid.kernels.marks import TOUCHED
 
 U = np.uint64
@@ -52,6 +52,23 @@ def check_texts(data, ends):
     return 0
 
 
+@inlined
+def _find(data, start, n, h, p, table, base, sizes, page_table, heap, id_refs):
+    """The slot of an id of n bytes in partition p, -1 for an unknown one; h: the upper half of its seeded hash."""
+    j = _place(h, sizes[p])
+    while True:
+        entry = table[base[p] + j]
+        if entry == 0:
+            return np.int64(-1)
+        if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
+            o = np.int64(entry & _LOW) - 1
+            slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
+            ref = id_refs[slot]
+            if np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n):
+                return slot
+        j = _next(j, sizes[p])
+
+
 @kernel
 def find_ids(data, ends, hashes, partitions, seed, table, base, sizes, page_table, heap, id_refs, out):
     """Slots of known ids, -1 for unknown ones.
@@ -62,26 +79,28 @@ def find_ids(data, ends, hashes, partitions, seed, table, base, sizes, page_tabl
     """
     start = 0
     for i in range(ends.size):
-        end = np.int64(ends[i])
-        n = end - start
-        p = partitions[i]
+        end, p = np.int64(ends[i]), partitions[i]
         out[i] = -1
         if sizes[p] > 0:
-            h = seeded(hashes[i], seed) >> U(32)
-            j = _place(h, sizes[p])
-            while True:
-                entry = table[base[p] + j]
-                if entry == 0:
-                    break
-                if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
-                    o = np.int64(entry & _LOW) - 1
-                    slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
-                    ref = id_refs[slot]
-                    if np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n):
-                        out[i] = slot
-                        break
-                j = _next(j, sizes[p])
+            out[i] = _find(data, start, end - start, seeded(hashes[i], seed) >> U(32), p, table, base, sizes, page_table, heap, id_refs)
         start = end
+
+
+@kernel
+def locate_ids(data, ends, epochs, seed, table, base, sizes, page_table, heap, id_refs, partitions, out):
+    """As `find_ids`, hashes and partitions (written, uint16[n]) told here: of a few ids the calls would cost more. Returns whether all of their
+    partitions are owned: epochs uint64[P] are not 0."""
+    start, are_owned = 0, True
+    for i in range(ends.size):
+        end = np.int64(ends[i])
+        h = hash_bytes(data, start, min(end - start, 1024))
+        p = np.int64(h % U(epochs.size))
+        partitions[i], out[i] = p, -1
+        are_owned = are_owned and epochs[p] != 0
+        if sizes[p] > 0:
+            out[i] = _find(data, start, end - start, seeded(h, seed) >> U(32), p, table, base, sizes, page_table, heap, id_refs)
+        start = end
+    return are_owned
 
 
 @kernel

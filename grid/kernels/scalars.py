@@ -74,14 +74,14 @@ def decode_number(codes: np.ndarray) -> np.ndarray:
     return (signed ^ (~(signed >> 63) | np.int64(-(2**63)))).view(np.float64)
 
 
-_TIME_BIAS = np.int64(1 << 62)
+TIME_BIAS = np.int64(1 << 62)
 
 
 def encode_time(times_ms: np.ndarray) -> np.ndarray:
     """uint64: order-preserving code of times within ±2^61 ms, never 0."""
-    return (np.asarray(times_ms, dtype=np.int64) + _TIME_BIAS).view(np.uint64)
+    return (np.asarray(times_ms, dtype=np.int64) + TIME_BIAS).view(np.uint64)
 
 
 def decode_time(codes: np.ndarray) -> np.ndarray:
     """Inverse of `encode_time`."""
-    return codes.view(np.int64) - _TIME_BIAS
+    return codes.view(np.int64) - TIME_BIAS

@@ -83,7 +83,7 @@ def ring_add(ring_of, newest, lost, values, free_rings, control, dirty, slots, r
 
 
 @inlined
-def _window(newest, lost, values, at, hops, hop, mode, ring):
+def window_at(newest, lost, values, at, hops, hop, mode, ring):
     """(value, held): the fold over hops (hop − hops, hop]; NaN where no event; held False where a hop is lost."""
     result = np.nan
     if newest[ring] == NEVER:
@@ -112,7 +112,7 @@ def ring_read(ring_of, newest, lost, values, slots, hop, hops, mode, out, held):
         if ring == 0:
             out[i], held[i] = np.nan, True
         else:
-            out[i], held[i] = _window(newest, lost, values, ring * hops, hops, hop, mode, ring)
+            out[i], held[i] = window_at(newest, lost, values, ring * hops, hops, hop, mode, ring)
 
 
 @kernel
@@ -147,7 +147,7 @@ def keyed_ring_read(values, hop, hops):
         if words[at] == 0:
             out[i], held[i] = np.nan, True
         else:
-            out[i], held[i] = _window(words[at : at + 1], words[at + 1 : at + 2], values, at + 2, hops, hop + _HOP_BIAS, 0, 0)
+            out[i], held[i] = window_at(words[at : at + 1], words[at + 1 : at + 2], values, at + 2, hops, hop + _HOP_BIAS, 0, 0)
     return out, held
 
 
@@ -177,18 +177,20 @@ def days_add(newest, lost, bits, dirty, slots, rows, day_of, days, words):
         bits[at + (cell >> 6)] |= np.uint64(1) << np.uint64(cell & 63)
 
 
+@inlined
+def days_at(newest, lost, bits, slot, day, days, words, span):
+    """(how many of the days (day − span, day] are set, held False where one is lost)."""
+    last, at, count = day + 1048576, np.int64(slot) * words, 0
+    if newest[slot] != 0:
+        low = max(max(last, np.int64(newest[slot])) - days + 1, last - span + 1)
+        for d in range(low, min(last, np.int64(newest[slot])) + 1):
+            cell = d % days
+            count += np.int64(bits[at + (cell >> 6)] >> np.uint64(cell & 63) & np.uint64(1))
+    return count, lost[slot] <= last - span
+
+
 @kernel
 def days_read(newest, lost, bits, slots, day, days, words, span, out, held):
-    """How many of the days (day − span, day] are set; held False where one is lost. out float64[n], held bool[n]."""
-    last = day + 1048576
+    """As `days_at`, for slots. out float64[n], held bool[n]."""
     for i in range(slots.size):
-        slot = slots[i]
-        at = np.int64(slot) * words
-        count = 0
-        if newest[slot] != 0:
-            low = max(max(last, np.int64(newest[slot])) - days + 1, last - span + 1)
-            for d in range(low, min(last, np.int64(newest[slot])) + 1):
-                cell = d % days
-                count += np.int64(bits[at + (cell >> 6)] >> np.uint64(cell & 63) & np.uint64(1))
-        out[i] = count
-        held[i] = lost[slot] <= last - span
+        out[i], held[i] = days_at(newest, lost, bits, slots[i], day, days, words, span)

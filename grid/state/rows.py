@@ -96,6 +96,13 @@ class Rows:
         return self._hops[hop_ms]
 
 
+def hop_at(time_ms: int, hop_ms: int, timezone: str) -> int:
+    """As `hop_index`, of one time."""
+    if timezone == "UTC" or hop_ms % DAY_MS:
+        return time_ms // hop_ms
+    return int(hop_index(np.array([time_ms]), hop_ms, timezone)[0])
+
+
 def hop_index(times_ms: NDArray[np.int64], hop_ms: int, timezone: str) -> NDArray[np.int64]:
     """int64[n]: index of the hop that each time lies in."""
     if hop_ms % DAY_MS == 0:

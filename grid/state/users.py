@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid.errors import holds
+from grid.kernels.flat import present
 from grid.kernels.frames import has_room
 from grid.kernels.hashing import hash_strings
-from grid.kernels.ids import find_ids, forget_id, pack_strings, place_ids, rehash, resolve_ids, zero_strings
+from grid.kernels.ids import find_ids, forget_id, locate_ids, pack_strings, place_ids, rehash, resolve_ids, zero_strings
 from grid.kernels.marks import TOUCHED
 from grid.kernels.scalars import newest_per_page
+from grid.state.dictionary import Strings
 from grid.state.memory import PAGE_ROWS, Space, give_back, reserve
 
 Slots = NDArray[np.int64]
@@ -52,6 +54,15 @@ class Users:
         out = np.empty(ends.size, dtype=np.int64)
         find_ids(data, ends, hashes, partitions, self._seed, self._table, self._base, self._sizes, self.page_table, self._heap, self._id_refs, out)
         return out
+
+    def locate(self, ids: Strings, epochs: NDArray[np.uint64]) -> tuple[Slots, NDArray[np.uint16], bool]:
+        """(int64[n]: slots of ids, -1 for unknown ones; uint16[n]: their partitions; whether all of these have an epoch)."""
+        ends = np.ascontiguousarray(ids.ends, dtype=np.uint32)
+        partitions, out = np.empty(ends.size, dtype=np.uint16), np.empty(ends.size, dtype=np.int64)
+        are_owned = locate_ids(
+            ids.data, ends, epochs, self._seed, self._table, self._base, self._sizes, self.page_table, self._heap, self._id_refs, partitions, out
+        )
+        return out, partitions, bool(are_owned)
 
     def resolve(
         self, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], hashes: NDArray[np.uint64], partitions: NDArray[np.uint16]
@@ -128,6 +139,11 @@ class Users:
     def exists(self, slots: Slots) -> NDArray[np.bool_]:
         """bool[n]: users that are not erased; slots may be -1."""
         return (slots >= 0) & (self._id_refs[np.maximum(slots, 0)] != 0)
+
+    def present(self, slots: Slots) -> tuple[NDArray[np.bool_], Slots, int]:
+        """(bool[n]: users that exist; int64[n]: their slots, 0 for others; the newest event time of their pages in ms, 0 for none)."""
+        exists, safe = np.empty(slots.size, dtype=bool), np.empty(slots.size, dtype=np.int64)
+        return exists, safe, int(present(slots, self._id_refs, self.page_newest_ms, safe, exists))
 
     def ids(self, slots: Slots) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
         """(lengths, bytes) of the ids of slots; an erased user's is empty."""

@@ -44,6 +44,7 @@ class Reading:
     keys         uint32[entries]: codes of `dictionary`
     approximate  the value of at least one user comes from a sketch
     is_held      False: at least one user's window reaches back to hops that are no longer held (it reads NULL)
+    is_clean     values are float64 or int64 as the field's type says, 0 where NULL; known is None unless some are
     """
 
     values: NDArray[Any]
@@ -53,6 +54,7 @@ class Reading:
     dictionary: Dictionary | None = None
     approximate: bool = False
     is_held: bool = True
+    is_clean: bool = False
 
 
 @dataclass(slots=True)
@@ -73,6 +75,20 @@ class Scannable:
     factors_at: Callable[[NDArray[np.int64], int], NDArray[np.float64] | None] | None = None
     dictionary: Dictionary | None = None
     sketch: Sketch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A field of one number a user, as grid/kernels/flat.py reads it. `words` begin with its kind; `hop_ms` 0: no hop is to be told last."""
+
+    words: tuple[int, ...]
+    half_life: float = 1.0
+    hop_ms: int = 0
+
+
+def addresses(*arrays: NDArray[Any]) -> tuple[int, ...]:
+    """Where arrays lie: for good, when they were reserved."""
+    return tuple(int(array.ctypes.data) for array in arrays)
 
 
 class FeatureColumns(ABC):
@@ -125,6 +141,10 @@ class FeatureColumns(ABC):
 
     def scannable(self) -> Scannable | None:
         """The column for scans; None where a value is more than one comparison away."""
+        return None
+
+    def flat(self, *, is_whole: bool) -> Flat | None:
+        """How it is read with others in one call, as whole numbers or not; None where it is read by itself."""
         return None
 
     @property

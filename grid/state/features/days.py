@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grid.catalog import Catalog, Feature
+from grid.kernels.flat import DAYS
 from grid.kernels.windows import days_add, days_read
 from grid.state.days import DAY_MS
-from grid.state.features.base import FixedColumns, Reading, SharedState, Slots
-from grid.state.rows import RowNumbers, Rows, hop_index
+from grid.state.features.base import FixedColumns, Flat, Reading, SharedState, Slots, addresses
+from grid.state.rows import RowNumbers, Rows, hop_at
 
 
 class DaysColumns(FixedColumns):
@@ -30,13 +31,16 @@ class DaysColumns(FixedColumns):
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         return self._count(slots, as_of_ms, self._days)
 
+    def flat(self, *, is_whole: bool) -> Flat:
+        return Flat((DAYS, *addresses(self._newest, self._lost, self._bits), self._days, self._words), hop_ms=DAY_MS)
+
     def active_on(self, slots: Slots, day_ms: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
         """(active, known) bool[n]: whether users had an event on the local day of a time."""
         reading = self._count(slots, day_ms, 1)
         return reading.values > 0, reading.known
 
     def _count(self, slots: Slots, as_of_ms: int, span: int) -> Reading:
-        day = int(hop_index(np.array([as_of_ms]), DAY_MS, self.shared.timezone)[0])
+        day = hop_at(as_of_ms, DAY_MS, self.shared.timezone)
         values, held = np.empty(slots.size), np.empty(slots.size, dtype=bool)
         days_read(self._newest, self._lost, self._bits, slots, day, self._days, self._words, span, values, held)
         return self.is_held(Reading(values, held))

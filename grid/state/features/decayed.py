@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.decay import advance_landmarks, decayed_add, decayed_read
+from grid.kernels.flat import DECAYED
 from grid.kernels.scans import page_factors
-from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots
+from grid.state.features.base import FixedColumns, Flat, Reading, Scannable, SharedState, Slots, addresses
 from grid.state.memory import PAGE_ROWS, reserve
 from grid.state.rows import RowNumbers, Rows
 from grid.state.sketches import Sketch
@@ -71,6 +72,9 @@ class DecayedColumns(FixedColumns):
 
     def scannable(self) -> Scannable:
         return Scannable(self._sums, factors_at=self._factors, sketch=self._sketch)
+
+    def flat(self, *, is_whole: bool) -> Flat:
+        return Flat((DECAYED, *addresses(self._sums, self._landmarks.times)), self._landmarks.half_life)
 
     def _factors(self, pages: NDArray[np.int64], as_of_ms: int) -> NDArray[np.float64] | None:
         factors = page_factors(self._landmarks.times, pages, float(as_of_ms), self._landmarks.half_life)

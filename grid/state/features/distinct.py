@@ -10,7 +10,7 @@ from grid.kernels.distinct import blocks_load, blocks_pack, distinct_add, distin
 from grid.kernels.lists import list_clear
 from grid.state.features.base import FeatureColumns, ListArena, Reading, SharedState, Slots, page_slots
 from grid.state.memory import PAGE_ROWS
-from grid.state.rows import RowNumbers, Rows, hop_index
+from grid.state.rows import RowNumbers, Rows, hop_at
 
 
 class DistinctColumns(FeatureColumns):
@@ -62,7 +62,7 @@ class WindowDistinctColumns(DistinctColumns):
         pairs_add(lists.words, lists.heads, lists.control, lists.free, self.dirty, rows.slots, picked, self.hashes(rows), hops, self.feature.hops)
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
-        hop = int(hop_index(np.array([as_of_ms]), self.feature.hop_ms, self.shared.timezone)[0])
+        hop = hop_at(as_of_ms, self.feature.hop_ms, self.shared.timezone)
         values, approximate, held = np.empty(slots.size), np.empty(slots.size, dtype=bool), np.empty(slots.size, dtype=bool)
         pairs_read(self._lists.words, self._lists.heads, slots, hop, self.feature.hops, values, approximate, held)
         return self.is_held(Reading(values, held, approximate=bool(approximate.any())))

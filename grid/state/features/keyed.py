@@ -13,7 +13,7 @@ from grid.state.dictionary import Dictionary
 from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, Turn, page_slots, recoded_lists
 from grid.state.features.decayed import Landmarks
 from grid.state.memory import PAGE_ROWS
-from grid.state.rows import RowNumbers, Rows, hop_index
+from grid.state.rows import RowNumbers, Rows, hop_at
 
 
 class KeyedColumns(FeatureColumns):
@@ -192,7 +192,7 @@ class KeyedWindowColumns(KeyedColumns):
         self._find_full(rows.slots[picked])
 
     def _hop(self, as_of_ms: int) -> int:
-        return int(hop_index(np.array([as_of_ms]), self.feature.hop_ms, self.shared.timezone)[0])
+        return hop_at(as_of_ms, self.feature.hop_ms, self.shared.timezone)
 
     def _at(
         self, slots: Slots, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], as_of_ms: int

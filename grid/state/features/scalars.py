@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from profilegrid_rules import TextVector, Vector
 
 from grid.catalog import Catalog, Feature
+from grid.kernels.flat import COPY, ROUND, TIME
 from grid.kernels.marks import TOUCHED
 from grid.kernels.scalars import count_add, decode_number, decode_time, encode_number, encode_time, keep_first_or_last, raise_to, sum_add
-from grid.state.features.base import FixedColumns, Reading, Scannable, SharedState, Slots, Turn
+from grid.state.features.base import FixedColumns, Flat, Reading, Scannable, SharedState, Slots, Turn, addresses
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
 from grid.state.sketches import Sketch
@@ -38,6 +39,9 @@ class CountColumns(FixedColumns):
     def scannable(self) -> Scannable:
         return Scannable(self._counts, sketch=self._sketch)
 
+    def flat(self, *, is_whole: bool) -> Flat:
+        return Flat((COPY, *addresses(self._counts)))
+
 
 class SumColumns(FixedColumns):
     """Sum of a property: float64, whole numbers exact to 2^53."""
@@ -55,6 +59,9 @@ class SumColumns(FixedColumns):
 
     def scannable(self) -> Scannable:
         return Scannable(self._sums, sketch=self._sketch)
+
+    def flat(self, *, is_whole: bool) -> Flat:
+        return Flat((ROUND if is_whole else COPY, *addresses(self._sums)))
 
 
 class ExtremeColumns(FixedColumns):
@@ -93,6 +100,9 @@ class TimeColumns(FixedColumns):
 
     def scannable(self) -> Scannable:
         return Scannable(self._codes, is_time=True, is_reversed=self._is_first, sketch=self._sketch)
+
+    def flat(self, *, is_whole: bool) -> Flat:
+        return Flat((TIME, *addresses(self._codes), int(self._is_first)))
 
 
 class FirstLastColumns(FixedColumns):

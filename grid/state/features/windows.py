@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from grid.catalog import Catalog, Feature
+from grid.kernels.flat import WINDOW
 from grid.kernels.marks import TOUCHED
 from grid.kernels.windows import ring_add, ring_read
-from grid.state.features.base import FeatureColumns, Reading, SharedState, Slots
+from grid.state.features.base import FeatureColumns, Flat, Reading, SharedState, Slots, addresses
 from grid.state.memory import PAGE_ROWS, reserve
-from grid.state.rows import RowNumbers, Rows, hop_index
+from grid.state.rows import RowNumbers, Rows, hop_at
 
 _MODES = {"window_count": 0, "window_sum": 0, "window_min": 1, "window_max": 2}
 
@@ -37,13 +38,18 @@ class WindowColumns(FeatureColumns):
         )  # fmt: skip
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
-        hop = int(hop_index(np.array([as_of_ms]), self.feature.hop_ms, self.shared.timezone)[0])
+        hop = hop_at(as_of_ms, self.feature.hop_ms, self.shared.timezone)
         values, held = np.empty(slots.size), np.empty(slots.size, dtype=bool)
         ring_read(self._ring_of, self._newest, self._lost, self._values, slots, hop, self._hops, self._mode, values, held)
         is_empty = np.isnan(values)
         reading = Reading(np.where(is_empty, 0.0, values), held & ~is_empty if self._null else held)
         reading.is_held = bool(held.all())
         return reading
+
+    def flat(self, *, is_whole: bool) -> Flat:
+        where = addresses(self._ring_of, self._newest, self._lost, self._values)
+        words = WINDOW, *where, self._values.itemsize, self._hops, self._mode, int(self._null), int(is_whole)
+        return Flat(words, hop_ms=self.feature.hop_ms)
 
     def clear(self, slots: Slots) -> None:
         rings = self._ring_of[slots]
