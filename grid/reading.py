@@ -73,7 +73,7 @@ def _read_field(engine: Engine, name: str, slots: Slots, as_of_ms: int, profiles
     reading = state.columns.read(slots, as_of_ms)
     if not state.is_complete:
         profiles.warnings.append(f"FEATURE_BACKFILLING: {name} is at {state.percent} %")
-        reading.known = np.zeros(slots.size, dtype=bool)
+        reading.known, reading.is_held = np.zeros(slots.size, dtype=bool), True
         return reading
     if reading.approximate:
         profiles.approximate.append(name)

@@ -83,3 +83,15 @@ def test_profiles_are_sent_with_all_that_belongs_to_them(shard: Shard) -> None:
     assert list(sent.columns[1].known) == [1, 0, 1]
     assert sent.as_of_ms == NOW_MS - 500 * HOUR
     assert "AS_OF_EARLY" in sent.warnings[0]
+
+
+def test_of_an_incomplete_feature_only_that_is_told(shard: Shard) -> None:
+    slots, as_of = shard.find([f"u{n}" for n in range(40)]), NOW_MS - 300 * HOUR
+    shard.engine.features["window_count"].is_complete = False
+    profiles = read_profiles(shard.engine, slots, ["window_count"], as_of)
+    assert [warning.split(":")[0] for warning in profiles.warnings if "window_count" in warning] == ["FEATURE_BACKFILLING"]
+    known = profiles.columns["window_count"].known
+    assert known is not None
+    assert not known.any()
+    shard.engine.features["window_count"].is_complete = True
+    assert any("WINDOW_NOT_HELD: window_count " in warning for warning in read_profiles(shard.engine, slots, ["window_count"], as_of).warnings)
