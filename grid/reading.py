@@ -150,8 +150,8 @@ def check_complete(engine: Engine, rule: Expression) -> None:
 
 def contains(engine: Engine, slots: Slots, rule: Expression, as_of_ms: int) -> tuple[NDArray[np.bool_], list[str]]:
     """(bool[n], warnings): whether users (slots, -1 unknown) are in the audience."""
-    exists = engine.users.exists(slots)
-    source = SlotSource(engine, np.where(exists, slots, 0), as_of_ms)
+    exists, safe, _ = engine.users.present(slots)
+    source = SlotSource(engine, safe, as_of_ms)
     return truth(rule, source) & exists, source.warnings()
 
 

@@ -36,6 +36,46 @@ def _rounded(value):
     return np.int64(np.rint(value))
 
 
+@inlined
+def _read_windows(field, slots, out, floats, known):
+    """A WINDOW field of all slots, into its row of each. Returns what is said of it."""
+    ring_of = carray(_pointer(field[1]), 1 << 40, np.uint32)
+    newest, lost = carray(_pointer(field[2]), 1 << 40, np.int64), carray(_pointer(field[3]), 1 << 40, np.int64)
+    narrow, wide = carray(_pointer(field[4]), 1 << 40, np.float32), carray(_pointer(field[4]), 1 << 40, np.float64)
+    hops, mode, hop = field[6], field[7], field[10]
+    said = np.uint8(0)
+    for i in range(slots.size):
+        ring = np.int64(ring_of[slots[i]])
+        value, is_held = np.nan, True
+        if ring != 0 and field[5] == 4:
+            value, is_held = window_at(newest, lost, narrow, ring * hops, hops, hop, mode, ring)
+        elif ring != 0:
+            value, is_held = window_at(newest, lost, wide, ring * hops, hops, hop, mode, ring)
+        is_known = is_held and not (field[8] and np.isnan(value))
+        if np.isnan(value) or not is_known:
+            value = 0.0
+        if field[9]:
+            out[i] = _rounded(value)
+        else:
+            floats[i] = value
+        known[i] = is_known
+        said |= (np.uint8(0) if is_known else HAS_NULLS) | (np.uint8(0) if is_held else NOT_HELD)
+    return said
+
+
+@inlined
+def _read_days(field, slots, out, known):
+    """As `_read_windows`, of a DAYS field."""
+    newest, lost = carray(_pointer(field[1]), 1 << 40, np.int32), carray(_pointer(field[2]), 1 << 40, np.int32)
+    bits = carray(_pointer(field[3]), 1 << 40, np.uint64)
+    said = np.uint8(0)
+    for i in range(slots.size):
+        count, is_held = days_at(newest, lost, bits, slots[i], field[6], field[4], field[5], field[4])
+        out[i], known[i] = count if is_held else 0, is_held
+        said |= np.uint8(0) if is_held else HAS_NULLS | NOT_HELD
+    return said
+
+
 @kernel
 def read_flat(fields, half_lives, slots, as_of, out, known, said):
     """Values of slots at `as_of` (ms), 0 where NULL.
@@ -73,33 +113,9 @@ def read_flat(fields, half_lives, slots, as_of, out, known, said):
                             total *= np.exp2((landmarks[slots[i] >> 12] - as_of) / half_lives[f])
                         floats[f, i], known[f, i] = total, True
         elif kind == WINDOW:
-            ring_of = carray(_pointer(field[1]), 1 << 40, np.uint32)
-            newest, lost = carray(_pointer(field[2]), 1 << 40, np.int64), carray(_pointer(field[3]), 1 << 40, np.int64)
-            narrow, wide = carray(_pointer(field[4]), 1 << 40, np.float32), carray(_pointer(field[4]), 1 << 40, np.float64)
-            hops, mode, hop = field[6], field[7], field[10]
-            for i in range(n):
-                ring = np.int64(ring_of[slots[i]])
-                value, is_held = np.nan, True
-                if ring != 0 and field[5] == 4:
-                    value, is_held = window_at(newest, lost, narrow, ring * hops, hops, hop, mode, ring)
-                elif ring != 0:
-                    value, is_held = window_at(newest, lost, wide, ring * hops, hops, hop, mode, ring)
-                is_known = is_held and not (field[8] and np.isnan(value))
-                if np.isnan(value) or not is_known:
-                    value = 0.0
-                if field[9]:
-                    out[f, i] = _rounded(value)
-                else:
-                    floats[f, i] = value
-                known[f, i] = is_known
-                said[f] |= (np.uint8(0) if is_known else HAS_NULLS) | (np.uint8(0) if is_held else NOT_HELD)
+            said[f] = _read_windows(field, slots, out[f], floats[f], known[f])
         else:
-            newest, lost = carray(_pointer(field[1]), 1 << 40, np.int32), carray(_pointer(field[2]), 1 << 40, np.int32)
-            bits = carray(_pointer(field[3]), 1 << 40, np.uint64)
-            for i in range(n):
-                count, is_held = days_at(newest, lost, bits, slots[i], field[6], field[4], field[5], field[4])
-                out[f, i], known[f, i] = count if is_held else 0, is_held
-                said[f] |= np.uint8(0) if is_held else HAS_NULLS | NOT_HELD
+            said[f] = _read_days(field, slots, out[f], known[f])
 
 
 @kernel
