@@ -22,7 +22,7 @@ $(VENV)/ready: requirements.lock pyproject.toml client/pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e client -e .
 	@echo "compiling kernels (once per version)"
-	@$(BIN)/python -m grid.warming
+	@$(BIN)/python -m grid.warming || { echo "once more, from where it stopped"; $(BIN)/python -m grid.warming; }
 	@touch $@
 
 run: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import pkgutil
 import sys
@@ -29,6 +30,8 @@ from grid.storage.store import Store
 
 NOW_MS = 1_700_000_000_000
 PARTITIONS = 2
+# Ten times what compiling takes on a slow machine.
+STALLED_S = 900
 
 
 def every_kind() -> dict[str, object]:
@@ -163,14 +166,17 @@ def progress_shown(folder: Path) -> Iterator[None]:
 
 
 def main() -> int:
-    """Warm up, showing how far it is; 0 when all is compiled."""
+    """Warm up, showing how far it is; 0 when all is compiled. Where it stands still it ends with every thread's stack; what was compiled is kept."""
     folder = cache_folder()
+    faulthandler.dump_traceback_later(STALLED_S, exit=True)
     try:
         with tempfile.TemporaryDirectory(prefix="pg-warm-") as temporary, progress_shown(folder):
             warm(Path(temporary) / "grid")
     except GridError as error:
         print(error, file=sys.stderr)
         return 1
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "WARM").write_text("")
     return 0
