@@ -2,7 +2,8 @@
 
     inbox --take--> prepare --(one group ahead)--> append in a thread, and to who has copies --(some under way)--> apply --> acknowledge
 
-While groups are being fsynced, here and elsewhere, the loop applies those before and prepares the next.
+While groups are being fsynced, here and elsewhere, the loop applies those before and prepares the next. A small group that nothing is before takes
+the same steps without the queues between them.
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ LOGGED_AHEAD_MAX = 4
 # A second of work: who waits longer is told to come again.
 INBOX_BYTES_MAX = 32 << 20
 RETRY_MS = 250
+# A group of so few rows that finds the pipeline empty takes no turns: written in the loop, synced in the thread, applied. Of 20 rows' 4.7 ms by the
+# pipeline, with 64 callers, 2 were waits for the loop and for the thread to get the GIL. Synced in the loop as well, calls were a third fewer: fdatasync
+# takes 0.2 ms alone, 1 on average in a busy machine.
+STRAIGHT_ROWS_MAX, STRAIGHT_BYTES_MAX = 512, 64 << 10
 # About 2 ms of apply; readers are taken to stay so long after a read.
 TURN_ROWS_MAX, READERS_STAY_S = 3_000, 0.2
 
@@ -78,12 +83,26 @@ class Writer:
         # What the next record that is asked for will be: those before it may still wait.
         self.next_sequence = store.log.next_sequence
         self._calls: queue.SimpleQueue[tuple[Callable[[], object] | Group, bool, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        self._asked = 0  # and not settled
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def append(self, group: Group, *, is_durable: bool) -> asyncio.Future[None]:
         """Done when the group is in the log, fsynced if it is to be durable; fails with WriteFailed."""
         self.next_sequence += 1
         return self._ask(group, is_durable)
+
+    @property
+    def takes_now(self) -> bool:
+        """Whether `append_now` may be called: the thread does nothing, and the record fits into the open segment."""
+        return not self._asked and self._store.log.room >= 2 * STRAIGHT_BYTES_MAX
+
+    def append_now(self, group: Group, *, is_durable: bool) -> asyncio.Future[None] | None:
+        """As `append`, written already when it returns; None when that is all. Raises WriteFailed."""
+        self.next_sequence += 1
+        self._failed = self._failed or _raised(lambda: self._store.append(group, is_durable=False))
+        if self._failed is not None:
+            raise self._failed
+        return self._ask(self._store.log.sync, True) if is_durable else None
 
     def call(self, function: Callable[[], object], *, writes: bool = False) -> asyncio.Future[None]:
         """Done when the function has run, between two records, or has written one; fails as it does."""
@@ -96,6 +115,7 @@ class Writer:
 
     def _ask(self, what: Callable[[], object] | Group, is_durable: bool) -> asyncio.Future[None]:
         done: asyncio.Future[None] = self._loop.create_future()
+        self._asked += 1
         self._calls.put((what, is_durable, done))
         return done
 
@@ -128,7 +148,17 @@ class Writer:
         self._settle([done for _, _, done in asked], self._failed)
 
     def _settle(self, waiting: list[asyncio.Future[None]], error: BaseException | None) -> None:
-        self._loop.call_soon_threadsafe(_finish, waiting, error)
+        self._loop.call_soon_threadsafe(self._finish, waiting, error)
+
+    def _finish(self, waiting: list[asyncio.Future[None]], error: BaseException | None) -> None:
+        self._asked -= len(waiting)
+        for done in waiting:
+            if done.done():  # the pipeline was cancelled
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
 
 
 def _raised(function: Callable[[], object]) -> BaseException | None:
@@ -138,16 +168,6 @@ def _raised(function: Callable[[], object]) -> BaseException | None:
     except BaseException as error:
         return error
     return None
-
-
-def _finish(waiting: list[asyncio.Future[None]], error: BaseException | None) -> None:
-    for done in waiting:
-        if done.done():  # the pipeline was cancelled
-            continue
-        if error is None:
-            done.set_result(None)
-        else:
-            done.set_exception(error)
 
 
 class Committer:
@@ -330,12 +350,32 @@ class Committer:
             async with self._preparing:
                 self._opened = self._open(works)
                 group, admitted = await self._prepare(self._opened)
+                self._opened = []
                 if admitted:
                     self.groups_under_way.append(group)
                     self._under_way += 1
                     self._idle.clear()
-                    await self._prepared.put((group, admitted, None))
-                self._opened = []
+                    if self._goes_straight(group, admitted):
+                        await self._commit_straight(group, admitted)
+                    else:
+                        await self._prepared.put((group, admitted, None))
+
+    def _goes_straight(self, group: Group, works: list[Work]) -> bool:
+        is_small = group.rows <= STRAIGHT_ROWS_MAX and sum(work.nbytes for work in works) <= STRAIGHT_BYTES_MAX
+        has_copies = self.replication is not None and self.replication.has_copies_of(group)
+        return is_small and self._under_way == 1 and not has_copies and self._writer.takes_now
+
+    async def _commit_straight(self, group: Group, works: list[Work]) -> None:
+        """What the pipeline does, of a group that nothing is before."""
+        began, has_news = time.perf_counter(), group.has_news
+        try:
+            synced = self._writer.append_now(group, is_durable=any(work.frame.is_durable for work in works)) if has_news else None
+            await (synced or asyncio.sleep(0))
+        except WriteFailed as error:
+            stop_at_once(error)
+        if has_news:
+            self._logged(group, began)
+        await self._finish(group, works)
 
     async def _prepare(self, works: list[Work]) -> tuple[Group, list[Work]]:
         """The group of the frames that may be taken; the others are refused, each with its own error."""
@@ -356,7 +396,8 @@ class Committer:
             reserved += group.reserved
             admitted.append(work)
             self._turn(started)
-            await self._let_others_in()
+            if len(works) > 1 or work.frame.rows > STRAIGHT_ROWS_MAX:
+                await self._let_others_in()
         return Group(self._engine.received_ms, self._engine.catalog.version, judged, reserved), admitted
 
     async def _log_forever(self) -> None:
@@ -379,18 +420,25 @@ class Committer:
             (group, works, done), began, committed = await self._begun.get()
             if committed is not None:
                 await committed
-                self.groups += 1
-                self._meter.synced(time.perf_counter() - began, sum(judged.frame.rows for judged in group.judged))
-            failpoint("group.logged")
-            await self._applied(group, works)
+                self._logged(group, began)
+            await self._finish(group, works)
             if done is not None and not done.done():
                 done.set_result(None)
-            if works:
-                self.groups_under_way.pop(0)
-            self._under_way -= 1
-            if self._under_way == 0:
-                self._idle.set()
             await asyncio.sleep(0)
+
+    def _logged(self, group: Group, began: float) -> None:
+        self.groups += 1
+        self._meter.synced(time.perf_counter() - began, group.rows)
+
+    async def _finish(self, group: Group, works: list[Work]) -> None:
+        """What is logged goes into the columns and is acknowledged: it is under way no more."""
+        failpoint("group.logged")
+        await self._applied(group, works)
+        if works:
+            self.groups_under_way.pop(0)
+        self._under_way -= 1
+        if self._under_way == 0:
+            self._idle.set()
 
     async def _applied(self, group: Group, works: list[Work]) -> None:
         """A group is committed: into the columns, then everybody who waits for it is told."""
@@ -428,7 +476,8 @@ class Committer:
             touched.append(slots)
             self._turn(started)
             failpoint("group.applied_in_part")
-            await self._let_others_in()
+            if group.rows > STRAIGHT_ROWS_MAX:
+                await self._let_others_in()
             started = time.perf_counter()
         return np.concatenate(touched) if touched else np.empty(0, dtype=np.int64)
 

@@ -381,7 +381,7 @@ class Engine:
         for partition, position in group.starts.items():
             self.positions[partition] = max(int(self.positions[partition]), position)
             self.reserved[partition] = max(int(self.reserved[partition]), position)
-        if sum(judged.frame.rows for judged in group.judged) <= rows_max or any(judged.frame.kind != "events" for judged in group.judged):
+        if group.rows <= rows_max or any(judged.frame.kind != "events" for judged in group.judged):
             yield self._apply_whole(group)
             return
         for first, last in _steps(group.judged, self.partitions, rows_max):

@@ -66,6 +66,11 @@ class Group:
     is_part: bool = False  # not all of its record
 
     @property
+    def rows(self) -> int:
+        """Of all frames, duplicates and refused ones included."""
+        return sum(judged.frame.rows for judged in self.judged)
+
+    @property
     def has_news(self) -> bool:
         """Whether anything must be logged: a group of pure retries changes nothing."""
         return bool(self.starts) or any(judged.fresh.any() for judged in self.judged)

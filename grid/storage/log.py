@@ -94,6 +94,11 @@ class Log:
             failpoint("log.fsynced")
             self._synced = last
 
+    @property
+    def room(self) -> int:
+        """Bytes that still go into the open segment."""
+        return self._size - self._offset - _PREFIX.size
+
     def roll(self) -> None:
         """Close the segment that is being written and begin the next, so that history and erasure reach all that was logged."""
         if self._descriptor >= 0 and self._offset > 0:

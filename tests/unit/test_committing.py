@@ -1,14 +1,20 @@
-"""The thread that writes the log."""
+"""The thread that writes the log, and the pipeline that it is a part of."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 from profilegrid.columns import events_batch
 
-from actors.committing import Writer
+from actors import committing
+from actors.committing import Committer, Writer
+from actors.metrics import Meter
+from grid.errors import WriteFailed
+from grid.frame import Frame
 from grid.group import Group, touched_positions
 from grid.storage.log import read_segment
 from tests.catalogs import EVERY_KIND
@@ -66,4 +72,90 @@ def test_the_number_of_the_next_record_counts_those_that_wait_to_be_written(tmp_
     expected, following = asyncio.run(write())
     assert [group.sequence for group in groups] == expected
     assert following == shard.store.log.next_sequence
+    shard.close()
+
+
+def small(shard: Shard, number: int) -> Frame:
+    return shard.frame(events_batch([("ann", "e", NOW_MS, {}, None)]), b"p" * 16, number)
+
+
+async def committed(shard: Shard, numbers: list[int]) -> Committer:
+    """Frames committed one after another: each finds the pipeline empty."""
+    committer = Committer(shard.engine, shard.store, lambda touched: None, Meter())
+    committer.start()
+    for number in numbers:
+        reply = await committer.commit(small(shard, number), 100)
+        assert (reply.accepted, reply.duplicates) == ((1, 0) if number == max(numbers[: numbers.index(number) + 1]) else (0, 1))
+    return committer
+
+
+def records(shard: Shard) -> list[int]:
+    return [record.sequence for segment in shard.store.log.segments() for record in read_segment(segment) if record.header["kind"] == "group"]
+
+
+def test_a_small_group_that_nothing_is_before_is_written_by_the_loop_and_synced_before_it_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    wrote, seen = list[str](), list[int]()
+    append, sync = shard.store.append, shard.store.log.sync
+
+    def appended(group: Group, *, is_durable: bool) -> None:
+        wrote.append(threading.current_thread().name)
+        append(group, is_durable=is_durable)
+
+    def synced() -> None:
+        seen.append(int(shard.engine.positions.sum()))
+        sync()
+
+    monkeypatch.setattr(shard.store, "append", appended)
+    monkeypatch.setattr(shard.store.log, "sync", synced)
+
+    async def write() -> None:
+        committer = await committed(shard, [1, 2, 3])
+        assert committer.is_idle
+        await committer.stop()
+
+    asyncio.run(write())
+    assert wrote == ["MainThread"] * 3
+    before = seen[0]
+    assert seen == [before, before + 1, before + 2]  # when each was synced it was not applied
+    assert len(records(shard)) == 3
+    shard.close()
+
+
+def test_a_retry_of_a_small_group_is_answered_and_not_logged(tmp_path: Path) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+
+    async def write() -> None:
+        await (await committed(shard, [1, 2, 2, 1])).stop()
+
+    asyncio.run(write())
+    assert len(records(shard)) == 2
+    shard.close()
+
+
+def test_a_small_group_whose_sync_fails_is_not_acknowledged_and_the_shard_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = Shard(tmp_path, EVERY_KIND)
+    stopped = list[WriteFailed]()
+
+    def stop(error: WriteFailed) -> NoReturn:
+        stopped.append(error)
+        raise asyncio.CancelledError  # the process ends here
+
+    monkeypatch.setattr(committing, "stop_at_once", stop)
+
+    async def write() -> None:
+        committer = await committed(shard, [1])
+
+        def broken(descriptor: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr("grid.storage.log.os.fdatasync", broken)
+        reply = committer.offer(small(shard, 2), 100)
+        await asyncio.wait([reply], timeout=0.5)
+        assert not reply.done()
+        assert not committer.is_idle
+
+    asyncio.run(write())
+    assert "Input/output error" in str(stopped[0])
+    monkeypatch.undo()
     shard.close()
