@@ -14,7 +14,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,16 @@ class State:
         if not 1 <= version <= FORMAT:
             raise ValueError(f"format {version}, this version reads 1 to {FORMAT}")
         return cls(*fields)
+
+
+@cache
+def shard_class() -> Any:
+    """Ray's form of the shard. Made once: at each heartbeat it was 5 % of a core."""
+    import ray
+
+    from actors.shard import Shard
+
+    return ray.remote(concurrency_groups={"control": 4})(Shard)
 
 
 class Controller:
@@ -403,10 +413,6 @@ class Controller:
 
     def shard_actor(self, shard: int) -> Any:
         """The shard's actor, made when it does not exist. Raises NodeGone."""
-        import ray
-
-        from actors.shard import Shard
-
         folder, host, where = self.config.folder, self.config.host, dict[str, Any](name=shard_name(shard), num_cpus=0)
         if self.nodes is not None:
             node = self.nodes.home(shard)
@@ -420,7 +426,7 @@ class Controller:
             shard, str(Path(folder) / f"shard-{shard}"), self.state.partitions, host, self.config.memory_bytes_max,
             self.config.keep_log, self.config.checkpoint_every_s, self.config.segment_bytes,
         )  # fmt: skip
-        remote = ray.remote(concurrency_groups={"control": 4})(Shard).options(
+        remote = shard_class().options(
             namespace=NAMESPACE, lifetime="detached", get_if_exists=True, max_restarts=-1, max_task_retries=0, max_concurrency=1000, **where
         )
         return remote.remote(config)
