@@ -370,6 +370,7 @@ class Committer:
         began, has_news = time.perf_counter(), group.has_news
         try:
             synced = self._writer.append_now(group, is_durable=any(work.frame.is_durable for work in works)) if has_news else None
+            self._turn(began)
             await (synced or asyncio.sleep(0))
         except WriteFailed as error:
             stop_at_once(error)

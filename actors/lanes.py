@@ -258,7 +258,10 @@ class ShardLane(LaneConnection):
         self._answer("Replicate", REPLICATE, tag, b"", started)
 
     async def _evaluate(self, payload: bytes) -> bytes:
-        return (await answer_evaluate(self._shard, shard_pb2.EvaluateRequest.FromString(payload))).SerializeToString()
+        started = time.perf_counter()
+        answer = (await answer_evaluate(self._shard, shard_pb2.EvaluateRequest.FromString(payload))).SerializeToString()
+        _tell_slow("Evaluate", time.perf_counter() - started)
+        return answer
 
     async def _move(self, payload: bytes) -> bytes:
         await self._shard.moves.take(payload)
@@ -277,6 +280,10 @@ class GatewayLane(LaneConnection):
 
     async def _counted(self, payload: bytes) -> bytes:
         response = await self._count(segments_pb2.CountRequest.FromString(payload))
-        if response.elapsed_ms > SLOW_S * 1000:
-            log.warning("slow call", extra={"facts": {"method": "Lane/Count", "seconds": round(response.elapsed_ms / 1000, 3)}})
+        _tell_slow("Count", response.elapsed_ms / 1000)
         return response.SerializeToString()
+
+
+def _tell_slow(what: str, seconds: float) -> None:
+    if seconds > SLOW_S:
+        log.warning("slow call", extra={"facts": {"method": f"Lane/{what}", "seconds": round(seconds, 3)}})

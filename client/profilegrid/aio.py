@@ -32,6 +32,7 @@ from profilegrid.columns import (
     user_id_text,
 )  # fmt: skip
 from profilegrid.connections import BACKOFF_S, CALL_TIMEOUT_S, Connections
+from profilegrid.counting import counted_by_shards
 from profilegrid.delivering import Deliveries
 from profilegrid.errors import Overloaded, Unavailable, from_rpc, warn
 from profilegrid.lanes import COUNT
@@ -249,12 +250,18 @@ class AsyncClient:
         return {"count": response.count, "elapsed_ms": response.elapsed_ms, "as_of": response.as_of_ms, "warnings": [*response.warnings]}
 
     async def _counted(self, request: segments_pb2.CountRequest) -> segments_pb2.CountResponse:
-        """By the gateway's lane, which costs both sides half of a gRPC call; by gRPC what that fails at, what has a trace, and bitmaps."""
+        """Of a few shards by asking them; else by the gateway's lane, which costs both sides half of a gRPC call; by gRPC what those fail at, what has a
+        trace, and bitmaps."""
         self._connections.check_open()
         try:
-            lane = (self._connections.known_map or await self._connections.map()).lane
-            if lane and not tracing.is_traced() and not request.HasField("within"):
-                answer = await self._connections.lane(lane, min(self.read_timeout, CALL_TIMEOUT_S)).ask(COUNT, request.SerializeToString())
+            map_ = self._connections.known_map or await self._connections.map()
+            if map_.lane and not tracing.is_traced() and not request.HasField("within"):
+                timeout_s = min(self.read_timeout, CALL_TIMEOUT_S)
+                as_of = request.as_of_ms if request.HasField("as_of_ms") else None
+                found = await counted_by_shards(self._connections, map_, request.rule, as_of, timeout_s)
+                if found is not None:
+                    return found
+                answer = await self._connections.lane(map_.lane, timeout_s).ask(COUNT, request.SerializeToString())
                 return segments_pb2.CountResponse.FromString(answer)
         except (Unavailable, Overloaded):
             self._connections.forget_map()  # the gateway may have begun anew

@@ -4,10 +4,11 @@
     message   uint32 length of what follows | uint8 kind | uint32 tag | protobuf; little-endian
     answer    the same, with the tag of what it answers; kind FAILED carries a google.rpc.Status
 
-Reads ask with BatchGetProfilesRequest, frames are sent as Frame (large ones on a second, wide lane, so that no read waits behind one), the gateway is
-asked to count with CountRequest and asks shards for their part of a query with EvaluateRequest, shards send each other partitions that move, and what
-is written to their copies; answers are the messages of the same gRPC calls. gRPC carries everything else, and all of this for other clients. A message costs 30 µs a side; on a gRPC stream it is 160, as an event crosses three threads there. Frames of 6,000
-rows cost a shard a tenth to a quarter less than by gRPC.
+Reads ask with BatchGetProfilesRequest, frames are sent as Frame (large ones on a second, wide lane, so that no read waits behind one). Counts
+ask each shard for its part with EvaluateRequest, as the gateway does for every query, or the gateway for the whole with CountRequest. Shards send each
+other partitions that move, and what is written to their copies. Answers are the messages of the same gRPC calls; gRPC carries everything else, and
+all of this for other clients. A message costs 30 µs a side; on a gRPC stream it is 160, as an event crosses three threads there. Frames of 6,000 rows
+cost a shard a tenth to a quarter less than by gRPC.
 """
 
 from __future__ import annotations

@@ -47,9 +47,14 @@ class Map:
         return int(self.owners.size)
 
     @cached_property
+    def holding(self) -> list[int]:
+        """The shards that own something."""
+        return np.unique(self.owners).tolist()  # type: ignore[no-any-return]
+
+    @cached_property
     def serving(self) -> frozenset[str]:
-        """Lanes of the gateway and of the shards that own something."""
-        return frozenset((self.lane, *(self.lanes.get(shard, "") for shard in np.unique(self.owners).tolist())))
+        """Lanes of the gateway and of those shards."""
+        return frozenset((self.lane, *(self.lanes.get(shard, "") for shard in self.holding)))
 
     @cached_property
     def rank(self) -> NDArray[np.uint16]:

@@ -41,7 +41,7 @@ def targets(grid: RunningGrid) -> list[str]:
     return list(json.loads(fetched(f"http://{gateway}/targets"))[0]["targets"])
 
 
-def test_every_process_serves_metrics_and_the_gateway_names_them_all(grid: RunningGrid, user: str) -> None:
+def test_every_process_serves_metrics_and_the_gateway_names_them_all(grid: RunningGrid, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoints = targets(grid)  # gateway, controller, two shards
     before = [samples(endpoint) for endpoint in endpoints]
     with grid.client() as client:
@@ -49,6 +49,8 @@ def test_every_process_serves_metrics_and_the_gateway_names_them_all(grid: Runni
         client.track_many("no-such-event", user_id=[user])
         client.get_many([f"{user}-{n}" for n in range(40)])
         client.count("count > 0")
+        monkeypatch.setattr("profilegrid.counting.SHARDS_MAX", 1)
+        client.count("count > 0")  # of more shards the gateway is asked
         client.checkpoint()
     after = [samples(endpoint) for endpoint in endpoints]
 
@@ -57,13 +59,14 @@ def test_every_process_serves_metrics_and_the_gateway_names_them_all(grid: Runni
 
     assert grown("profilegrid_events_total") == 40
     assert grown("profilegrid_profiles_read_total") >= 40
-    assert grown("profilegrid_queries_total") == 2
+    assert grown("profilegrid_queries_total") == 4
     assert grown("profilegrid_dead_letters_total{reason=UNKNOWN_EVENT}") == 1
     assert grown("profilegrid_ack_seconds_count") >= 2
     assert grown("profilegrid_fsync_seconds_count") >= 2
     assert grown("profilegrid_group_rows_sum") >= 41
     assert grown("profilegrid_checkpoint_seconds_count") >= 2
     assert grown("profilegrid_grpc_requests_total{code=OK,method=Lane/Count}") == 1
+    assert grown("profilegrid_grpc_requests_total{code=OK,method=Lane/Evaluate}") == 4
     assert grown("profilegrid_grpc_requests_total{code=OK,method=AdminService/Checkpoint}") == 1
     shards = [found for found in after if "profilegrid_users" in found]
     assert len(shards) == 2
