@@ -361,9 +361,9 @@ class Committer:
                         await self._prepared.put((group, admitted, None))
 
     def _goes_straight(self, group: Group, works: list[Work]) -> bool:
-        is_small = group.rows <= STRAIGHT_ROWS_MAX and sum(work.nbytes for work in works) <= STRAIGHT_BYTES_MAX
-        has_copies = self.replication is not None and self.replication.has_copies_of(group)
-        return is_small and self._under_way == 1 and not has_copies and self._writer.takes_now
+        if self._under_way > 1 or group.rows > STRAIGHT_ROWS_MAX or sum(work.nbytes for work in works) > STRAIGHT_BYTES_MAX:
+            return False
+        return self._writer.takes_now and not (self.replication is not None and self.replication.has_copies_of(group))
 
     async def _commit_straight(self, group: Group, works: list[Work]) -> None:
         """What the pipeline does, of a group that nothing is before."""

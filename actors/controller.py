@@ -126,7 +126,7 @@ class State:
 
 @cache
 def shard_class() -> Any:
-    """Ray's form of the shard. Made once: at each heartbeat it was 5 % of a core."""
+    """Ray's form of the shard. Made once: made at each heartbeat it took 2 % of a core."""
     import ray
 
     from actors.shard import Shard

@@ -21,6 +21,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 from profilegrid.columns import Strings
+from profilegrid.counting import check_whole, said_once
 from profilegrid.errors import Overloaded, Unavailable, from_rpc
 from profilegrid.lanes import DOUBT_S, EVALUATE, Lanes
 from profilegrid.options import CLIENT_OPTIONS
@@ -160,7 +161,8 @@ class Queries:
             asked = request.SerializeToString()
             answers = await asyncio.gather(*(self._lanes.to(lane, QUERY_TIMEOUT_S).ask(EVALUATE, asked) for lane in lanes))
             parts = [Part.of(shard_pb2.EvaluateResponse.FromString(answer)) for answer in answers]
-            _check_whole(parts, first, min(_border(parts, limit), map_["partitions"] - 1))
+            last = min(_border(parts, limit), map_["partitions"] - 1)
+            check_whole((partition for part in parts for partition in part.partitions if partition <= last), first, last)
             return parts
 
         return await self._retrying(attempt)
@@ -265,17 +267,9 @@ def _border(parts: list[Part], limit: int) -> int:
     return min((part.partitions[-1] for part in parts if limit and part.users >= limit and part.partitions), default=1 << 32)
 
 
-def _check_whole(parts: list[Part], first: int, last: int) -> None:
-    """Raise unless every partition from first to last answered once: by a stale map a shard is asked that has given one away, and one is not
-    that has taken one."""
-    answered = sorted(partition for part in parts for partition in part.partitions if partition <= last)
-    if answered != list(range(first, last + 1)):
-        raise Unavailable("some partitions have just moved", "PARTITION_MOVED", code="ABORTED")
-
-
 def _warnings(responses: list[Any]) -> list[str]:
     """What shards warn of, each once."""
-    return list(dict.fromkeys(warning for response in responses for warning in response.warnings))
+    return said_once(warning for response in responses for warning in response.warnings)
 
 
 def _call(method: str, request: Any, timeout_s: float) -> Callable[[Any], Awaitable[Any]]:

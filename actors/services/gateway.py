@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 from profilegrid.aio import AsyncClient
 from profilegrid.columns import Batch
+from profilegrid.counting import said_once
 from profilegrid.errors import Unavailable, from_rpc
 from profilegrid.results import Report
 from profilegrid.v1 import (
@@ -40,7 +41,6 @@ from actors.servers import GrpcServer
 from actors.services import convert
 from actors.services.shard import answer_reads, answer_stream, asked_ids
 from grid.errors import FieldInvalid
-from grid.reading import AS_OF_EARLY
 
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
 PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX = 1_000, 100_000
@@ -154,8 +154,8 @@ def _moment(request: Any) -> int:
 
 
 def _said(request: Any, warnings: list[str]) -> list[str]:
-    """Warnings that concern the caller: who asks as of now is not told that events of this very moment are in."""
-    return [warning for warning in warnings if request.HasField("as_of_ms") or not warning.startswith(AS_OF_EARLY)]
+    """Warnings that concern the caller."""
+    return said_once(warnings, is_of_now=not request.HasField("as_of_ms"))
 
 
 class SegmentService(segments_pb2_grpc.SegmentServiceServicer):

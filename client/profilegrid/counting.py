@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from profilegrid.v1 import segments_pb2, shard_pb2
 
 # By the gateway a client has one message whatever the grid's size.
 SHARDS_MAX = 4
-# Who asks as of now is not told that events of this very moment are in.
 _NOT_SAID_OF_NOW = "AS_OF_EARLY"
 
 
@@ -36,9 +36,19 @@ async def counted_by_shards(connections: Connections, map_: Map, rule: str, as_o
     asked = request.SerializeToString()
     answers = await asyncio.gather(*(connections.lane(lane, timeout_s).ask(EVALUATE, asked) for lane in lanes))
     parts = [shard_pb2.EvaluateResponse.FromString(answer) for answer in answers]
-    answered = np.frombuffer(b"".join(part.partitions for part in parts), dtype=np.uint16)
-    if not np.array_equal(np.sort(answered), np.arange(map_.partitions)):  # by a map of before
-        raise Unavailable("some partitions have just moved", "PARTITION_MOVED")
+    check_whole(np.frombuffer(b"".join(part.partitions for part in parts), dtype=np.uint16).tolist(), 0, map_.partitions - 1)
     count = sum(int(np.frombuffer(part.counts, dtype=np.uint64).sum()) for part in parts)
-    warnings = dict.fromkeys(warning for part in parts for warning in part.warnings if as_of_ms is not None or not warning.startswith(_NOT_SAID_OF_NOW))
+    warnings = said_once((warning for part in parts for warning in part.warnings), is_of_now=as_of_ms is None)
     return segments_pb2.CountResponse(count=count, as_of_ms=moment, elapsed_ms=(time.perf_counter() - started) * 1000, warnings=warnings)
+
+
+def check_whole(answered: Iterable[int], first: int, last: int) -> None:
+    """Raise Unavailable unless these are every partition from first to last, once: by a stale map a shard is asked that has given one away, and one is
+    not that has taken one."""
+    if sorted(answered) != list(range(first, last + 1)):
+        raise Unavailable("some partitions have just moved", "PARTITION_MOVED", code="ABORTED")
+
+
+def said_once(warnings: Iterable[str], *, is_of_now: bool = False) -> list[str]:
+    """Each warning once. Who asks as of now is not told that events of this very moment are in."""
+    return [warning for warning in dict.fromkeys(warnings) if not (is_of_now and warning.startswith(_NOT_SAID_OF_NOW))]
