@@ -16,6 +16,7 @@ import numpy as np
 
 from profilegrid.columns import PRESENT, Batch, Column, EventRow, Strings
 from profilegrid.errors import DeliveryUnknown
+from profilegrid.reading import TURNS_TO_ASK_AGAIN
 from profilegrid.results import Rejection, Report
 from profilegrid.v1 import events_pb2 as pb
 
@@ -82,6 +83,9 @@ class Coalescer:
                     taken.append(waiting)
                 del queue[: len(taken)]
                 await self._send(taken)
+                # Those just answered ask again, as with reads: calls of 64 callers that read and write 5-12 % more, a message has more rows.
+                for _ in range(TURNS_TO_ASK_AGAIN if len(taken) > 1 else 0):
+                    await asyncio.sleep(0)
         finally:
             del self._queues[lane]
             for waiting in queue:  # none, unless the lane was cancelled

@@ -71,6 +71,22 @@ def test_an_error_of_the_message_is_every_callers() -> None:
 
 
 @pytest.mark.parametrize("in_order", [False, True])
+def test_callers_that_ask_again_when_they_are_answered_travel_together_again(in_order: bool) -> None:
+    async def run() -> list[int]:
+        coalescer = Coalescer(wire := Wire(), in_order=in_order)
+
+        async def caller(name: str) -> None:
+            for _ in range(3):
+                await asyncio.sleep(0)  # it does something of its own between two calls
+                await coalescer.deliver(batch([name], n=1.0))
+
+        await asyncio.gather(*(caller(f"u{number}") for number in range(20)))
+        return [len(sent) for sent in wire.sent]
+
+    assert asyncio.run(run()) == [20, 20, 20]
+
+
+@pytest.mark.parametrize("in_order", [False, True])
 def test_a_caller_whose_next_batch_follows_its_answer_at_once_is_answered_again(in_order: bool) -> None:
     """The lane that answered it has then nothing left to send, and ends in the same turn of the loop."""
     wire = Wire()
