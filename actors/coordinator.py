@@ -162,7 +162,7 @@ class Queries:
             answers = await asyncio.gather(*(self._lanes.to(lane, QUERY_TIMEOUT_S).ask(EVALUATE, asked) for lane in lanes))
             parts = [Part.of(shard_pb2.EvaluateResponse.FromString(answer)) for answer in answers]
             last = min(_border(parts, limit), map_["partitions"] - 1)
-            check_whole((partition for part in parts for partition in part.partitions if partition <= last), first, last)
+            check_whole(np.array([partition for part in parts for partition in part.partitions if partition <= last]), first, last)
             return parts
 
         return await self._retrying(attempt)

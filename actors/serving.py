@@ -289,7 +289,7 @@ class ShardServer:
         if self.state != "serving":
             raise ShardRecovering()
 
-    def _check_readable(self, partitions: NDArray[np.uint16]) -> None:
+    def _check_readable(self, partitions: NDArray[np.integer[Any]]) -> None:
         """Raise PartitionMoved, PartitionUnavailable or ShardRecovering unless partitions may be read here now."""
         self.engine.check_owned(partitions)
         self.replication.check_readable(partitions)
@@ -546,13 +546,14 @@ class ShardServer:
         warnings: dict[str, None] = {}
         counts, positions, bitmaps = [], [], []
         partitions = np.flatnonzero(self.engine.epochs)
-        self._check_readable(partitions.astype(np.uint16))
+        self._check_readable(partitions)
         selection, version = Selection(self.engine, rule, as_of_ms), self.engine.catalog.version
         asked = partitions[(partitions >= first) & (partitions <= last)]
-        for together in self._turns(asked.tolist()):
+        for number, together in enumerate(self._turns(asked)):
             if self.engine.catalog.version != version:
                 selection, version = Selection(self.engine, self.rule(text), as_of_ms), self.engine.catalog.version
-            self._check_readable(np.array(together, dtype=np.uint16))  # between turns one may have moved away
+            if number:  # between turns one may have moved away
+                self._check_readable(together)
             selected, said = selection.of_many(together)
             warnings |= dict.fromkeys(said)
             found = selected.counts()
@@ -570,11 +571,11 @@ class ShardServer:
         all_counts = np.concatenate([none, *counts]).astype(np.uint64)
         return Evaluated(asked[: all_counts.size].astype(np.uint16), all_counts, np.concatenate([none, *positions]), bitmaps, list(warnings))
 
-    def _turns(self, partitions: list[int]) -> Iterator[list[int]]:
+    def _turns(self, partitions: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Partitions in runs of about as many users as a scan takes in half a millisecond a clause."""
-        given = np.cumsum(self.engine.users.next_ordinal[partitions], dtype=np.int64)
+        given = np.cumsum(self.engine.users.next_ordinal[partitions])
         first, before = 0, 0
-        while first < len(partitions):
+        while first < partitions.size:
             last = max(first + 1, int(np.searchsorted(given, before + SCAN_USERS_MAX, side="right")))
             yield partitions[first:last]
             first, before = last, int(given[last - 1])

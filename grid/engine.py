@@ -27,7 +27,7 @@ from grid.state.dictionary import Dictionary, Strings, lengths_of
 from grid.state.erasures import Erasure, Erasures
 from grid.state.features import KEYED, PLAIN, FeatureColumns, SharedState
 from grid.state.features.keyed import KeyedColumns
-from grid.state.memory import MemoryBudget, Space
+from grid.state.memory import MemoryBudget, Space, Workspace
 from grid.state.rows import Picker, Rows, joined, joined_strings, selected
 from grid.state.users import Slots, Users
 from grid.verdict import (
@@ -95,6 +95,7 @@ class Engine:
         # Set by whoever watches memory and disk: nothing is admitted until it is None again.
         self.exhausted: MemoryExhausted | None = None
         self.memory: MemoryBudget | None = None
+        self.workspace = Workspace()
         self._row_bytes = USER_BYTES
         self.catalog = EMPTY_CATALOG
         self.catalogs: dict[int, Catalog] = {0: EMPTY_CATALOG}
@@ -252,7 +253,7 @@ class Engine:
         """Whether what is owned may yet not be served."""
         return self.is_loading or bool(self.stopped)
 
-    def check_owned(self, partitions: NDArray[np.uint16], epochs: NDArray[np.uint64] | None = None) -> None:
+    def check_owned(self, partitions: NDArray[np.integer[Any]], epochs: NDArray[np.uint64] | None = None) -> None:
         """Raise PartitionMoved or PartitionUnavailable unless all partitions are served here (in these epochs)."""
         if self.is_loading:
             raise ShardLoading()

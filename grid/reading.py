@@ -142,10 +142,10 @@ class SlotSource:
 
 def check_complete(engine: Engine, rule: Expression) -> None:
     """Raise FeatureBackfilling unless all that the rule reads is complete."""
-    for name in columns_of(rule):
-        state = engine.features.get(name)
-        if state is not None and not state.is_complete:
-            raise FeatureBackfilling(name, state.percent)
+    incomplete = {name: state for name, state in engine.features.items() if not state.is_complete}
+    for name in columns_of(rule) if incomplete else ():
+        if name in incomplete:
+            raise FeatureBackfilling(name, incomplete[name].percent)
 
 
 def contains(engine: Engine, slots: Slots, rule: Expression, as_of_ms: int) -> tuple[NDArray[np.bool_], list[str]]:

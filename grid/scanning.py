@@ -22,7 +22,6 @@ from grid.kernels.scans import narrow_to_codes, narrow_to_known_range
 from grid.state.dictionary import Strings
 from grid.state.features.base import Scannable
 
-Pages = NDArray[np.int64]
 CODES_MAX = 16
 _TIME_REACH = 1 << 61
 
@@ -163,16 +162,16 @@ class Scan:
         bounds = _bounds(column, clause)
         return None if bounds is None else cls(column, *bounds)
 
-    def narrow(self, mask: NDArray[np.uint8], pages: Pages, factors: NDArray[np.float64] | None) -> None:
-        """Clear uint8[pages * 4096] where the clause is not true. `factors` of the pages, where the column has such."""
+    def narrow(self, mask: NDArray[np.uint8], spans: NDArray[np.int64], factors: NDArray[np.float64] | None) -> None:
+        """Clear the mask, as grid/kernels/scans.py has it, where the clause is not true. `factors` of the pages, where the column has such."""
         column = self.column
         if self.codes is not None:
-            narrow_to_codes(mask, pages, column.values, self.codes)
+            narrow_to_codes(mask, spans, column.values, self.codes)
         elif column.values.itemsize == 8:
             assert column.sketch is not None
-            column.sketch.narrow(mask, pages, column.values, self.low, self.high, column.known, factors)
+            column.sketch.narrow(mask, spans, column.values, self.low, self.high, column.known, factors)
         else:
-            narrow_to_known_range(mask, pages, column.values, column.known, self.low, self.high)
+            narrow_to_known_range(mask, spans, column.values, column.known, self.low, self.high)
 
 
 def _bounds(column: Scannable, scan: Range) -> tuple[Any, Any] | None:

@@ -115,7 +115,7 @@ def warm(folder: Path) -> None:
             "has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND window_count >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')",
             catalog.rule_schema,
         )
-        Selection(engine, rule, NOW_MS).of_many([0])[0].counts()
+        Selection(engine, rule, NOW_MS).of_many(np.array([0]))[0].counts()
         scans = ("a_category IN ('x', 'y')", "a_int > 1", "a_float < 2", "a_bool", "count >= 0", "sum < 1", "decayed_count > 1", "last_time > now()")
         for scan in scans:
             for as_of_ms in (NOW_MS, moment):  # what has decayed is scaled, but from ages before its landmark

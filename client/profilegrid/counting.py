@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from profilegrid.columns import now_ms
 from profilegrid.connections import Connections
@@ -36,16 +38,16 @@ async def counted_by_shards(connections: Connections, map_: Map, rule: str, as_o
     asked = request.SerializeToString()
     answers = await asyncio.gather(*(connections.lane(lane, timeout_s).ask(EVALUATE, asked) for lane in lanes))
     parts = [shard_pb2.EvaluateResponse.FromString(answer) for answer in answers]
-    check_whole(np.frombuffer(b"".join(part.partitions for part in parts), dtype=np.uint16).tolist(), 0, map_.partitions - 1)
+    check_whole(np.frombuffer(b"".join(part.partitions for part in parts), dtype=np.uint16), 0, map_.partitions - 1)
     count = sum(int(np.frombuffer(part.counts, dtype=np.uint64).sum()) for part in parts)
     warnings = said_once((warning for part in parts for warning in part.warnings), is_of_now=as_of_ms is None)
     return segments_pb2.CountResponse(count=count, as_of_ms=moment, elapsed_ms=(time.perf_counter() - started) * 1000, warnings=warnings)
 
 
-def check_whole(answered: Iterable[int], first: int, last: int) -> None:
+def check_whole(answered: NDArray[np.integer[Any]], first: int, last: int) -> None:
     """Raise Unavailable unless these are every partition from first to last, once: by a stale map a shard is asked that has given one away, and one is
     not that has taken one."""
-    if sorted(answered) != list(range(first, last + 1)):
+    if not np.array_equal(np.sort(answered), np.arange(first, last + 1)):
         raise Unavailable("some partitions have just moved", "PARTITION_MOVED", code="ABORTED")
 
 

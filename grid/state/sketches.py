@@ -21,17 +21,18 @@ class Sketch:
         pages = space.pages_max
         codes, least, second = reserve(np.uint8, space.slots_max), reserve(np.uint64, pages), reserve(np.uint64, pages)
         shifts, parts, tops = reserve(np.uint8, pages), reserve(np.uint32, pages), reserve(np.uint8, pages)
-        self._of_pages = dirty, codes, least, second, shifts, parts, tops, reserve(np.uint8, pages)
+        self._of_pages = dirty, codes, least, second, shifts, parts, tops, reserve(np.uint8, pages), reserve(np.uint16, pages)
 
     def narrow(
-        self, mask: NDArray[np.uint8], pages: NDArray[np.int64], values: NDArray[Any], low: Any, high: Any,
+        self, mask: NDArray[np.uint8], spans: NDArray[np.int64], values: NDArray[Any], low: Any, high: Any,
         known: NDArray[np.uint8] | None, factors: NDArray[np.float64] | None,
     ) -> None:  # fmt: skip
-        """Clear uint8[pages * 4096] where low <= value <= high is not true; of values times factors float64[pages] where there are such."""
+        """Clear the mask, as grid/kernels/scans.py has it, where low <= value <= high is not true; of values times factors float64[pages] where there
+        are such."""
         if known is not None:
-            keep_known(mask, pages, known)
+            keep_known(mask, spans, known)
         if factors is not None:
-            narrow_sketched_scaled(mask, pages, values, factors, low, high, *self._of_pages)
+            narrow_sketched_scaled(mask, spans, values, factors, low, high, *self._of_pages)
         else:
             bounds = np.array([low, high], dtype=values.dtype).view(np.uint64)
-            narrow_sketched(mask, pages, values.view(np.uint64), _KINDS[values.dtype.kind], bounds, *self._of_pages)
+            narrow_sketched(mask, spans, values.view(np.uint64), _KINDS[values.dtype.kind], bounds, *self._of_pages)

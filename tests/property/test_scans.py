@@ -76,12 +76,13 @@ RULES = st.lists(CLAUSES, min_size=1, max_size=4).map(" AND ".join)
 def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_ms: int) -> None:
     engine = shard.engine
     rule = compile_rule(text, engine.catalog.rule_schema, engine.catalog.zone)
-    selected = Selection(engine, rule, as_of_ms).of_many(list(range(PARTITIONS)))[0]
+    selected = Selection(engine, rule, as_of_ms).of_many(np.arange(PARTITIONS))[0]
+    counts, users = selected.counts(), [selected.of(partition) for partition in range(PARTITIONS)]
     for partition in range(PARTITIONS):
         slots = engine.users.slots_of(partition)
         expected = truth(rule, SlotSource(engine, slots, as_of_ms)) & engine.users.exists(slots)
-        assert (selected.of(partition) == expected).all(), text
-        assert selected.counts()[partition] == expected.sum(), text
+        assert (users[partition] == expected).all(), text
+        assert counts[partition] == expected.sum(), text
         assert (Selection(engine, rule, as_of_ms).of(partition)[0] == expected).all(), text
 
 

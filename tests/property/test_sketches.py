@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from grid.kernels.marks import TOUCHED, UNSAVED
+from grid.kernels.scans import admit_rows, lay_out, rows_in
 from grid.state.memory import PAGE_ROWS, Space
 from grid.state.sketches import Sketch
 
@@ -58,32 +59,40 @@ def test_a_sketch_tells_what_values_tell(case: tuple[str, NDArray[Any], list[tup
     rng = np.random.default_rng(seed)
     dirty, pages = np.zeros(PAGES + 1, dtype=np.uint8), np.array([2, 1, 3])
     sketch = Sketch(dirty, SPACE)
+    spans = np.array([pages, rng.choice([1, 63, 64, 1000, 4095, PAGE_ROWS], PAGES), np.zeros(PAGES)], dtype=np.int64)
     for first, second, changed in steps:
         low, high = min(first, second), max(first, second)
         if changed is not None:  # a page changes, and says so
             slot = int(rng.integers(PAGE_ROWS, column.size))
             column[slot], dirty[slot >> 12] = changed, TOUCHED
-        before = (rng.random(PAGES * PAGE_ROWS) < 0.9).astype(np.uint8)
-        values = column.reshape(-1, PAGE_ROWS)[pages].ravel()
-        mask = before.copy()
-        sketch.narrow(mask, pages, column, low, high, None, None)
-        assert (mask == before * ((values >= low) & (values <= high))).all()
+        if rng.random() < 0.3:  # users come: their columns have not changed
+            spans[1] = np.minimum(spans[1] + rng.choice([1, 40, 1000], PAGES), PAGE_ROWS)
+        before = np.zeros(lay_out(spans), dtype=np.uint8)
+        admit_rows(before, spans)
+        slots, places = rows_in(before, spans)
+        before[places] = (rng.random(places.size) < 0.9) & (rng.random(PAGES + 1) < 0.9)[slots >> 12]
+        values = column[slots]
+
+        def scanned(low: Any, high: Any, known: Any, factors: Any, before: Any = before, places: Any = places) -> Any:
+            mask = before.copy()
+            sketch.narrow(mask, spans, column, low, high, known, factors)
+            assert mask.sum() == mask[places].sum()
+            return mask[places]
+
+        assert (scanned(low, high, None, None) == before[places] * ((values >= low) & (values <= high))).all()
         known = (rng.random(column.size) < 0.5).astype(np.uint8)
-        mask = before.copy()
-        sketch.narrow(mask, pages, column, low, high, known, None)
-        assert (mask == before * ((values >= low) & (values <= high) & (known.reshape(-1, PAGE_ROWS)[pages].ravel() == 1))).all()
+        assert (scanned(low, high, known, None) == before[places] * ((values >= low) & (values <= high) & (known[slots] == 1))).all()
         if kind == "f":
             factors = 2.0 ** rng.choice([-1000, -300, -40, -0.3, 0, 0.7, 300], PAGES)
             with np.errstate(over="ignore", invalid="ignore"):
-                scaled = values * np.repeat(factors, PAGE_ROWS)
+                scaled = values * np.repeat(factors, spans[1])
             one = float(rng.choice(scaled[scaled == scaled])) if (scaled == scaled).any() else 0.0
             for low_scaled, high_scaled in ((low, high), (one, math.inf), (-math.inf, one)):
-                mask = before.copy()
-                sketch.narrow(mask, pages, column, low_scaled, high_scaled, None, factors)
-                assert (mask == before * ((scaled >= low_scaled) & (scaled <= high_scaled))).all()
+                expected = before[places] * ((scaled >= low_scaled) & (scaled <= high_scaled))
+                assert (scanned(low_scaled, high_scaled, None, factors) == expected).all()
 
 
 def test_looking_leaves_the_mark_of_what_is_not_saved() -> None:
     column, dirty = np.zeros((PAGES + 1) * PAGE_ROWS), np.full(PAGES + 1, TOUCHED, dtype=np.uint8)
-    Sketch(dirty, SPACE).narrow(np.ones(PAGE_ROWS, dtype=np.uint8), np.array([1]), column, 0.0, 1.0, None, None)
+    Sketch(dirty, SPACE).narrow(np.ones(PAGE_ROWS, dtype=np.uint8), np.array([[1], [PAGE_ROWS], [0]]), column, 0.0, 1.0, None, None)
     assert dirty.tolist() == [TOUCHED, UNSAVED, TOUCHED, TOUCHED]
