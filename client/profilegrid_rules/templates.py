@@ -17,7 +17,7 @@ from profilegrid_rules.parse import Schema, compile_rule, timestamp_ms
 from profilegrid_rules.plan import Expression, Literal, Operation, Type
 
 RULES_MAX = 256
-# What may stand in a rule and is no constant of ours comes first: other quoted text and names, comments. A text is one that is compared with.
+# What may stand in a rule and is no constant of ours comes first: names, comments, other quoted text. A text that may be a constant stands behind = or >, or in a list.
 _PARTS = re.compile(
     r"""(?P<moment>\bTIMESTAMP\s*'[^']*')|(?:(?<=[=(,>])|(?<=[=(,>]\ ))(?P<text>'[^'\\]*'(?!'))|'(?:[^']|'')*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(?<![\w.])(?P<number>\d{1,15}(?:\.\d{1,25})?)(?![\w.])""",
     re.IGNORECASE | re.DOTALL,
@@ -97,7 +97,7 @@ class Rules:
         build = self._templates[shape]
         if build is not None:
             return build(values)
-        # A text may be what its place is called, as the word in has(hobbies, 'chess') is.
+        # Some texts stand in a plan as something else than a constant, as the word in has(hobbies, 'chess') does: texts then belong to the shape.
         return self._by_template(text, with_texts=False) if "t" in kinds else None
 
     def _learnt(self, text: str, parts: list[str], constants: list[_Constant], values: list[Value]) -> Build | None:

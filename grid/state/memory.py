@@ -56,7 +56,7 @@ def give_back(array: NDArray[Any], start: int, stop: int) -> None:
 
 
 class Workspace:
-    """What queries work in, one turn after another. Memory that is new costs a page fault each 4 KiB, half of a count over a million users."""
+    """What queries work in, one turn after another. Memory that is new costs a page fault each 4 KiB, a third of a count over a million users."""
 
     def __init__(self) -> None:
         self._mask = np.empty(0, dtype=np.uint8)

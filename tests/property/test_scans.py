@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from profilegrid_rules import compile_rule, truth
 
+from grid import selecting
+from grid.engine import Engine
 from grid.reading import SlotSource
 from grid.scanning import split
 from grid.selecting import Selection
@@ -72,9 +74,15 @@ RULES = st.lists(CLAUSES, min_size=1, max_size=4).map(" AND ".join)
 
 
 @settings(max_examples=300, deadline=None)
-@given(RULES, st.integers(0, 3).map(lambda hours: NOW_MS + hours * HOUR))
-def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_ms: int) -> None:
+@given(RULES, st.integers(0, 3).map(lambda hours: NOW_MS + hours * HOUR), st.sampled_from([0, selecting.ORDERED_ROWS_MIN]))
+def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_ms: int, ordered_rows_min: int) -> None:
     engine = shard.engine
+    with pytest.MonkeyPatch.context() as patched:  # clauses as they come, and the most selective first
+        patched.setattr(selecting, "ORDERED_ROWS_MIN", ordered_rows_min)
+        check_selection(engine, text, as_of_ms)
+
+
+def check_selection(engine: Engine, text: str, as_of_ms: int) -> None:
     rule = compile_rule(text, engine.catalog.rule_schema, engine.catalog.zone)
     selected = Selection(engine, rule, as_of_ms).of_many(np.arange(PARTITIONS))[0]
     counts, users = selected.counts(), [selected.of(partition) for partition in range(PARTITIONS)]

@@ -216,7 +216,8 @@ ODD = [
     "last_cart > TIMESTAMP '2026-02-31'", "last_cart > timestamp  '2026-11-24 09:00:00+08:00'", "now() - last_cart > INTERVAL 5 MINUTE",
     "city = '5' AND city != 'it''s 5'", "city LIKE '5%'", "age IN (1, 2, 3.0)", "age BETWEEN 1 AND 2.5", "CASE WHEN vip THEN 5 ELSE 6 END > 5",
     "day_active(active_days, TIMESTAMP '2026-11-24')", "age > 1 AND age > 1", "interest['5'] > 5", "5 > age", "abs(age - 5) * 2 >= 1 / 3", "age > 5.5.5",
-    "city IN ('a', 'b') AND has(hobbies, 'chess')", "city = 'a' AND interest['b'] > 1", "now() > 'a'", "last_cart > DATE '2026-11-24'", 'age > "5"', "age >= 0", "age > 5 LIMIT 5", "age > $5", "age = 73409136500000", "age > 5 AND age < 73409136500001",
+    "city IN ('a', 'b') AND has(hobbies, 'chess')", "city = 'a' AND interest['b'] > 1", "now() > 'a'",
+    "last_cart > DATE '2026-11-24'", 'age > "5"', "age >= 0", "age > 5 LIMIT 5", "age > $5", "age = 73409136500000", "age > 5 AND age < 73409136500001",
 ]  # fmt: skip
 
 
