@@ -39,7 +39,8 @@ from grid.storage.files import own, replace_file
 
 log = logging.getLogger("profilegrid")
 FORMAT = 4
-HEARTBEAT_S = 0.25
+# Where all is as it shall be. A heartbeat by Ray costs 5 ms of CPU, at both ends together.
+HEARTBEAT_S, CALM_S = 0.25, 0.5
 HEALTH_TIMEOUT_S, HEALTH_AGAIN_S = 2.0, 0.3
 SHARDS_DEFAULT = 2
 INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
@@ -199,7 +200,7 @@ class Controller:
         meter.registry.register(Gauges(self._gauges))
         self._metrics = MetricsServer(meter.registry, self.config.host, 0)
         # Each by itself: a shard that recovers for long, or does not answer, keeps no other waiting to be started.
-        looks: list[Callable[[], Awaitable[None]]] = [self._look_after_coordinator]
+        looks: list[Callable[[], Awaitable[bool | None]]] = [self._look_after_coordinator]
         if self.nodes is not None:
             looks.append(self._look_after_nodes)
         if self.config.snapshots_url:
@@ -237,15 +238,16 @@ class Controller:
             log.critical("a change of owners could not be persisted", exc_info=True)
             os._exit(70)
 
-    async def _look_forever(self, look: Callable[[], Awaitable[None]], every_s: float = HEARTBEAT_S) -> None:
-        """Heartbeats of one actor: when it is new it gets started, when it is gone it is started by Ray and then by us."""
+    async def _look_forever(self, look: Callable[[], Awaitable[bool | None]], every_s: float = HEARTBEAT_S) -> None:
+        """Heartbeats of one actor: when it is new it gets started, when it is gone it is started by Ray and then by us. True from `look`: all is calm."""
         while not self._is_stopping:
+            is_calm = False
             try:
-                await look()
+                is_calm = bool(await look())
             except Exception as error:
                 self._problem = _cause(error)
                 log.error("looking after the actors: %s", self._problem)
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(CALM_S if is_calm else every_s)
 
     async def _look_after_nodes(self) -> None:
         """Which nodes are there; then a home for every shard that has none."""
@@ -274,14 +276,14 @@ class Controller:
         before = time.monotonic() - self.config.replace_after_s
         return {shard for shard, since in self._down_since.items() if since < before}
 
-    async def _look_after(self, shard: int) -> None:
+    async def _look_after(self, shard: int) -> bool:
         try:
             actor = self.shard_actor(shard)
             health = await first_answer(actor.health.remote, HEALTH_AGAIN_S, HEALTH_TIMEOUT_S)
         except Exception:
             self._health.pop(shard, None)
             self._down_since.setdefault(shard, time.monotonic())
-            return
+            return False
         self._down_since.pop(shard, None)
         if self._pids.setdefault(shard, health["pid"]) != health["pid"]:
             self._life_ends.pop(shard, asyncio.Event()).set()
@@ -289,12 +291,13 @@ class Controller:
         # Beside the heartbeats: what waits for a life hears from them that it is over, as Ray may never say so.
         if health["state"] == "new":
             self._beside(self._starting, shard, self._start_shard)
-            return
+            return False
         self._hear(shard, health)
         if health["state"] == "serving" and health["catalog_version"] < self.state.catalog_version:
             self._beside(self._installing, shard, self._install_late)
         if health["state"] == "serving" and health["moving"]["tokens"]:
             await self._rescaler.reconcile(shard, health["moving"])
+        return health["state"] == "serving" and not (health["moving"]["tokens"] or health.get("backfilling") or shard in self._installing)
 
     def _hear(self, shard: int, health: dict[str, Any]) -> None:
         """What a shard says of itself; a new endpoint makes a new map."""
@@ -368,19 +371,21 @@ class Controller:
         for version in sorted(self.state.catalogs):
             await asyncio.wait_for(self.of_shard(shard, "install_catalog", version, self.state.catalogs[version]), INSTALL_TIMEOUT_S)
 
-    async def _look_after_coordinator(self) -> None:
+    async def _look_after_coordinator(self) -> bool:
         import ray
 
         coordinator = ray.get_actor(COORDINATOR, namespace=NAMESPACE)
         with contextlib.suppress(Exception):
             health = await asyncio.wait_for(awaited(coordinator.health.remote()), HEALTH_TIMEOUT_S)
             self._metrics_endpoint = health["metrics"]
-            if health["state"] == "new":
-                try:
-                    start = coordinator.start.remote(self.config.host, self.config.port, self.config.metrics_port, self.config.folder)
-                    await asyncio.wait_for(awaited(start), 30.0)
-                except Exception as error:
-                    self._problem = _cause(error)
+            if health["state"] != "new":
+                return True
+            try:
+                start = coordinator.start.remote(self.config.host, self.config.port, self.config.metrics_port, self.config.folder)
+                await asyncio.wait_for(awaited(start), 30.0)
+            except Exception as error:
+                self._problem = _cause(error)
+        return False
 
     def lives(self, *shards: int) -> list[int]:
         """How often each of some shards was started by this controller."""

@@ -37,10 +37,10 @@ class Recent:
         self._values[self._count % RECENT] = value
         self._count += 1
 
-    def percentile(self, percent: float) -> float:
-        """Of the newest 512; 0 when there is none."""
-        known = self._values[: min(self._count, RECENT)]
-        return float(np.percentile(known, percent)) if known.size else 0.0
+    def percentiles(self, *percents: float) -> list[float]:
+        """Of the newest 512, the nearest below; 0 when there is none. `np.percentile` takes 100 µs for each, and heartbeats ask for four."""
+        known = np.sort(self._values[: min(self._count, RECENT)])
+        return [float(known[int(percent / 100 * (known.size - 1))]) if known.size else 0.0 for percent in percents]
 
 
 class Meter:

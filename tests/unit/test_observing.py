@@ -20,11 +20,10 @@ from actors.metrics import Meter, MetricsServer, Recent
 
 def test_percentiles_are_of_the_newest_512() -> None:
     recent = Recent()
-    assert recent.percentile(99) == 0
+    assert recent.percentiles(50, 99) == [0, 0]
     for value in range(1000):
         recent.add(float(value))
-    assert recent.percentile(0) == 488
-    assert recent.percentile(100) == 999
+    assert recent.percentiles(0, 50, 100) == [488, 743, 999]
 
 
 def status(events: int, pid: int = 7) -> admin_pb2.GetStatusResponse:
