@@ -31,7 +31,16 @@ def run(call: Coroutine[Any, Any, float]) -> float:
 
 def send_views(target: str, seed: int, count: int = OUR_EVENTS) -> float:
     """Events a second: batches of 25k, eight in flight, made before the clock starts."""
-    batches = [work.views(seed * 1000 + number, work.BATCH) for number in range(count // work.BATCH)]
+    return send_batches(target, view_batches(seed, count))
+
+
+def view_batches(seed: int, count: int) -> list[dict[str, Any]]:
+    """Batches of `work.views`."""
+    return [work.views(seed * 1000 + number, work.BATCH) for number in range(count // work.BATCH)]
+
+
+def send_batches(target: str, batches: list[dict[str, Any]]) -> float:
+    """Events a second of batches, eight in flight."""
 
     async def send() -> float:
         async with profilegrid.AsyncClient(target) as grid:
@@ -45,7 +54,7 @@ def send_views(target: str, seed: int, count: int = OUR_EVENTS) -> float:
                     assert report.accepted == work.BATCH
 
             await asyncio.gather(*(one(batch) for batch in batches))
-            return count / (time.perf_counter() - started)
+            return len(batches) * work.BATCH / (time.perf_counter() - started)
 
     return run(send())
 
