@@ -17,9 +17,11 @@ from profilegrid_rules import Expression, compile_rule
 
 from grid.catalog import Catalog, Feature
 from grid.errors import MemoryExhausted, PartitionMoved, PartitionUnavailable, ShardLoading
+from grid.folding import FoldPlan
 from grid.frame import Frame
 from grid.group import Group, Judged
 from grid.kernels.frames import reach_positions, reserve_positions
+from grid.plain import PlainFrames
 from grid.producers import BlockReply, Producers
 from grid.state.attributes import AttributeColumns, SetAttribute, attribute_columns, attribute_key
 from grid.state.dedupe import EventIds
@@ -126,6 +128,8 @@ class Engine:
         self.received_ms = 0
         self._pickers: dict[tuple[int, str], Picker] = {}
         self._coded: dict[tuple[str, str], str] = {}
+        self._plan: FoldPlan | None = None  # of `features` as they are
+        self._plain = PlainFrames(self, {})
 
     @property
     def kept(self) -> NDArray[np.bool_]:
@@ -142,8 +146,9 @@ class Engine:
     def install_catalog(self, catalog: Catalog) -> list[str]:
         """Make `catalog` the one that frames are judged by. Returns the features whose past is missing (none on an empty shard)."""
         self.catalogs[catalog.version] = catalog
-        old_timezone, self.catalog = self.catalog.timezone, catalog
+        old_timezone, self.catalog, self._plan = self.catalog.timezone, catalog, None
         self._coded = dict(coded_properties(catalog))
+        self._plain = PlainFrames(self, self._coded)
         for key in self._coded.values():
             self._dictionary(key, self._limit_of(catalog, key))
         shared = SharedState(self.space, self.dictionaries, catalog.timezone)
@@ -210,6 +215,7 @@ class Engine:
 
     def reset_feature(self, name: str) -> None:
         """Empty a feature's columns and mark it incomplete: a backfill starts anew."""
+        self._plan = None
         feature = self.catalog.features[name]
         shared = SharedState(self.space, self.dictionaries, self.catalog.timezone)
         self.features[name] = FeatureState(
@@ -218,7 +224,7 @@ class Engine:
 
     def forget_users(self) -> None:
         """Empty all columns, as before the first user: for a bulk load that broke off. Nothing else may have used them."""
-        self.users = Users(self.partitions, self.users.seed, self.space)
+        self.users, self._plan = Users(self.partitions, self.users.seed, self.space), None
         shared = SharedState(self.space, self.dictionaries, self.catalog.timezone)
         for state in self.features.values():
             state.columns = self._columns(self.catalog, state.feature, shared)
@@ -238,13 +244,16 @@ class Engine:
 
     def admit(self, frame: Frame) -> None:
         """Raise unless this shard may take the frame now: shape, hash, owner, epoch, memory. Changes nothing."""
-        frame.check(self.partitions)
-        check_partitions(frame, frame.id_hashes, self.partitions)
-        self.check_owned(frame.partitions, frame.epochs)
+        frame.plain = None if self.is_limited else self._plain.told(frame)
+        if frame.plain is None:
+            frame.check(self.partitions)
+            check_partitions(frame, frame.id_hashes, self.partitions)
+            self.check_owned(frame.partitions, frame.epochs)
         if self.exhausted is not None:
             raise self.exhausted
-        self.producers.check_known(frame.producer, frame.producer_started_ms)
-        self.producers.applied(frame.producer, frame.batch, frame.partitions)
+        if frame.plain is None:
+            self.producers.check_known(frame.producer, frame.producer_started_ms)
+            self.producers.applied(frame.producer, frame.batch, frame.partitions)
         if self.memory is not None and frame.kind != "deletes":
             self.memory.draw(frame.rows * self._row_bytes + 2 * frame.text_bytes)
 
@@ -258,7 +267,7 @@ class Engine:
         if self.is_loading:
             raise ShardLoading()
         owned = self.epochs[partitions]
-        wrong = owned == 0 if epochs is None else owned != epochs
+        wrong = owned == 0 if epochs is None else (owned != epochs) | (owned == 0)
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
             raise PartitionMoved(int(partitions[i]), int(epochs[i]) if epochs is not None else 0, int(owned[i]))
@@ -266,6 +275,8 @@ class Engine:
             raise PartitionUnavailable(partition, self.stopped[partition])
 
     def _judge(self, frame: Frame, reserved: list[Reserved]) -> Judged:
+        if frame.plain is not None and (plain := self._plain.entered(frame, frame.plain)) is not None:
+            return plain
         fresh = ~self.producers.applied(frame.producer, frame.batch, frame.partitions)
         judge = Judge(frame)
         if not fresh.all():
@@ -353,7 +364,7 @@ class Engine:
     def reply(self, judged: Judged) -> Reply:
         """The answer to a frame: this group's verdict, and for blocks applied before what was said then."""
         reply = Reply(int(np.count_nonzero(judged.accepted)), int(np.count_nonzero(judged.duplicate)), list(judged.rejections))
-        if judged.fresh.all():
+        if judged.is_clean or judged.fresh.all():
             return reply
         frame, starts = judged.frame, judged.frame.block_starts
         for block in np.flatnonzero(~judged.fresh).tolist():
@@ -414,9 +425,10 @@ class Engine:
         parts, picks, taken = [], [], []
         for judged in run:
             rows_here = judged.frame.rows_of(first, last)
-            pick = np.flatnonzero(judged.accepted[rows_here]) + rows_here.start
-            if pick.size and judged.rows is not None:
-                parts.append(judged.rows if pick.size == judged.frame.rows else selected(judged.rows, pick))
+            is_whole = judged.is_clean and rows_here == slice(0, judged.frame.rows)
+            pick = None if is_whole else np.flatnonzero(judged.accepted[rows_here]) + rows_here.start
+            if (pick is None or pick.size) and judged.rows is not None:
+                parts.append(judged.rows if pick is None or pick.size == judged.frame.rows else selected(judged.rows, pick))
                 picks.append((judged.frame, pick))
                 taken.append(judged)
         if not parts:
@@ -424,13 +436,23 @@ class Engine:
         rows = joined(parts)
         rows.slots = self._resolve(picks)
         at = 0
-        for judged, (_, pick) in zip(taken, picks, strict=True):
-            slots = rows.slots[at : at + pick.size].astype(np.uint32)
+        for judged, part in zip(taken, parts, strict=True):
+            slots = rows.slots[at : at + part.size].astype(np.uint32)
             judged.slots = slots if judged.slots is None else np.concatenate([judged.slots, slots])
-            at += pick.size
+            at += part.size
         self.users.touch(rows.slots, rows.times)
-        self.fold(rows, version, self.features.values())
+        if version == self.catalog.version:
+            self._fold_all(rows)
+        else:
+            self.fold(rows, version, self.features.values())
         return rows.slots
+
+    def _fold_all(self, rows: Rows) -> None:
+        """Fold rows that were decoded under the catalog of now."""
+        self._before(rows.slots)
+        if self._plan is None:
+            self._plan = FoldPlan(self)
+        self._plan.fold(rows)
 
     def fold(self, rows: Rows, version: int, states: Iterable[FeatureState]) -> None:
         """Fold rows that were decoded under catalog `version` into features that existed then as they are now."""
@@ -457,21 +479,16 @@ class Engine:
             self._pickers[key] = self._picker(catalog, feature)
         return self._pickers[key]
 
-    def _resolve(self, picks: list[tuple[Frame, NDArray[np.int64]]]) -> Slots:
-        """Slots of the picked rows of frames, in order; unseen ids become users."""
-        strings, hashes = [], []
+    def _resolve(self, picks: list[tuple[Frame, NDArray[np.int64] | None]]) -> Slots:
+        """Slots of the picked rows of frames (None: all), in order; unseen ids become users."""
+        strings, hashes, partitions = [], [], []
         for frame, pick in picks:
-            if pick.size == frame.rows:
-                strings.append(frame.ids)
-                hashes.append(frame.id_hashes)
-            else:
-                strings.append(frame.ids.take(pick))
-                hashes.append(frame.id_hashes[pick])
-        ids = strings[0] if len(strings) == 1 else joined_strings(strings)
-        ends = ids.ends.astype(np.int64)
-        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])
-        partitions = np.concatenate([frame.row_partitions[pick] for frame, pick in picks])
-        return self.users.resolve(ids.data, starts, ends, np.concatenate(hashes), partitions)
+            strings.append(frame.ids if pick is None else frame.ids.take(pick))
+            hashes.append(frame.id_hashes if pick is None else frame.id_hashes[pick])
+            partitions.append(frame.row_partitions if pick is None else frame.row_partitions[pick])
+        if len(picks) == 1:
+            return self.users.resolve(strings[0], hashes[0], partitions[0])
+        return self.users.resolve(joined_strings(strings), np.concatenate(hashes), np.concatenate(partitions))
 
     def _apply_attributes(self, judged: Judged) -> Slots:
         """In the order of the rows; a row's columns are independent of each other."""
@@ -607,6 +624,7 @@ class Engine:
         here = np.repeat(judged.fresh, frame.block_rows)
         judged.accepted &= here
         judged.duplicate &= here
+        judged.is_clean = False
         self._remember(judged)
         if catalog.dedupe is not None and frame.event_ids is not None:
             rows = np.flatnonzero(here & judged.accepted & (frame.event_ids.lengths > 0))

@@ -6,7 +6,7 @@ On disk (the log) a frame is a msgpack header, then its buffers one after anothe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgpack
 import numpy as np
@@ -17,10 +17,15 @@ from grid.kernels.frames import directory_fault
 from grid.kernels.ids import check_texts
 from grid.state.dictionary import Strings, lengths_of
 
+if TYPE_CHECKING:
+    from grid.plain import Plain
+
 FrameKind = Literal["events", "attributes", "deletes"]
 ColumnType = Literal["int", "float", "bool", "timestamp", "text", "texts"]
 ABSENT, PRESENT, UNSET = 0, 1, 2
 ROWS_MAX = 1 << 20
+# So few rows are copied together for the log: each buffer takes a microsecond to be summed and written.
+JOINED_ROWS_MAX = 512
 _DTYPES: dict[str, Any] = {"int": np.int64, "float": np.float64, "bool": np.uint8, "timestamp": np.int64, "text": np.uint32, "texts": np.uint32}
 
 
@@ -77,6 +82,11 @@ class Frame:
     producer_started_ms: int = 0
     _id_hashes: NDArray[np.uint64] | None = None
     _row_partitions: NDArray[np.uint16] | None = None
+    plain: Plain | None = None  # what admission found, where nothing needs a closer look
+
+    def take_hashes(self, id_hashes: NDArray[np.uint64], row_partitions: NDArray[np.uint16]) -> None:
+        """Computed elsewhere."""
+        self._id_hashes, self._row_partitions = id_hashes, row_partitions
 
     @property
     def id_hashes(self) -> NDArray[np.uint64]:
@@ -158,15 +168,15 @@ class Frame:
     # --- on disk ------------------------------------------------------------------------------------------------------
 
     def encode(self) -> list[bytes | memoryview]:
-        """The frame as buffers to be written one after another: header length, header, arrays. No copies of the arrays."""
+        """The frame as buffers to be written one after another: header length, header, arrays. No copies of large arrays."""
         buffers: list[memoryview] = []
 
         def put(array: NDArray[Any] | None) -> int:
             if array is None:
                 return -1
-            raw = np.ascontiguousarray(array)
-            buffers.append(raw.data.cast("B") if raw.size else memoryview(b""))
-            return raw.nbytes
+            if array.size:
+                buffers.append((array if array.flags.c_contiguous else np.ascontiguousarray(array)).data)
+            return array.nbytes
 
         def put_strings(strings: Strings | None) -> list[int] | None:
             return None if strings is None else [put(strings.data), put(strings.ends.astype(np.uint32, copy=False))]
@@ -179,7 +189,10 @@ class Frame:
             self.producer_started_ms,
         ]  # fmt: skip
         packed = msgpack.packb(header)
-        return [len(packed).to_bytes(4, "little") + packed, *buffers]
+        head = len(packed).to_bytes(4, "little") + packed
+        if self.rows <= JOINED_ROWS_MAX:
+            return [b"".join([head, *buffers])]
+        return [head, *(buffer.cast("B") for buffer in buffers)]
 
     @classmethod
     def decode(cls, raw: memoryview) -> Frame:

@@ -37,6 +37,16 @@ class Judged:
     rows: Rows | None = None
     updates: list[AttributeUpdate] = field(default_factory=list)
     slots: NDArray[np.uint32] | None = None
+    is_clean: bool = False  # known to be: all blocks fresh, all rows accepted
+
+    @classmethod
+    def plain(cls, frame: Frame, positions: NDArray[np.uint64], rows: Rows) -> Judged:
+        """Of a frame about which nothing needs a closer look."""
+        masks = np.zeros(frame.partitions.size + 2 * frame.rows, dtype=bool)
+        accepted = frame.partitions.size + frame.rows
+        masks[:accepted] = True
+        fresh, mine, duplicate = masks[: frame.partitions.size], masks[frame.partitions.size : accepted], masks[accepted:]
+        return cls(frame, fresh, mine, duplicate, [], positions, rows, is_clean=True)
 
     def take(self, blocks: NDArray[np.int64]) -> Judged:
         """Some blocks with their verdict."""
@@ -73,7 +83,7 @@ class Group:
     @property
     def has_news(self) -> bool:
         """Whether anything must be logged: a group of pure retries changes nothing."""
-        return bool(self.starts) or any(judged.fresh.any() for judged in self.judged)
+        return bool(self.starts) or any(judged.is_clean or judged.fresh.any() for judged in self.judged)
 
     def places(self) -> dict[int, list[int]]:
         """Positions of its fresh blocks, and of the epochs that it begins, by partition, each once."""
@@ -127,14 +137,14 @@ class Group:
         body: list[bytes | memoryview] = []
         items = []
         for judged in self.judged:
-            if not judged.fresh.any():
+            if not judged.is_clean and not judged.fresh.any():
                 continue
             buffers = judged.frame.encode()
             body.extend(buffers)
             items.append(
                 [
                     sum(len(buffer) for buffer in buffers), np.packbits(judged.fresh).tobytes(), judged.positions.tobytes(),
-                    judged.frame.partitions.tobytes(), _packed(judged.accepted), _packed(judged.duplicate),
+                    judged.frame.partitions.tobytes(), judged.is_clean or _packed(judged.accepted), not judged.is_clean and _packed(judged.duplicate),
                     [[r.row, r.reason, r.field, r.value, r.expected] for r in judged.rejections],
                 ]
             )  # fmt: skip

@@ -100,8 +100,7 @@ class Load:
         if strangers.size:
             raise refusal(numbers[strangers[0]], USER_ID, ids.text(int(strangers[0])), "a user of this shard's partitions")
         before = engine.users.next_ordinal.copy()
-        ends = ids.ends.astype(np.int64)
-        slots = engine.users.resolve(ids.data, ends - lengths, ends, hashes, partitions)
+        slots = engine.users.resolve(ids, hashes, partitions)
         repeated = engine.users.ordinals_of(slots) < before[partitions]
         if slots.size != int((engine.users.next_ordinal - before).sum()) or repeated.any():
             _, first = np.unique(slots, return_index=True)

@@ -53,6 +53,17 @@ class Producers:
             raise SequenceTooOld(batch, int(self._highest[index, partitions].max()))
         return out
 
+    def batches_of(self, producer: bytes) -> tuple[NDArray[np.uint64], NDArray[np.uint64]] | None:
+        """uint64[P], uint64[P]: a producer's highest batch and the map of those below, as kernels look at them; None: nothing of it was applied."""
+        index = self._index.get(producer)
+        return None if index is None else (self._highest[index], self._seen[index])
+
+    def heard(self, producer: bytes, received_ms: int, started_ms: int) -> None:
+        """A batch of a producer that is known was marked."""
+        index = self._index[producer]
+        self._last_ms[index] = received_ms
+        self._started_ms[index] = max(self._started_ms[index], started_ms)
+
     def check_known(self, producer: bytes, started_ms: int) -> None:
         """Raise ProducerExpired when a producer that is not known began no later than one that was forgotten: it may be that one."""
         if 0 < started_ms <= self.forgotten_started_ms and producer not in self._index:
@@ -61,8 +72,7 @@ class Producers:
     def mark(self, producer: bytes, batch: int, partitions: NDArray[np.uint16], received_ms: int, started_ms: int = 0) -> None:
         """The batch is applied in these partitions."""
         index = self._index_of(producer)
-        self._last_ms[index] = received_ms
-        self._started_ms[index] = max(self._started_ms[index], started_ms)
+        self.heard(producer, received_ms, started_ms)
         mark_batches(self._highest[index], self._seen[index], np.uint64(batch), partitions)
 
     def _index_of(self, producer: bytes) -> int:

@@ -10,7 +10,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from profilegrid_rules import compile_rule
@@ -49,7 +51,7 @@ def every_kind() -> dict[str, object]:
     features["last_text"] = {"last": "e.c"}
     features["distinct_text"] = {"distinct": "e.c"}
     attributes = {f"a_{name}": name for name in ATTRIBUTE_TYPES}
-    return {"events": {"e": {"n": "float", "c": "category"}}, "attributes": attributes, "features": features, "dedupe": "1d", "limits": {"keys_per_user": 1}}
+    return {"events": {"e": {"n": "float", "c": "category"}}, "attributes": attributes, "features": features, "dedupe": "1d", "limits": {"keys_per_user": 2}}
 
 
 def frames(users: int, batch: int, time_ms: int) -> list[Frame]:
@@ -67,10 +69,10 @@ def frames(users: int, batch: int, time_ms: int) -> list[Frame]:
             Strings.of(names), np.full(n, time_ms, dtype=np.int64), ["e"] if n else [], np.zeros(n, dtype=np.uint16), columns,
             Strings.of([f"{number}-{name}" for name in names]) if n else None,
         )  # fmt: skip
-        return Frame.decode(memoryview(b"".join(made.encode())))
+        return _received(made)
 
     words = Strings.of(["x", "y", "z"])
-    codes = np.arange(users, dtype=np.uint32) % 3
+    codes = (np.arange(users, dtype=np.uint32) + np.uint32(batch // 10)) % np.uint32(3)  # from time to time users have another key
     events = [Column("n", "float", None, np.arange(users, dtype=np.float64)), Column("c", "text", None, codes, words)]
     whole = np.arange(users, dtype=np.int64)
     attributes = [
@@ -80,6 +82,19 @@ def frames(users: int, batch: int, time_ms: int) -> list[Frame]:
         Column("a_set", "texts", None, codes, words, np.arange(1, users + 1, dtype=np.uint32)),
     ]  # fmt: skip
     return [frame("events", events, batch), frame("attributes", attributes, batch + 1)]
+
+
+def _received(value: Any) -> Any:
+    """With arrays as they come off the wire: read-only, each in bytes of its own."""
+    if isinstance(value, np.ndarray):
+        return np.frombuffer(value.tobytes(), dtype=value.dtype)
+    if isinstance(value, Strings):
+        return Strings(_received(value.data), _received(value.ends))
+    if isinstance(value, list):
+        return [_received(item) for item in value]
+    if isinstance(value, Frame | Column):
+        return replace(value, **{item.name: _received(getattr(value, item.name)) for item in fields(value)})
+    return value
 
 
 def warm(folder: Path) -> None:
@@ -97,11 +112,15 @@ def warm(folder: Path) -> None:
             # Users enough for tables to grow; 600 hours are 600 half-lives: landmarks move.
             moment = NOW_MS + number * 600 * 3_600_000
             made = frames(2000, 10 * number + 1 + int(engine.positions.max()), moment)
-            for part in made:
+            plain = replace(made[0], event_ids=None, batch=made[1].batch + 1)
+            for part in (*made, plain):
                 engine.admit(part)
                 group = engine.prepare([part], moment)
                 store.append(group, is_durable=False)
                 engine.apply(group)
+                rows = group.judged[0].rows
+                if rows is not None and rows.slots.size == rows.size:  # as backfills do, a feature at a time
+                    engine.fold(rows, engine.catalog.version, engine.features.values())
             if number == 1:
                 store.checkpoint_all()
                 store.log.roll()

@@ -42,6 +42,20 @@ def advance_landmarks(landmarks, has_landmark, shifts, slots, rows, times, half_
 
 
 @kernel
+def are_within_reach(landmarks, has_landmark, slots, rows, times, half_life):
+    """As `advance_landmarks`, where no landmark must move; False: one must, nothing is said of the others."""
+    for k in range(rows.size):
+        i = rows[k]
+        page = slots[i] >> 12
+        if has_landmark[page] == 0:
+            has_landmark[page] = 1
+            landmarks[page] = np.floor(times[i] / half_life) * half_life
+        elif _landmark_shift(landmarks[page], times[i], half_life) > 0.0:
+            return False
+    return True
+
+
+@kernel
 def decayed_add(sums, landmarks, dirty, slots, rows, times, weights, half_life):
     """sums float64[slots] += weight · 2^((time − landmark)/half_life). weights float64[n], or float64[1] for all rows alike."""
     for k in range(rows.size):

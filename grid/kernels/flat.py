@@ -5,11 +5,9 @@ so that their addresses last.
 """
 
 import numpy as np
-from numba import carray, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import inlined, kernel, pointer
 from grid.kernels.scalars import TIME_BIAS
 from grid.kernels.windows import days_at, window_at
 
@@ -20,17 +18,6 @@ WIDTH = 12
 HAS_NULLS, NOT_HELD = np.uint8(1), np.uint8(2)
 
 
-@intrinsic
-def _pointer(context, address):
-    """A void pointer of an int64."""
-    del context, address
-
-    def generate(_context, builder, _signature, arguments):
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), generate
-
-
 @inlined
 def _rounded(value):
     return np.int64(np.rint(value))
@@ -39,9 +26,9 @@ def _rounded(value):
 @inlined
 def _read_windows(field, slots, out, floats, known):
     """A WINDOW field of all slots, into its row of each. Returns what is said of it."""
-    ring_of = carray(_pointer(field[1]), 1 << 40, np.uint32)
-    newest, lost = carray(_pointer(field[2]), 1 << 40, np.int64), carray(_pointer(field[3]), 1 << 40, np.int64)
-    narrow, wide = carray(_pointer(field[4]), 1 << 40, np.float32), carray(_pointer(field[4]), 1 << 40, np.float64)
+    ring_of = carray(pointer(field[1]), 1 << 40, np.uint32)
+    newest, lost = carray(pointer(field[2]), 1 << 40, np.int64), carray(pointer(field[3]), 1 << 40, np.int64)
+    narrow, wide = carray(pointer(field[4]), 1 << 40, np.float32), carray(pointer(field[4]), 1 << 40, np.float64)
     hops, mode, hop = field[6], field[7], field[10]
     said = np.uint8(0)
     for i in range(slots.size):
@@ -66,8 +53,8 @@ def _read_windows(field, slots, out, floats, known):
 @inlined
 def _read_days(field, slots, out, known):
     """As `_read_windows`, of a DAYS field."""
-    newest, lost = carray(_pointer(field[1]), 1 << 40, np.int32), carray(_pointer(field[2]), 1 << 40, np.int32)
-    bits = carray(_pointer(field[3]), 1 << 40, np.uint64)
+    newest, lost = carray(pointer(field[1]), 1 << 40, np.int32), carray(pointer(field[2]), 1 << 40, np.int32)
+    bits = carray(pointer(field[3]), 1 << 40, np.uint64)
     said = np.uint8(0)
     for i in range(slots.size):
         count, is_held = days_at(newest, lost, bits, slots[i], field[6], field[4], field[5], field[4])
@@ -89,7 +76,7 @@ def read_flat(fields, half_lives, slots, as_of, out, known, said):
         field, kind = fields[f], fields[f, 0]
         said[f] = 0
         if kind <= DECAYED:
-            words = carray(_pointer(field[1]), 1 << 40, np.uint64)
+            words = carray(pointer(field[1]), 1 << 40, np.uint64)
             if kind == COPY:
                 for i in range(n):
                     out[f, i], known[f, i] = np.int64(words[slots[i]]), True
@@ -101,12 +88,12 @@ def read_flat(fields, half_lives, slots, as_of, out, known, said):
                     out[f, i], known[f, i] = value if is_known else 0, is_known
                     said[f] |= np.uint8(0) if is_known else HAS_NULLS
             else:
-                sums = carray(_pointer(field[1]), 1 << 40, np.float64)
+                sums = carray(pointer(field[1]), 1 << 40, np.float64)
                 if kind == ROUND:
                     for i in range(n):
                         out[f, i], known[f, i] = _rounded(sums[slots[i]]), True
                 else:
-                    landmarks = carray(_pointer(field[2]), 1 << 40, np.float64)
+                    landmarks = carray(pointer(field[2]), 1 << 40, np.float64)
                     for i in range(n):
                         total = sums[slots[i]]
                         if total != 0.0:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from grid.kernels.compiling import kernel
+from grid.kernels.compiling import inlined, kernel
+from grid.kernels.hashing import hash_bytes
 
 
 @kernel
@@ -34,6 +35,75 @@ def are_plain_events(ends, id_bytes_max, events, codes, times, earliest, latest)
         if end == start or end - start > id_bytes_max or codes[events[i]] < 0 or times[i] < earliest or times[i] > latest:
             return False
         start = end
+    return True
+
+
+@inlined
+def _is_new(highest, seen, batch, partition):
+    """Whether `batches_applied` would tell that a batch was not applied in a partition."""
+    if highest[partition] < batch:
+        return True
+    behind = highest[partition] - batch
+    return behind < np.uint64(64) and (seen[partition] >> behind) & np.uint64(1) == np.uint64(0)
+
+
+@inlined
+def _are_plain_blocks(partitions, block_rows, sent_epochs, epochs, highest, seen, batch, rows, row_partitions):
+    total = np.int64(0)
+    for b in range(partitions.size):
+        p = partitions[b]
+        if p >= epochs.size or (b > 0 and p <= partitions[b - 1]) or sent_epochs[b] == 0 or epochs[p] != sent_epochs[b]:
+            return False
+        first, total = total, total + np.int64(block_rows[b])
+        if total > rows or not _is_new(highest, seen, batch, p):
+            return False
+        for i in range(first, total):
+            row_partitions[i] = p
+    return total == rows
+
+
+@kernel
+def are_plain(
+    partitions, block_rows, sent_epochs, epochs, highest, seen, batch, data, ends, id_bytes_max, events, codes, times, hashes, row_partitions, bounds
+):
+    """Whether nothing about a frame of events needs a closer look: its directory fits, each block is owned in the epoch that it was sent for and new,
+    each id is ASCII of 1 to `id_bytes_max` bytes and in its partition, each event is known. Fills hashes uint64[n], row_partitions uint16[n] and bounds
+    int64[2], the least and the greatest time (ms).
+
+    partitions uint16[b], block_rows uint32[b], sent_epochs uint64[b]; epochs uint64[P]: of what is owned, else 0; highest, seen: as `batches_applied`
+    data uint8, ends uint32[n], events uint16[n], times int64[n], n > 0; codes int64[names], at least one: negative where the event is unknown
+    """
+    if not _are_plain_blocks(partitions, block_rows, sent_epochs, epochs, highest, seen, batch, ends.size, row_partitions):
+        return False
+    start = np.int64(0)
+    low = high = times[0]
+    for i in range(ends.size):
+        end = np.int64(ends[i])
+        if end <= start or end - start > id_bytes_max or end > data.size or events[i] >= codes.size or codes[events[i]] < 0:
+            return False
+        bits = np.uint8(0)
+        for k in range(start, end):
+            bits |= data[k]
+        h = hash_bytes(data, start, end - start)
+        if bits >= np.uint8(128) or h % np.uint64(epochs.size) != row_partitions[i]:
+            return False
+        hashes[i] = h
+        low, high = min(low, times[i]), max(high, times[i])
+        start = end
+    bounds[0], bounds[1] = low, high
+    return True
+
+
+@kernel
+def enter_plain(partitions, reserved, highest, seen, batch, positions):
+    """Mark a batch as `mark_batches` and give each of its blocks a position as `reserve_positions`, if it is new to all of them; else change nothing."""
+    for b in range(partitions.size):
+        if not _is_new(highest, seen, batch, partitions[b]):
+            return False
+    for b in range(partitions.size):
+        reserved[partitions[b]] += np.uint64(1)
+        positions[b] = reserved[partitions[b]]
+    mark_batches(highest, seen, batch, partitions)
     return True
 
 
@@ -84,15 +154,6 @@ def reach_positions(applied, partitions, blocks, positions):
     for i in range(partitions.size):
         if blocks[i]:
             applied[partitions[i]] = max(applied[partitions[i]], positions[i])
-
-
-@kernel
-def has_room(next_ordinals, sizes, partitions):
-    """Whether each partition's id table could take all of these rows at a load of 4/5, if every one were a new user of it."""
-    fits = True
-    for i in range(partitions.size):
-        fits &= (next_ordinals[partitions[i]] + partitions.size) * 5 <= sizes[partitions[i]] * 4
-    return fits
 
 
 @kernel

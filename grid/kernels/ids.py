@@ -103,18 +103,29 @@ def locate_ids(data, ends, epochs, seed, table, base, sizes, page_table, heap, i
     return are_owned
 
 
+@inlined
+def _have_room(users, sizes, partitions):
+    """Whether each partition's table could take all of these rows at a load of 4/5, if every one were a new user of it."""
+    fits = True
+    for i in range(partitions.size):
+        fits &= (users[partitions[i]] + partitions.size) * 5 <= sizes[partitions[i]] * 4
+    return fits
+
+
 @kernel
 def resolve_ids(
-    data, starts, ends, hashes, partitions, seed, table, base, sizes, page_table, users, page_owner, free_pages, control, heap, id_refs, dirty, out
+    data, ends, hashes, partitions, seed, table, base, sizes, page_table, users, page_owner, free_pages, control, heap, id_refs, dirty, out, is_sure
 ):
-    """Slots of ids; unseen ids get the next ordinal of their partition.
+    """Slots of ids; unseen ids get the next ordinal of their partition. False, and nothing was done: a table may be fuller than 4/5 if all were new.
 
-    As `find_ids`, but starts, ends int64[n] are given. The caller guarantees room: load <= 4/5 after all were new, heap space, pages.
+    As `find_ids`; ends int64[n]. The caller guarantees heap space and pages; is_sure: and room in the tables.
     users int64[P]: next ordinal; page_owner int64[pages]: partition << 32 | page number; free_pages int64 stack
     control int64[3]: heap bytes used, next fresh page, free pages; dirty uint8[pages]: set where an id was added
     """
+    if not is_sure and not _have_room(users, sizes, partitions):
+        return False
+    start = np.int64(0)
     for i in range(ends.size):
-        start = starts[i]
         n = ends[i] - start
         p = np.int64(partitions[i])
         h = seeded(hashes[i], seed) >> U(32)
@@ -151,6 +162,8 @@ def resolve_ids(
                     out[i] = slot
                     break
             j = _next(j, sizes[p])
+        start = ends[i]
+    return True
 
 
 @kernel
@@ -268,6 +281,36 @@ def find_words(data, ends, hashes, table, heap, word_ends, word_hashes):
             j = (j + 1) & mask
         start = end
     return out
+
+
+@kernel
+def know_words(values, data, ends, table, heap, word_ends, word_hashes, codes):
+    """Whether a dictionary has all words that values number. Fills codes int64[words].
+
+    values uint32[n]; data uint8, ends uint32[words]: not checked yet; the rest as in `find_words`
+    """
+    start = np.int64(0)
+    mask = table.size - 1
+    for i in range(ends.size):
+        end = np.int64(ends[i])
+        if end < start or end > data.size:
+            return False
+        h = hash_bytes(data, start, min(end - start, 1024))
+        codes[i] = -1
+        j = np.int64(h >> U(20)) & mask
+        while table[j] != 0 and codes[i] < 0:
+            code = table[j] - 1
+            begin = word_ends[code - 1] if code > 0 else 0
+            if word_hashes[code] == h and word_ends[code] - begin == end - start and _equal(data, start, heap, begin, end - start):
+                codes[i] = code
+            j = (j + 1) & mask
+        if codes[i] < 0:
+            return False
+        start = end
+    highest = np.int64(-1)
+    for k in range(values.size):
+        highest = max(highest, np.int64(values[k]))
+    return highest < ends.size
 
 
 @kernel

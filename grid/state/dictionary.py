@@ -85,6 +85,11 @@ class Dictionary(Words):
             hashes = words.hashes()
         return find_words(words.data, np.ascontiguousarray(words.ends, dtype=np.int64), hashes, self._table, self._heap, self._ends, self._hashes)
 
+    @property
+    def index(self) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint64]]:
+        """Table, bytes, ends and hashes of the words, as kernels look them up."""
+        return self._table, self._heap, self._ends, self._hashes
+
     def add(self, words: Strings, first_code: int | None = None) -> int:
         """Enter words that are not there, from `first_code` (default: the next). Returns the first code."""
         first = self.size if first_code is None else max(first_code, self.size)

@@ -19,6 +19,7 @@ from grid.state.dictionary import Dictionary, Strings
 RowNumbers = NDArray[np.int64]
 PickKey = tuple[Any, ...]
 TEXT_TYPES = ("category", "key", "text")
+NO_ROWS: RowNumbers = np.empty(0, dtype=np.int64)
 
 
 @dataclass(slots=True)
@@ -80,14 +81,23 @@ class Rows:
     is_past: bool = False
     # float64[rows]: what a row weighs in whatever it feeds; None: as the feature says. Set when users are loaded in bulk.
     weights: NDArray[np.float64] | None = None
+    # The code of all rows' event, where each row has all of the columns; -1: it is not so, or not known.
+    only: int = -1
     picks: dict[PickKey, RowNumbers] = field(default_factory=dict)
     _hops: dict[int, NDArray[np.int64]] = field(default_factory=dict)
-    _local: NDArray[np.int64] | None = None
+    _everything: RowNumbers | None = None
 
     @property
     def size(self) -> int:
         """How many rows."""
         return int(self.times.size)
+
+    @property
+    def everything(self) -> RowNumbers:
+        """int64[rows]: the numbers of all rows."""
+        if self._everything is None:
+            self._everything = np.arange(self.size)
+        return self._everything
 
     def hops(self, hop_ms: int) -> NDArray[np.int64]:
         """int64[rows]: index of each row's hop. Hops of whole days are aligned to local days, others to 1970-01-01 UTC."""
@@ -175,16 +185,29 @@ class Picker:
         self._needs = [(name, self._types[name]) for name in (feature.property_name, feature.by) if name is not None]
         self._where = where
         # Features of one event pick alike: of small frames the picks would cost as much as the folds.
-        self._key: PickKey = (tuple(codes), tuple(self._needs), feature.where)
+        self.key: PickKey = (tuple(codes), tuple(self._needs), feature.where)
+
+    @property
+    def has_where(self) -> bool:
+        """Whether it looks at the values of rows."""
+        return self._where is not None
+
+    def may_pick(self, rows: Rows) -> bool:
+        """Whether rows that are all of one event and have the same columns feed it, but for its `where`."""
+        return bool(self._fed[rows.only]) and all(need in rows.columns for need in self._needs)
 
     def pick(self, rows: Rows) -> RowNumbers:
         """int64[m]: numbers of the rows that feed it."""
-        picked = rows.picks.get(self._key)
+        picked = rows.picks.get(self.key)
         if picked is None:
-            picked = rows.picks[self._key] = self._pick(rows)
+            picked = rows.picks[self.key] = self._pick(rows)
         return picked
 
     def _pick(self, rows: Rows) -> RowNumbers:
+        if rows.only >= 0 and not self.may_pick(rows):
+            return NO_ROWS
+        if rows.only >= 0 and self._where is None:
+            return rows.everything
         if not self._needs and self._where is None:
             return rows_fed(self._fed, rows.events)
         mask = self._fed[rows.events]
@@ -204,12 +227,14 @@ def joined(parts: list[Rows]) -> Rows:
         return parts[0]
     keys = list(dict.fromkeys(key for part in parts for key in part.columns))
     columns = {key: _joined_column(key, parts) for key in keys}
+    are_alike = all(part.only == parts[0].only and part.columns.keys() == columns.keys() for part in parts)
     return Rows(
         np.concatenate([part.times for part in parts]),
         np.concatenate([part.events for part in parts]),
         columns,
         parts[0].timezone,
         np.concatenate([part.slots for part in parts]),
+        only=parts[0].only if are_alike else -1,
     )
 
 
@@ -247,4 +272,4 @@ def selected(rows: Rows, pick: RowNumbers) -> Rows:
     """Some of the rows, in the order of `pick`."""
     columns = {key: PropertyColumn(c.type, c.present[pick], c.values[pick], c.words, c.known) for key, c in rows.columns.items()}
     slots = rows.slots[pick] if rows.slots.size else rows.slots
-    return Rows(rows.times[pick], rows.events[pick], columns, rows.timezone, slots, rows.is_past)
+    return Rows(rows.times[pick], rows.events[pick], columns, rows.timezone, slots, rows.is_past, only=rows.only)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from grid.errors import holds
 from grid.kernels.flat import present
-from grid.kernels.frames import has_room
 from grid.kernels.hashing import hash_strings
 from grid.kernels.ids import find_ids, forget_id, locate_ids, pack_strings, place_ids, rehash, resolve_ids, zero_strings
 from grid.kernels.marks import TOUCHED
@@ -64,19 +63,18 @@ class Users:
         )
         return out, partitions, bool(are_owned)
 
-    def resolve(
-        self, data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], hashes: NDArray[np.uint64], partitions: NDArray[np.uint16]
-    ) -> Slots:
+    def resolve(self, ids: Strings, hashes: NDArray[np.uint64], partitions: NDArray[np.uint16]) -> Slots:
         """int64[n]: slots of ids; unseen ids become users."""
-        if not has_room(self.next_ordinal, self._sizes, partitions):
-            incoming = np.bincount(partitions, minlength=self.partitions)
-            for partition in np.flatnonzero(incoming):
-                self._make_room(int(partition), int(incoming[partition]))
-        out = np.empty(ends.size, dtype=np.int64)
-        resolve_ids(
-            data, starts, ends, hashes, partitions, self._seed, self._table, self._base, self._sizes, self.page_table,
+        out = np.empty(len(ids), dtype=np.int64)
+        arguments = (
+            ids.data, ids.ends.astype(np.int64), hashes, partitions, self._seed, self._table, self._base, self._sizes, self.page_table,
             self.next_ordinal, self._page_owner, self._free_pages, self._control, self._heap, self._id_refs, self.dirty, out,
         )  # fmt: skip
+        if not resolve_ids(*arguments, False):
+            incoming = np.bincount(partitions, minlength=self.partitions)
+            for partition in np.flatnonzero((self.next_ordinal + incoming) * 5 > self._sizes * 4).tolist():
+                self._make_room(partition, int(incoming[partition]))
+            resolve_ids(*arguments, True)
         return out
 
     def touch(self, slots: Slots, times_ms: NDArray[np.int64]) -> None:

@@ -68,16 +68,14 @@ def test_users_keep_ordinals_through_growth_and_erasure() -> None:
     names = Strings.of([f"user-{n}" for n in range(9000)])
     hashes = names.hashes()
     partitions = (hashes % np.uint64(3)).astype(np.uint16)
-    ends = names.ends.astype(np.int64)
-    starts = np.r_[0, ends[:-1]]
-    slots = users.resolve(names.data, starts, ends, hashes, partitions)
+    slots = users.resolve(names, hashes, partitions)
     assert len(set(slots.tolist())) == 9000
     assert (users.find(names.data, names.ends, hashes, partitions) == slots).all()
     gone = slots[::100]
     users.erase(gone)
     found = users.find(names.data, names.ends, hashes, partitions)
     assert (found[::100] == -1).all()
-    again = users.resolve(names.data, starts, ends, hashes, partitions)
+    again = users.resolve(names, hashes, partitions)
     assert not set(again[::100].tolist()) & set(gone.tolist()), "an ordinal was used again"
     users.check()
 

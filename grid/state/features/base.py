@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,15 @@ class Flat:
     hop_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Foldable:
+    """A feature as grid/kernels/folds.py folds it. `words` begin with its kind and where its dirty marks lie; `hop_ms` 0: it has no hops."""
+
+    words: tuple[int, ...]
+    half_life: float = 1.0
+    hop_ms: int = 0
+
+
 def addresses(*arrays: NDArray[Any]) -> tuple[int, ...]:
     """Where arrays lie: for good, when they were reserved."""
     return tuple(int(array.ctypes.data) for array in arrays)
@@ -93,6 +102,8 @@ def addresses(*arrays: NDArray[Any]) -> tuple[int, ...]:
 
 class FeatureColumns(ABC):
     """State of one feature for all slots of a shard. Empty is zero everywhere."""
+
+    full: Set[int] = frozenset()  # slots that have as many keys as they may
 
     def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
         self.feature, self.shared = feature, shared
@@ -145,6 +156,10 @@ class FeatureColumns(ABC):
 
     def flat(self, *, is_whole: bool) -> Flat | None:
         """How it is read with others in one call, as whole numbers or not; None where it is read by itself."""
+        return None
+
+    def foldable(self) -> Foldable | None:
+        """How it is folded with others in one call; None where it is folded by itself."""
         return None
 
     @property

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.flat import DAYS
+from grid.kernels.folds import DAY_BITS
 from grid.kernels.windows import days_add, days_read
 from grid.state.days import DAY_MS
-from grid.state.features.base import FixedColumns, Flat, Reading, SharedState, Slots, addresses
+from grid.state.features.base import FixedColumns, Flat, Foldable, Reading, SharedState, Slots, addresses
 from grid.state.rows import RowNumbers, Rows, hop_at
 
 
@@ -33,6 +34,10 @@ class DaysColumns(FixedColumns):
 
     def flat(self, *, is_whole: bool) -> Flat:
         return Flat((DAYS, *addresses(self._newest, self._lost, self._bits), self._days, self._words), hop_ms=DAY_MS)
+
+    def foldable(self) -> Foldable:
+        where = addresses(self.dirty, self._newest, self._lost, self._bits)
+        return Foldable((DAY_BITS, *where, self._days, self._words), hop_ms=DAY_MS)
 
     def active_on(self, slots: Slots, day_ms: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
         """(active, known) bool[n]: whether users had an event on the local day of a time."""

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from grid.catalog import Catalog, Feature
 from grid.kernels.decay import advance_landmarks, decayed_add, decayed_read
 from grid.kernels.flat import DECAYED
+from grid.kernels.folds import DECAYED as DECAYED_SUMS
 from grid.kernels.scans import page_factors
-from grid.state.features.base import FixedColumns, Flat, Reading, Scannable, SharedState, Slots, addresses
+from grid.state.features.base import FixedColumns, Flat, Foldable, Reading, Scannable, SharedState, Slots, addresses
 from grid.state.memory import PAGE_ROWS, reserve
 from grid.state.rows import RowNumbers, Rows
 from grid.state.sketches import Sketch
@@ -75,6 +76,10 @@ class DecayedColumns(FixedColumns):
 
     def flat(self, *, is_whole: bool) -> Flat:
         return Flat((DECAYED, *addresses(self._sums, self._landmarks.times)), self._landmarks.half_life)
+
+    def foldable(self) -> Foldable:
+        marks = self._landmarks
+        return Foldable((DECAYED_SUMS, *addresses(self.dirty, self._sums, marks.times, marks.is_set)), marks.half_life)
 
     def _factors(self, pages: NDArray[np.int64], as_of_ms: int) -> NDArray[np.float64] | None:
         factors = page_factors(self._landmarks.times, pages, float(as_of_ms), self._landmarks.half_life)

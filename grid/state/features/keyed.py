@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.decay import ageing, decayed_entries, forward_weights
+from grid.kernels.folds import KEYED, KEYED_DECAYED
 from grid.kernels.lists import keyed_add, keyed_cells, keyed_find, keyed_has, keyed_items, keyed_load, keyed_scale, list_clear, list_counts
 from grid.kernels.windows import keyed_ring_add, keyed_ring_read
 from grid.state.dictionary import Dictionary
-from grid.state.features.base import ONE, FeatureColumns, ListArena, Reading, SharedState, Slots, Turn, page_slots, recoded_lists
+from grid.state.features.base import ONE, FeatureColumns, Foldable, ListArena, Reading, SharedState, Slots, Turn, addresses, page_slots, recoded_lists
 from grid.state.features.decayed import Landmarks
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import RowNumbers, Rows, hop_at
@@ -33,9 +34,10 @@ class KeyedColumns(FeatureColumns):
         if keys_max != self._keys_max:
             self._keys_max = keys_max
             self.full.clear()
-            self._find_full(np.flatnonzero(self._lists.heads).astype(np.int64) if self.nbytes else np.empty(0, dtype=np.int64))
+            self.find_full(np.flatnonzero(self._lists.heads).astype(np.int64) if self.nbytes else np.empty(0, dtype=np.int64))
 
-    def _find_full(self, slots: Slots) -> None:
+    def find_full(self, slots: Slots) -> None:
+        """Note those of some users that have as many keys as they may."""
         counts = list_counts(self._lists.words, self._lists.heads, slots)
         if counts.size and int(counts.max()) >= self._keys_max:
             self.full.update(slots[counts >= self._keys_max].tolist())
@@ -71,7 +73,11 @@ class KeyedColumns(FeatureColumns):
             lists.words, lists.keys, lists.floats, lists.heads, lists.control, lists.free, self.dirty,
             rows.slots, picked, self.row_keys(rows), weights,
         )  # fmt: skip
-        self._find_full(rows.slots[picked])
+        self.find_full(rows.slots[picked])
+
+    def foldable(self) -> Foldable | None:
+        lists = self._lists
+        return Foldable((KEYED, *addresses(self.dirty, lists.words, lists.heads, lists.control, lists.free), self._keys_max))
 
     def _items(self, slots: Slots) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.float64]]:
         counts, keys, words = keyed_items(self._lists.words, self._lists.keys, self._lists.heads, slots, self.width)
@@ -117,7 +123,7 @@ class KeyedColumns(FeatureColumns):
         values = np.frombuffer(blob[PAGE_ROWS * 4 + 4 * n :], dtype=np.uint64).copy()
         lists = self._lists
         keyed_load(lists.words, lists.keys, lists.heads, lists.control, lists.free, page_slots(page), counts, keys, values, self.width)
-        self._find_full(page_slots(page)[counts > 0])
+        self.find_full(page_slots(page)[counts > 0])
 
     @property
     def dictionary_key(self) -> str | None:
@@ -148,6 +154,11 @@ class KeyedDecayedColumns(KeyedColumns):
             keyed_scale(lists.words, lists.keys, lists.floats, lists.heads, page * PAGE_ROWS, factor)
         marks = self._landmarks
         self._add(rows, picked, forward_weights(marks.times, rows.slots, picked, rows.times, self.weights(rows), marks.half_life))
+
+    def foldable(self) -> Foldable:
+        lists, marks = self._lists, self._landmarks
+        where = addresses(self.dirty, lists.words, lists.heads, lists.control, lists.free)
+        return Foldable((KEYED_DECAYED, *where, self._keys_max, *addresses(marks.times, marks.is_set)), marks.half_life)
 
     def _at(
         self, slots: Slots, counts: NDArray[np.int64], keys: NDArray[np.uint32], values: NDArray[np.float64], as_of_ms: int
@@ -189,7 +200,10 @@ class KeyedWindowColumns(KeyedColumns):
         lists = self._lists
         cells = keyed_cells(lists.words, lists.keys, lists.heads, lists.control, lists.free, self.dirty, rows.slots, picked, self.row_keys(rows), self.width)
         keyed_ring_add(lists.words, lists.floats, cells, rows.hops(self.feature.hop_ms), self.weights(rows), picked, self.feature.hops)
-        self._find_full(rows.slots[picked])
+        self.find_full(rows.slots[picked])
+
+    def foldable(self) -> Foldable | None:
+        return None
 
     def _hop(self, as_of_ms: int) -> int:
         return hop_at(as_of_ms, self.feature.hop_ms, self.shared.timezone)

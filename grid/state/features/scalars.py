@@ -10,9 +10,10 @@ from profilegrid_rules import TextVector, Vector
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.flat import COPY, ROUND, TIME
+from grid.kernels.folds import COUNTS, SUMS, TIMES
 from grid.kernels.marks import TOUCHED
 from grid.kernels.scalars import count_add, decode_number, decode_time, encode_number, encode_time, keep_first_or_last, raise_to, sum_add
-from grid.state.features.base import FixedColumns, Flat, Reading, Scannable, SharedState, Slots, Turn, addresses
+from grid.state.features.base import FixedColumns, Flat, Foldable, Reading, Scannable, SharedState, Slots, Turn, addresses
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import TEXT_TYPES, RowNumbers, Rows
 from grid.state.sketches import Sketch
@@ -42,6 +43,9 @@ class CountColumns(FixedColumns):
     def flat(self, *, is_whole: bool) -> Flat:
         return Flat((COPY, *addresses(self._counts)))
 
+    def foldable(self) -> Foldable:
+        return Foldable((COUNTS, *addresses(self.dirty, self._counts)))
+
 
 class SumColumns(FixedColumns):
     """Sum of a property: float64, whole numbers exact to 2^53."""
@@ -62,6 +66,9 @@ class SumColumns(FixedColumns):
 
     def flat(self, *, is_whole: bool) -> Flat:
         return Flat((ROUND if is_whole else COPY, *addresses(self._sums)))
+
+    def foldable(self) -> Foldable:
+        return Foldable((SUMS, *addresses(self.dirty, self._sums)))
 
 
 class ExtremeColumns(FixedColumns):
@@ -103,6 +110,9 @@ class TimeColumns(FixedColumns):
 
     def flat(self, *, is_whole: bool) -> Flat:
         return Flat((TIME, *addresses(self._codes), int(self._is_first)))
+
+    def foldable(self) -> Foldable:
+        return Foldable((TIMES, *addresses(self.dirty, self._codes), int(self._is_first)))
 
 
 class FirstLastColumns(FixedColumns):

@@ -6,9 +6,10 @@ import numpy as np
 
 from grid.catalog import Catalog, Feature
 from grid.kernels.flat import WINDOW
+from grid.kernels.folds import RINGS
 from grid.kernels.marks import TOUCHED
 from grid.kernels.windows import ring_add, ring_read
-from grid.state.features.base import FeatureColumns, Flat, Reading, SharedState, Slots, addresses
+from grid.state.features.base import FeatureColumns, Flat, Foldable, Reading, SharedState, Slots, addresses
 from grid.state.memory import PAGE_ROWS, reserve
 from grid.state.rows import RowNumbers, Rows, hop_at
 
@@ -50,6 +51,10 @@ class WindowColumns(FeatureColumns):
         where = addresses(self._ring_of, self._newest, self._lost, self._values)
         words = WINDOW, *where, self._values.itemsize, self._hops, self._mode, int(self._null), int(is_whole)
         return Flat(words, hop_ms=self.feature.hop_ms)
+
+    def foldable(self) -> Foldable:
+        where = addresses(self.dirty, self._ring_of, self._newest, self._lost, self._values, self._free_rings, self._control)
+        return Foldable((RINGS, *where, self._values.itemsize, self._hops, self._mode), hop_ms=self.feature.hop_ms)
 
     def clear(self, slots: Slots) -> None:
         rings = self._ring_of[slots]
