@@ -46,8 +46,8 @@ JOINED_BYTES_MAX, JOINED_ROWS_MAX, JOINED_TURN_ROWS_MAX = 4 << 20, 80_000, 12_00
 # Groups that are logged and not applied yet. With copies a group waits 10 ms and more for the other shard, which is busy too: one at a time left a third
 # of two cores idle (ingest 0.72 M events/s).
 LOGGED_AHEAD_MAX = 4
-# Without copies: one group that is written while another is applied; frames wait meanwhile, and are one group then. With six groups under way each was
-# one frame, and four shards on two cores took a tenth more CPU an event.
+# Without copies: one group that is written while another is applied; frames wait meanwhile, and are one group then. With up to six groups
+# under way each was one frame, and four shards on two cores took a quarter more CPU an event.
 UNDER_WAY_MAX = 2
 # A second of work: who waits longer is told to come again.
 INBOX_BYTES_MAX = 32 << 20

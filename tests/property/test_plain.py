@@ -18,7 +18,7 @@ from grid.state.dictionary import Strings
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, Shard, pages_of
 
-CATALOG = {**EVERY_KIND, "attributes": {}, "limits": {"keys_per_user": 3, "lateness": "10d"}}
+CATALOG = {**EVERY_KIND, "attributes": {}, "limits": {"keys_per_user": 3, "lateness": "31d"}}
 SHAPES: list[dict[str, Any]] = [
     {},
     {"c": st.sampled_from(["x", "y"])},
@@ -31,8 +31,8 @@ SHAPES: list[dict[str, Any]] = [
 USUAL: dict[str, Any] = {"n": st.floats(-5, 5), "i": st.integers(-5, 5), "c": st.sampled_from(["x", "y"]), "k": st.just("k1"), "b": st.booleans()}
 KNOWN = ["ann", "bob", "carl", "dora", "d" * 40]
 USERS = st.sampled_from(KNOWN) | st.sampled_from(["ann", "卡尔", "", "e" * 257])
-# Far apart, so that landmarks move; some too late, some from tomorrow.
-TIMES = st.integers(NOW_MS - 9 * 86_400_000, NOW_MS) | st.sampled_from([NOW_MS - 40 * 86_400_000, NOW_MS + 86_400_000])
+# 720 half-lives apart, so that landmarks move; some too late, some from tomorrow.
+TIMES = st.integers(NOW_MS - 30 * 86_400_000, NOW_MS) | st.sampled_from([NOW_MS - 40 * 86_400_000, NOW_MS + 86_400_000])
 
 
 @st.composite
@@ -40,7 +40,7 @@ def batches(draw: st.DrawFn) -> tuple[list[Any], int, int, str]:
     """(rows, the producer, how far its batch number is behind the newest, what is wrong with the frame). Half of them as most clients send them."""
     if draw(st.booleans()):
         event, shape = draw(st.sampled_from([("e", USUAL), ("e", {"c": USUAL["c"]}), ("f", {"n": USUAL["n"], "c": USUAL["c"]})]))
-        usual = st.tuples(st.sampled_from(KNOWN), st.just(event), st.integers(NOW_MS - 9 * 86_400_000, NOW_MS), st.fixed_dictionaries(shape), st.none())
+        usual = st.tuples(st.sampled_from(KNOWN), st.just(event), st.integers(NOW_MS - 30 * 86_400_000, NOW_MS), st.fixed_dictionaries(shape), st.none())
         return draw(st.lists(usual, min_size=1, max_size=8)), draw(st.integers(0, 1)), draw(st.sampled_from([0, 0, 0, 0, 1])), ""
     events = draw(st.sampled_from([["e"], ["e"], ["f"], ["e", "f"], ["e", "nothing"]]))
     shapes = draw(st.lists(st.sampled_from(SHAPES), min_size=1, max_size=1) | st.lists(st.sampled_from(SHAPES), min_size=1, max_size=3))
