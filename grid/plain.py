@@ -17,7 +17,7 @@ from grid.kernels.frames import are_plain, enter_plain
 from grid.kernels.ids import know_words
 from grid.state.dictionary import Dictionary
 from grid.state.rows import TEXT_TYPES, PropertyColumn, Rows
-from grid.verdict import ID_BYTES_MAX, TIME_MS_MIN, WORD_BYTES_MAX
+from grid.verdict import ID_BYTES_MAX, WORD_BYTES_MAX, times_taken
 
 if TYPE_CHECKING:
     from grid.engine import Engine
@@ -84,9 +84,9 @@ class PlainFrames:
 
     def entered(self, frame: Frame, plain: Plain) -> Judged | None:
         """The verdict of a frame that was plain when it was admitted, its batch marked and its positions reserved; None: it is plain no more."""
-        engine, limits = self._engine, self._catalog.limits
-        earliest = TIME_MS_MIN if limits.lateness is None else max(TIME_MS_MIN, engine.received_ms - limits.lateness)
-        if plain.catalog is not self._catalog or plain.first_ms < earliest or plain.last_ms > engine.received_ms + limits.future:
+        engine = self._engine
+        earliest, latest = times_taken(self._catalog, engine.received_ms)
+        if plain.catalog is not self._catalog or plain.first_ms < earliest or plain.last_ms > latest:
             return None
         if any(state.columns.full for state in engine.features.values()):
             return None

@@ -103,12 +103,17 @@ def check_partitions(frame: Frame, hashes: NDArray[np.uint64], partitions: int) 
         )
 
 
+def times_taken(catalog: Catalog, received_ms: int) -> tuple[int, int]:
+    """The earliest and the latest time (ms) that an event may have."""
+    limits = catalog.limits
+    earliest = TIME_MS_MIN if limits.lateness is None else max(TIME_MS_MIN, received_ms - limits.lateness)
+    return earliest, received_ms + limits.future
+
+
 def judge_events(judge: Judge, catalog: Catalog, received_ms: int) -> Rows:
     """Decode an events frame and refuse what is wrong. Returns all rows; those refused must not be folded."""
-    frame, limits = judge.frame, catalog.limits
-    codes = _codes_of(frame, catalog)
-    earliest = TIME_MS_MIN if limits.lateness is None else max(TIME_MS_MIN, received_ms - limits.lateness)
-    if are_plain_events(frame.ids.ends, ID_BYTES_MAX, frame.events, codes, frame.times, earliest, received_ms + limits.future):
+    frame, codes = judge.frame, _codes_of(judge.frame, catalog)
+    if are_plain_events(frame.ids.ends, ID_BYTES_MAX, frame.events, codes, frame.times, *times_taken(catalog, received_ms)):
         return _decoded(judge, catalog, codes[frame.events])
     check_ids(judge)
     events = _event_codes(judge, catalog)

@@ -97,6 +97,17 @@ def _received(value: Any) -> Any:
     return value
 
 
+def _commit(engine: Engine, store: Store, frame: Frame, moment: int) -> None:
+    """Commit a frame; fold it a second time as backfills do, a feature at a time."""
+    engine.admit(frame)
+    group = engine.prepare([frame], moment)
+    store.append(group, is_durable=False)
+    engine.apply(group)
+    rows = group.judged[0].rows
+    if rows is not None and rows.slots.size == rows.size:
+        engine.fold(rows, engine.catalog.version, engine.features.values())
+
+
 def warm(folder: Path) -> None:
     """Run each kernel with the types that serving gives it."""
     catalog = load_catalog(every_kind())
@@ -114,13 +125,7 @@ def warm(folder: Path) -> None:
             made = frames(2000, 10 * number + 1 + int(engine.positions.max()), moment)
             plain = replace(made[0], event_ids=None, batch=made[1].batch + 1)
             for part in (*made, plain):
-                engine.admit(part)
-                group = engine.prepare([part], moment)
-                store.append(group, is_durable=False)
-                engine.apply(group)
-                rows = group.judged[0].rows
-                if rows is not None and rows.slots.size == rows.size:  # as backfills do, a feature at a time
-                    engine.fold(rows, engine.catalog.version, engine.features.values())
+                _commit(engine, store, part, moment)
             if number == 1:
                 store.checkpoint_all()
                 store.log.roll()

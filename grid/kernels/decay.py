@@ -18,6 +18,16 @@ def _landmark_shift(landmark, time, half_life):
     return np.floor(age) if age > HALF_LIVES_MAX else 0.0
 
 
+@inlined
+def _is_begun(landmarks, has_landmark, page, time, half_life):
+    """Whether a page has a landmark already; else its first event's time gives it one."""
+    if has_landmark[page] != 0:
+        return True
+    has_landmark[page] = 1
+    landmarks[page] = np.floor(time / half_life) * half_life
+    return False
+
+
 @kernel
 def advance_landmarks(landmarks, has_landmark, shifts, slots, rows, times, half_life):
     """Give each page touched a landmark, and say which must move.
@@ -30,10 +40,7 @@ def advance_landmarks(landmarks, has_landmark, shifts, slots, rows, times, half_
     for k in range(rows.size):
         i = rows[k]
         page = slots[i] >> 12
-        if has_landmark[page] == 0:
-            has_landmark[page] = 1
-            landmarks[page] = np.floor(times[i] / half_life) * half_life
-        else:
+        if _is_begun(landmarks, has_landmark, page, times[i], half_life):
             shift = _landmark_shift(landmarks[page], times[i], half_life)
             if shift > shifts[page]:
                 moved += shifts[page] == 0.0
@@ -47,10 +54,7 @@ def are_within_reach(landmarks, has_landmark, slots, rows, times, half_life):
     for k in range(rows.size):
         i = rows[k]
         page = slots[i] >> 12
-        if has_landmark[page] == 0:
-            has_landmark[page] = 1
-            landmarks[page] = np.floor(times[i] / half_life) * half_life
-        elif _landmark_shift(landmarks[page], times[i], half_life) > 0.0:
+        if _is_begun(landmarks, has_landmark, page, times[i], half_life) and _landmark_shift(landmarks[page], times[i], half_life) > 0.0:
             return False
     return True
 

@@ -10,8 +10,7 @@ from numba import carray
 from grid.kernels.compiling import inlined, kernel, pointer
 from grid.kernels.decay import are_within_reach, decayed_add, forward_weights
 from grid.kernels.lists import key_count, keyed_add
-from grid.kernels.marks import TOUCHED
-from grid.kernels.scalars import TIME_BIAS, count_add, sum_add
+from grid.kernels.scalars import TIME_BIAS, count_add, raise_to, sum_add
 from grid.kernels.windows import days_add, ring_add
 
 # (kind, dirty, …): COUNTS counts; SUMS sums; TIMES codes, 1: complemented; DECAYED sums, landmarks, is_set; RINGS ring_of, newest, lost, values,
@@ -32,15 +31,8 @@ def address(array):
 
 @inlined
 def _raise_times(field, dirty, slots, rows, times):
-    codes = carray(pointer(field[2]), _MANY, np.uint64)
-    for k in range(rows.size):
-        i = rows[k]
-        code = np.uint64(times[i] + TIME_BIAS)
-        if field[3]:
-            code = ~code
-        if code > codes[slots[i]]:
-            codes[slots[i]] = code
-            dirty[slots[i] >> 12] = TOUCHED
+    codes = (times + TIME_BIAS).view(np.uint64)
+    raise_to(carray(pointer(field[2]), _MANY, np.uint64), dirty, slots, rows, ~codes if field[3] else codes)
 
 
 @inlined

@@ -40,7 +40,7 @@ def are_plain_events(ends, id_bytes_max, events, codes, times, earliest, latest)
 
 @inlined
 def _is_new(highest, seen, batch, partition):
-    """Whether `batches_applied` would tell that a batch was not applied in a partition."""
+    """Whether a batch was not applied in a partition; False also where it is too old to tell."""
     if highest[partition] < batch:
         return True
     behind = highest[partition] - batch
@@ -115,13 +115,9 @@ def batches_applied(highest, seen, batch, partitions, out):
     """
     for i in range(partitions.size):
         p = partitions[i]
-        if highest[p] < batch:
-            out[i] = False
-            continue
-        behind = highest[p] - batch
-        if behind >= np.uint64(64):
+        if highest[p] >= batch and highest[p] - batch >= np.uint64(64):
             return False
-        out[i] = (seen[p] >> behind) & np.uint64(1) == np.uint64(1)
+        out[i] = not _is_new(highest, seen, batch, p)
     return True
 
 

@@ -112,6 +112,16 @@ def _have_room(users, sizes, partitions):
     return fits
 
 
+@inlined
+def _next_page(control, free_pages):
+    """A page that is nobody's."""
+    if control[2] > 0:
+        control[2] -= 1
+        return free_pages[control[2]]
+    control[1] += 1
+    return control[1] - 1
+
+
 @kernel
 def resolve_ids(
     data, ends, hashes, partitions, seed, table, base, sizes, page_table, users, page_owner, free_pages, control, heap, id_refs, dirty, out, is_sure
@@ -136,12 +146,7 @@ def resolve_ids(
                 o = users[p]
                 users[p] = o + 1
                 if o & 4095 == 0:
-                    if control[2] > 0:
-                        control[2] -= 1
-                        page = free_pages[control[2]]
-                    else:
-                        page = control[1]
-                        control[1] += 1
+                    page = _next_page(control, free_pages)
                     page_table[p, o >> 12] = page
                     page_owner[page] = (p << 32) | (o >> 12)
                 slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
@@ -261,24 +266,29 @@ def gather_strings(data, ends, rows):
     return out, out_ends
 
 
+@inlined
+def _word_code(data, start, end, h, table, heap, word_ends, word_hashes):
+    """The code of the word data[start:end] of hash h, -1 for an unknown one."""
+    mask = table.size - 1
+    j = np.int64(h >> U(20)) & mask
+    while table[j] != 0:
+        code = np.int64(table[j]) - 1
+        if word_hashes[code] == h:
+            begin = word_ends[code - 1] if code > 0 else 0
+            if word_ends[code] - begin == end - start and _equal(data, start, heap, begin, end - start):
+                return code
+        j = (j + 1) & mask
+    return np.int64(-1)
+
+
 @kernel
 def find_words(data, ends, hashes, table, heap, word_ends, word_hashes):
     """int64[n]: codes of words in a dictionary, -1 for unknown. table int32[2^k]: code + 1, 0 free."""
-    mask = table.size - 1
     out = np.empty(ends.size, dtype=np.int64)
-    start = 0
+    start = np.int64(0)
     for i in range(ends.size):
         end = np.int64(ends[i])
-        out[i] = -1
-        j = np.int64(hashes[i] >> U(20)) & mask
-        while table[j] != 0:
-            code = table[j] - 1
-            if word_hashes[code] == hashes[i]:
-                begin = word_ends[code - 1] if code > 0 else 0
-                if word_ends[code] - begin == end - start and _equal(data, start, heap, begin, end - start):
-                    out[i] = code
-                    break
-            j = (j + 1) & mask
+        out[i] = _word_code(data, start, end, hashes[i], table, heap, word_ends, word_hashes)
         start = end
     return out
 
@@ -290,20 +300,11 @@ def know_words(values, data, ends, table, heap, word_ends, word_hashes, codes):
     values uint32[n]; data uint8, ends uint32[words]: not checked yet; the rest as in `find_words`
     """
     start = np.int64(0)
-    mask = table.size - 1
     for i in range(ends.size):
         end = np.int64(ends[i])
         if end < start or end > data.size:
             return False
-        h = hash_bytes(data, start, min(end - start, 1024))
-        codes[i] = -1
-        j = np.int64(h >> U(20)) & mask
-        while table[j] != 0 and codes[i] < 0:
-            code = table[j] - 1
-            begin = word_ends[code - 1] if code > 0 else 0
-            if word_hashes[code] == h and word_ends[code] - begin == end - start and _equal(data, start, heap, begin, end - start):
-                codes[i] = code
-            j = (j + 1) & mask
+        codes[i] = _word_code(data, start, end, hash_bytes(data, start, min(end - start, 1024)), table, heap, word_ends, word_hashes)
         if codes[i] < 0:
             return False
         start = end

@@ -185,7 +185,7 @@ class Picker:
         self._needs = [(name, self._types[name]) for name in (feature.property_name, feature.by) if name is not None]
         self._where = where
         # Features of one event pick alike: of small frames the picks would cost as much as the folds.
-        self.key: PickKey = (tuple(codes), tuple(self._needs), feature.where)
+        self._key: PickKey = (tuple(codes), tuple(self._needs), feature.where)
 
     @property
     def has_where(self) -> bool:
@@ -198,9 +198,9 @@ class Picker:
 
     def pick(self, rows: Rows) -> RowNumbers:
         """int64[m]: numbers of the rows that feed it."""
-        picked = rows.picks.get(self.key)
+        picked = rows.picks.get(self._key)
         if picked is None:
-            picked = rows.picks[self.key] = self._pick(rows)
+            picked = rows.picks[self._key] = self._pick(rows)
         return picked
 
     def _pick(self, rows: Rows) -> RowNumbers:
