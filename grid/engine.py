@@ -29,7 +29,8 @@ from grid.state.dictionary import Dictionary, Strings, lengths_of
 from grid.state.erasures import Erasure, Erasures
 from grid.state.features import KEYED, PLAIN, FeatureColumns, SharedState
 from grid.state.features.keyed import KeyedColumns
-from grid.state.memory import MemoryBudget, Space, Workspace
+from grid.state.layouts import Workspace
+from grid.state.memory import MemoryBudget, Space
 from grid.state.rows import Picker, Rows, joined, joined_strings, selected
 from grid.state.users import Slots, Users
 from grid.verdict import (

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from profilegrid_rules import Expression, Type, columns_of, plan
 from profilegrid_rules.evaluate import Source, evaluate
-from profilegrid_rules.vectors import TextVector, Vector
+from profilegrid_rules.vectors import Vector
 
 from grid.kernels.scalars import encode_time
 from grid.kernels.scans import narrow_to_codes, narrow_to_known_range
@@ -93,22 +93,30 @@ _MIRRORED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 def _comparison(clause: plan.Operation, source: Source) -> Range | OneOf | None:
     left, right = clause.operands
     name = clause.name
-    if columns_of(right):
+    if not isinstance(right, plan.Literal) and columns_of(right):
         left, right, name = right, left, _MIRRORED[name]
-    if columns_of(right):
-        return None
-    constant = evaluate(right, source)
-    if isinstance(constant, TextVector):
-        if name == "=" and isinstance(left, plan.Column) and isinstance(right, plan.Literal):
-            return OneOf(left.name, [str(right.value)])
-        return None
-    if constant.values.ndim or constant.known is not None:
-        return None
-    bound = constant.values.item()
+    bound = _constant(right, source)
+    if isinstance(bound, str):
+        return OneOf(left.name, [bound]) if name == "=" and isinstance(left, plan.Column) and isinstance(right, plan.Literal) else None
     if isinstance(bound, bool):
         return _equal(left.name, int(bound)) if name == "=" and isinstance(left, plan.Column) and left.type is Type.BOOL else None
+    if bound is None:
+        return None
     shifted = _shifted(left, name, bound, source)
     return None if shifted is None else _range(*shifted)
+
+
+def _constant(expression: Expression, source: Source) -> float | int | str | bool | None:
+    """What an expression is for every row; None: it is not known, or not the same for all."""
+    if isinstance(expression, plan.Literal):
+        return expression.value
+    if columns_of(expression):
+        return None
+    vector = evaluate(expression, source)
+    if not isinstance(vector, Vector) or vector.values.ndim or vector.known is not None:
+        return None
+    value: float | int | bool = vector.values.item()
+    return value
 
 
 def _shifted(left: Expression, name: str, bound: float, source: Source) -> tuple[str, str, float] | None:
@@ -119,12 +127,11 @@ def _shifted(left: Expression, name: str, bound: float, source: Source) -> tuple
         return None
     a, b = left.operands
     column, other, sign = (b, a, -1 if left.name == "-" else 1) if isinstance(b, plan.Column) else (a, b, 1)
-    if not isinstance(column, plan.Column) or column.type is not Type.TIMESTAMP or columns_of(other):
+    if not isinstance(column, plan.Column) or column.type is not Type.TIMESTAMP:
         return None
-    vector = evaluate(other, source)
-    if not isinstance(vector, Vector) or vector.values.ndim or vector.known is not None:
+    constant = _constant(other, source)
+    if constant is None or isinstance(constant, str):
         return None
-    constant = vector.values.item()
     if sign < 0:
         return column.name, _MIRRORED[name], constant - bound
     return column.name, name, bound - constant if left.name == "+" else bound + constant

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from profilegrid_rules import Expression, truth
 
 from grid.engine import Engine
-from grid.kernels.scans import admit_rows, count_rows, lay_out, pages_of, rows_in
+from grid.kernels.scans import admit_rows, count_rows, rows_in
 from grid.reading import SlotSource
 from grid.scanning import OneOf, Range, Scan, split
 from grid.state.features.base import Scannable
+from grid.state.layouts import Layout
 from grid.state.memory import PAGE_ROWS
 
-# Of fewer rows the clauses are run as they come: looking at a page first takes as long as a scan of 500,000 rows that its sketches decide.
-ORDERED_ROWS_MIN = 1 << 19
+# Of fewer users the clauses are run as they come: looking at a page first takes 100 µs where other work was done between, as long as a clause over 500,000
+# users that its sketch decides.
+ORDERED_USERS_MIN = 1 << 21
 
 
 @dataclass(slots=True)
@@ -56,20 +58,15 @@ class _Step:
 class Selected:
     """Users of some partitions for whom a rule is true.
 
-    mask    uint8: their rows, page by page as they lie in memory
-    owners  int64[pages]: of which partition, by its number among those asked for; those of one are in ordinal order
-    spans   int64[3, pages]: where the rows are (grid/kernels/scans.py)
-    users   int64[partitions]: how many ordinals each has given out
+    mask uint8: their rows, page by page as they lie in memory
     """
 
     mask: NDArray[np.uint8]
-    owners: NDArray[np.int64]
-    spans: NDArray[np.int64]
-    users: NDArray[np.int64]
+    layout: Layout
 
     def counts(self) -> NDArray[np.int64]:
         """int64[partitions]: how many users of each."""
-        counts: NDArray[np.int64] = count_rows(self.mask, self.owners, self.spans, self.users.size)
+        counts: NDArray[np.int64] = count_rows(self.mask, self.layout.owners, self.layout.spans, self.layout.given.size)
         return counts
 
     def of(self, i: int) -> NDArray[np.bool_]:
@@ -83,7 +80,7 @@ class Selected:
             part &= ordinals[number * PAGE_ROWS : (number + 1) * PAGE_ROWS].view(np.uint8)
 
     def _parts(self, i: int) -> list[NDArray[np.uint8]]:
-        _, rows, starts = self.spans[:, self.owners == i].tolist()
+        _, rows, starts = self.layout.spans[:, self.layout.owners == i].tolist()
         return [self.mask[start : start + count] for start, count in zip(starts, rows, strict=True)]
 
 
@@ -100,7 +97,7 @@ class Selection:
                 self._others = [*clause.clauses, *self._others]
             else:
                 self._steps.append(_Step(clause, column))
-        self._is_ordered = len(self._steps) < 2
+        self._is_ordered = len(self._steps) < 2 or engine.users.total < ORDERED_USERS_MIN
 
     def _column(self, name: str) -> Scannable | None:
         if name in self._engine.attributes:
@@ -116,16 +113,10 @@ class Selection:
         """As `of`, of several partitions at once: each clause is one call for all of their pages. What it returns lasts until the next call, of any
         selection of the engine."""
         users = self._engine.users
-        given = users.next_ordinal[partitions]
-        count = int(((given + PAGE_ROWS - 1) // PAGE_ROWS).sum())
-        spans, owners = np.empty((3, count), dtype=np.int64), np.empty(count, dtype=np.int64)
-        pages_of(users.page_table, partitions, given, spans[0], owners, spans[1])
-        order = self._engine.workspace.order_of(spans[0], owners)
-        if order is not None:
-            spans[:2], owners = spans[:2, order], owners[order]
-        mask = self._engine.workspace.mask(lay_out(spans))
+        layout = self._engine.workspace.layout(users, partitions)
+        spans, mask = layout.spans, self._engine.workspace.mask(layout.mask_rows)
         admit_rows(mask, spans)
-        selected = Selected(mask, owners, spans, given)
+        selected = Selected(mask, layout)
         for i in np.flatnonzero(users.erased[partitions]).tolist():
             selected.keep(i, users.exists(users.slots_of(int(partitions[i]))))
         for step in self._steps:
@@ -148,7 +139,7 @@ class Selection:
 
     def _narrow(self, mask: NDArray[np.uint8], spans: NDArray[np.int64]) -> list[Expression]:
         """Run the scans. Returns the clauses that are left to the evaluator."""
-        if not self._is_ordered and mask.size >= ORDERED_ROWS_MIN:
+        if not self._is_ordered and mask.size:
             self._order(np.ascontiguousarray(spans[:, :1]))
         clauses = list(self._others)
         for step in self._steps:

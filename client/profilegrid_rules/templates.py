@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, tzinfo
 
 from profilegrid_rules.errors import RuleError
@@ -19,7 +18,7 @@ from profilegrid_rules.plan import Expression, Literal, Operation, Type
 RULES_MAX = 256
 # What may stand in a rule and is no constant of ours comes first: names, comments, other quoted text. A text that may be a constant stands behind = or >, or in a list.
 _PARTS = re.compile(
-    r"""(?P<moment>\bTIMESTAMP\s*'[^']*')|(?:(?<=[=(,>])|(?<=[=(,>]\ ))(?P<text>'[^'\\]*'(?!'))|'(?:[^']|'')*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(?<![\w.])(?P<number>\d{1,15}(?:\.\d{1,25})?)(?![\w.])""",
+    r"""\bTIMESTAMP\s*'(?P<moment>[^']*)'|(?:(?<=[=(,>])|(?<=[=(,>]\ ))'(?P<text>[^'\\]*)'(?!')|'(?:[^']|'')*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/|(?<![\w.])(?P<number>\d{1,15}(?:\.\d{1,25})?)(?![\w.])""",
     re.IGNORECASE | re.DOTALL,
 )
 # Constants that no rule has, one after another: where they are in a plan is where those of the text belong.
@@ -29,35 +28,22 @@ Value = int | float | str
 Build = Callable[[Sequence[Value]], Expression]
 
 
-@dataclass(frozen=True, slots=True)
-class _Constant:
-    """One constant of a rule: its words, and whether it is a TIMESTAMP (m), a text (t), a number with (f) or without (i) a point."""
+def _value(words: str, kind: str, timezone: tzinfo) -> Value:
+    """A constant as the plan has it, of its words and whether it is a TIMESTAMP (m), a text (t), a number with (f) or without (i) a point. Raises
+    ValueError."""
+    if kind == "m":
+        return timestamp_ms(words, timezone)
+    return words if kind == "t" else float(words) if kind == "f" else int(words)
 
-    words: str
-    kind: str
 
-    @classmethod
-    def of(cls, match: re.Match[str]) -> _Constant:
-        """As it was found in a rule."""
-        words = match.group()
-        if match.lastgroup == "number":
-            return cls(words, "f" if "." in words else "i")
-        return cls(words[words.index("'") + 1 : -1], "m" if match.lastgroup == "moment" else "t")
+def _stand_in(kind: str, number: int) -> str:
+    """The words of a constant of a kind that is unlike all others."""
+    return {"m": _MOMENT.format(number % 60, number), "t": _TEXT.format(number), "f": f"{_NUMBER + number}.5", "i": str(_NUMBER + number)}[kind]
 
-    def value(self, timezone: tzinfo) -> Value:
-        """As the plan has it. Raises ValueError."""
-        if self.kind == "m":
-            return timestamp_ms(self.words, timezone)
-        return self.words if self.kind == "t" else float(self.words) if self.kind == "f" else int(self.words)
 
-    def stand_in(self, number: int) -> _Constant:
-        """A constant of its kind that is unlike all others."""
-        words = {"m": _MOMENT.format(number % 60, number), "t": _TEXT.format(number), "f": f"{_NUMBER + number}.5", "i": str(_NUMBER + number)}
-        return _Constant(words[self.kind], self.kind)
-
-    def written(self) -> str:
-        """As it stands in a rule."""
-        return {"m": f"TIMESTAMP '{self.words}'", "t": f"'{self.words}'"}.get(self.kind, self.words)
+def _written(words: str, kind: str) -> str:
+    """A constant as it stands in a rule."""
+    return {"m": f"TIMESTAMP '{words}'", "t": f"'{words}'"}.get(kind, words)
 
 
 class Rules:
@@ -81,55 +67,56 @@ class Rules:
 
     def _by_template(self, text: str, *, with_texts: bool = True) -> Expression | None:
         """None: the rule is to be parsed."""
-        parts, constants = _parts(text, with_texts)
+        parts, kinds, constants = _parts(text, with_texts)
         if not 0 < len(constants) <= _CONSTANTS_MAX:
             return None
         try:
-            values = [constant.value(self._timezone) for constant in constants]
+            values = [_value(words, kind, self._timezone) for words, kind in zip(constants, kinds, strict=True)]
         except ValueError:
             return None
-        kinds = "".join([constant.kind for constant in constants])
         shape = (kinds, *parts)
         if shape not in self._templates:
             if len(self._templates) >= RULES_MAX:
                 self._templates.clear()
-            self._templates[shape] = self._learnt(text, parts, constants, values)
+            self._templates[shape] = self._learnt(text, parts, kinds, values)
         build = self._templates[shape]
         if build is not None:
             return build(values)
         # Some texts stand in a plan as something else than a constant, as the word in has(hobbies, 'chess') does: texts then belong to the shape.
         return self._by_template(text, with_texts=False) if "t" in kinds else None
 
-    def _learnt(self, text: str, parts: list[str], constants: list[_Constant], values: list[Value]) -> Build | None:
+    def _learnt(self, text: str, parts: list[str], kinds: str, values: list[Value]) -> Build | None:
         """What makes plans of this shape; None where constants mean more than their value, as in INTERVAL 5 DAY."""
         whole = compile_rule(text, self._schema, self._timezone)  # a wrong rule ends here
-        others = [constant.stand_in(number) for number, constant in enumerate(constants)]
+        others = [_stand_in(kind, number) for number, kind in enumerate(kinds)]
+        written = [*(_written(words, kind) for words, kind in zip(others, kinds, strict=True)), ""]
         try:
-            plan = compile_rule("".join(_woven(parts, others)), self._schema, self._timezone)
+            plan = compile_rule("".join(piece for pair in zip(parts, written, strict=True) for piece in pair), self._schema, self._timezone)
         except RuleError:
             return None
-        places = {(type(value), value): i for i, value in enumerate(other.value(self._timezone) for other in others)}
+        strange = [_value(words, kind, self._timezone) for words, kind in zip(others, kinds, strict=True)]
+        places = {(type(value), value): i for i, value in enumerate(strange)}
         used: set[int] = set()
         build = _builder(plan, places, used)
-        if build is None or len(used) < len(constants) or _shorn(build(values)) != _shorn(whole):
+        if build is None or len(used) < len(values) or _shorn(build(values)) != _shorn(whole):
             return None
         return build
 
 
-def _parts(text: str, with_texts: bool) -> tuple[list[str], list[_Constant]]:
-    """(what stands before, between and behind the constants, the constants)."""
-    parts, constants, at = [], [], 0
+def _parts(text: str, with_texts: bool) -> tuple[list[str], str, list[str]]:
+    """(what stands before, between and behind the constants, the kind of each constant, its words)."""
+    parts, kinds, constants, at = [], "", [], 0
     for match in _PARTS.finditer(text):
-        if match.lastgroup is None or (match.lastgroup == "text" and not with_texts):
+        group = match.lastgroup
+        if group is None or (group == "text" and not with_texts):
             continue
-        constants.append(_Constant.of(match))
+        words = match[group]
+        kinds += "m" if group == "moment" else "t" if group == "text" else "f" if "." in words else "i"
+        constants.append(words)
         parts.append(text[at : match.start()])
         at = match.end()
-    return [*parts, text[at:]], constants
-
-
-def _woven(parts: list[str], constants: list[_Constant]) -> list[str]:
-    return [piece for part, constant in zip(parts, [*constants, None], strict=True) for piece in (part, constant.written() if constant else "")]
+    parts.append(text[at:])
+    return parts, kinds, constants
 
 
 def _builder(plan: Expression, places: dict[tuple[type, Value], int], used: set[int]) -> Build | None:

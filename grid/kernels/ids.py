@@ -115,6 +115,7 @@ def _have_room(users, sizes, partitions):
 @inlined
 def _next_page(control, free_pages):
     """A page that is nobody's."""
+    control[3] += 1
     if control[2] > 0:
         control[2] -= 1
         return free_pages[control[2]]
@@ -130,7 +131,7 @@ def resolve_ids(
 
     As `find_ids`; ends int64[n]. The caller guarantees heap space and pages; is_sure: and room in the tables.
     users int64[P]: next ordinal; page_owner int64[pages]: partition << 32 | page number; free_pages int64 stack
-    control int64[3]: heap bytes used, next fresh page, free pages; dirty uint8[pages]: set where an id was added
+    control int64[4]: heap bytes used, next fresh page, free pages, page changes; dirty uint8[pages]: set where an id was added
     """
     if not is_sure and not _have_room(users, sizes, partitions):
         return False

@@ -19,7 +19,6 @@ from grid.errors import MemoryExhausted
 
 PAGE_ROWS = 4096
 _MAP_NORESERVE = 0x4000
-_ORDERS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,34 +52,6 @@ def give_back(array: NDArray[Any], start: int, stop: int) -> None:
     last = stop * array.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
     if isinstance(region, mmap.mmap) and last > first:
         region.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
-class Workspace:
-    """What queries work in, one turn after another. Memory that is new costs a page fault each 4 KiB, a third of a count over a million users."""
-
-    def __init__(self) -> None:
-        self._mask = np.empty(0, dtype=np.uint8)
-        # By how many they are: pages as partitions have them, whose they are, and their order in memory.
-        self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64] | None]] = {}
-
-    def mask(self, rows: int) -> NDArray[np.uint8]:
-        """uint8[rows] of anything."""
-        if self._mask.size < rows:
-            self._mask = np.empty(rows, dtype=np.uint8)
-        return self._mask[:rows]
-
-    def order_of(self, pages: NDArray[np.int64], owners: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """The order in which pages lie in memory, where partitions that were filled together take turns: a tenth less than one partition after another.
-
-        None where a partition took over a page that another had given back: its own must stay in the order of their ordinals.
-        """
-        known = self._orders.get(pages.size)
-        if known is None or not (np.array_equal(known[0], pages) and np.array_equal(known[1], owners)):
-            if len(self._orders) >= _ORDERS_MAX:
-                self._orders.clear()
-            is_rising = (np.diff(pages)[np.diff(owners) == 0] > 0).all()
-            known = self._orders[pages.size] = pages.copy(), owners.copy(), np.argsort(pages, kind="stable") if is_rising else None
-        return known[2]
 
 
 class MemoryBudget:

@@ -38,8 +38,8 @@ class Users:
         self.next_ordinal = np.zeros(partitions, dtype=np.int64)
         self._page_owner = reserve(np.int64, space.pages_max)
         self._free_pages = reserve(np.int64, space.pages_max)
-        # Invariant: page 0 is nobody's: slot 0 reads as an unknown user. Control is (heap bytes used, next fresh page, free pages).
-        self._control = np.array([1, 1, 0], dtype=np.int64)
+        # Invariant: page 0 is nobody's: slot 0 reads as an unknown user. Control is (heap bytes used, next fresh page, free pages, page changes).
+        self._control = np.array([1, 1, 0, 0], dtype=np.int64)
         self._heap = reserve(np.uint8, space.id_bytes_max)
         self._id_refs = reserve(np.uint64, space.slots_max)
         self.dirty = reserve(np.uint8, space.pages_max)
@@ -148,6 +148,11 @@ class Users:
         return pack_strings(self._id_refs[slots], self._heap)
 
     @property
+    def page_changes(self) -> int:
+        """Rises with each page that a partition takes, and where one gives up its own."""
+        return int(self._control[3])
+
+    @property
     def pages_used(self) -> int:
         """Pages that some partition holds."""
         return int(self._control[1]) - 1 - int(self._control[2])
@@ -231,6 +236,7 @@ class Users:
             self._free_pages[self._control[2]] = page
             self._control[2] += 1
         pages[:] = 0
+        self._control[3] += 1
         base, size = int(self._base[partition]), int(self._sizes[partition])
         if size:
             give_back(self._table, base, base + size)
@@ -246,6 +252,7 @@ class Users:
         else:
             page = int(self._control[1])
             self._control[1] += 1
+        self._control[3] += 1
         self.page_table[partition, number] = page
         self._page_owner[page] = (partition << 32) | number
         return page

@@ -74,11 +74,11 @@ RULES = st.lists(CLAUSES, min_size=1, max_size=4).map(" AND ".join)
 
 
 @settings(max_examples=300, deadline=None)
-@given(RULES, st.integers(0, 3).map(lambda hours: NOW_MS + hours * HOUR), st.sampled_from([0, selecting.ORDERED_ROWS_MIN]))
-def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_ms: int, ordered_rows_min: int) -> None:
+@given(RULES, st.integers(0, 3).map(lambda hours: NOW_MS + hours * HOUR), st.sampled_from([0, selecting.ORDERED_USERS_MIN]))
+def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_ms: int, ordered_users_min: int) -> None:
     engine = shard.engine
     with pytest.MonkeyPatch.context() as patched:  # clauses as they come, and the most selective first
-        patched.setattr(selecting, "ORDERED_ROWS_MIN", ordered_rows_min)
+        patched.setattr(selecting, "ORDERED_USERS_MIN", ordered_users_min)
         check_selection(engine, text, as_of_ms)
 
 
