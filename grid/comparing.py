@@ -66,7 +66,7 @@ def value_digest(engine: Engine, partition: int, number: int, name: str, as_of_m
     ordinals = np.arange(number * PAGE_ROWS, min((number + 1) * PAGE_ROWS, int(engine.users.next_ordinal[partition])))
     profiles = read_profiles(engine, engine.users.slots_of_ordinals(partition, ordinals), [name], as_of_ms)
     digest = xxhash.xxh3_64(profiles.exists.tobytes())
-    for part in _canonical(profiles.columns[name]):
+    for part in _canonical(profiles.reading(name)):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.intdigest()
 

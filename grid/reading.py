@@ -13,7 +13,7 @@ from profilegrid_rules.evaluate import true_and_known
 
 from grid.engine import Engine
 from grid.errors import FeatureBackfilling, UnknownField
-from grid.flat import flat_fields
+from grid.flat import FlatRead, flat_fields
 from grid.state.attributes import SetAttribute
 from grid.state.days import calendar_part
 from grid.state.dictionary import Strings
@@ -27,13 +27,18 @@ AS_OF_EARLY = "AS_OF_EARLY"
 
 @dataclass(slots=True)
 class Profiles:
-    """Values of some users, one Reading a field; users that do not exist read as empty."""
+    """Values of some users, one Reading a field; users that do not exist read as empty. Fields of one number a user are in `flat`."""
 
     exists: NDArray[np.bool_]
-    columns: dict[str, Reading]
     as_of_ms: int
+    flat: FlatRead | None = None
+    columns: dict[str, Reading] = field(default_factory=dict)
     approximate: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def reading(self, name: str) -> Reading:
+        """One field."""
+        return self.columns[name] if self.flat is None or name in self.columns else self.flat.reading(name)
 
 
 def not_held(name: str) -> str:
@@ -51,11 +56,13 @@ def read_profiles(engine: Engine, slots: Slots, fields: Iterable[str] | None, as
     names = field_names(engine) if fields is None else list(fields)
     # Slot 0 lies in page 0, which is nobody's: it reads as empty.
     exists, safe, newest_ms = engine.users.present(slots)
-    profiles = Profiles(exists, {}, as_of_ms)
-    flat = flat_fields(engine, names)
-    readings = {} if flat is None else flat.read(safe, as_of_ms)
+    profiles = Profiles(exists, as_of_ms)
+    together = flat_fields(engine, names)
+    if together is not None:
+        profiles.flat, names = together.read(safe, as_of_ms), together.others
+        profiles.warnings += map(not_held, profiles.flat.not_held())
     for name in names:
-        profiles.columns[name] = reading = readings.get(name) or _read_field(engine, name, safe, as_of_ms, profiles)
+        profiles.columns[name] = reading = _read_field(engine, name, safe, as_of_ms, profiles)
         if not reading.is_held:
             profiles.warnings.append(not_held(name))
     if newest_ms > as_of_ms:

@@ -25,6 +25,8 @@ from grid.engine import Engine
 from grid.errors import GridError
 from grid.frame import Column, Frame
 from grid.kernels import cache_folder
+from grid.kernels.flat import weave
+from grid.kernels.ids import are_ends
 from grid.reading import read_profiles
 from grid.selecting import Selection
 from grid.state.dictionary import Strings
@@ -131,9 +133,13 @@ def warm(folder: Path) -> None:
                 store.log.roll()
                 store.write_history()
         slots = engine.users.slots_of(0)
-        read_profiles(engine, slots, None, NOW_MS)
+        flat = read_profiles(engine, slots, None, NOW_MS).flat
+        assert flat is not None
+        nothing, ends = np.zeros(0, dtype=np.uint8), np.zeros(2 * len(flat.fields.names), dtype=np.int64)
+        weave(nothing, ends, flat.values, flat.known, np.empty(flat.values.nbytes, dtype=np.uint8))
         asked = Strings.of(["user-1", "user-2"])
         for ends in (asked.ends, np.frombuffer(asked.ends.tobytes(), dtype=asked.ends.dtype)):  # ids that came as rows, and as columns
+            are_ends(ends, asked.data.size)
             engine.users.locate(Strings(asked.data, ends), engine.epochs)
         rule = compile_rule(
             "has(a_set, 'x') AND count_by['x'] > 1 AND window_count_by['x'] >= 0 AND window_count >= 0 AND decayed_count_by['y'] > 0 AND a_text LIKE 'x%' AND day_active(days_active, TIMESTAMP '2023-11-14')",

@@ -14,7 +14,9 @@ from profilegrid.v1 import events_pb2, profiles_pb2
 from grid.catalog import Catalog
 from grid.engine import Reply
 from grid.errors import FieldInvalid, FrameInvalid
+from grid.flat import FlatRead
 from grid.frame import Column, Frame, FrameKind
+from grid.kernels.flat import HAS_NULLS, weave
 from grid.reading import Profiles
 from grid.state.dictionary import Strings
 from grid.state.features import Reading
@@ -135,19 +137,56 @@ def profile_bytes(profiles: Profiles, catalog: Catalog) -> bytes:
     rest = profiles_pb2.ProfileColumns(
         exists=profiles.exists.tobytes(), as_of_ms=profiles.as_of_ms, approximate=profiles.approximate, warnings=profiles.warnings
     )
-    parts = [rest.SerializeToString()]
-    for name, reading in profiles.columns.items():
-        if reading.is_clean:
-            column = _head(name, catalog.result_types[name], name in catalog.features)
-            if reading.known is not None:
-                column += wire_field(_RESULT_FIELDS["known"].number, reading.known.tobytes())
-            column += wire_field(_RESULT_FIELDS["values"].number, reading.values.tobytes())
-        else:
-            column = _result_column(name, reading, catalog).SerializeToString()
-        parts.append(wire_field(_PROFILE_FIELDS["columns"].number, column))
+    parts: list[bytes | memoryview] = [rest.SerializeToString()]
+    if profiles.flat is None:
+        parts += [_column_bytes(name, reading, catalog) for name, reading in profiles.columns.items()]
+        return b"".join(parts)
+    columns, starts = _flat_bytes(profiles.flat, catalog)
+    for piece in profiles.flat.fields.pieces:
+        parts.append(_column_bytes(piece, profiles.columns[piece], catalog) if isinstance(piece, str) else columns[starts[piece[0]] : starts[piece[1]]])
     return b"".join(parts)
 
 
+def _column_bytes(name: str, reading: Reading, catalog: Catalog) -> bytes:
+    return wire_field(_PROFILE_FIELDS["columns"].number, _result_column(name, reading, catalog).SerializeToString())
+
+
+class _Heads:
+    """What answers with as many users and with NULL in the same flat fields have in common: all but the values.
+
+    data uint8, ends int64[2k]: of each field what comes before `known`, or values where there are none, and what comes between the two
+    starts: where each column begins in the answer, and where the last ends
+    """
+
+    def __init__(self, flat: FlatRead, catalog: Catalog) -> None:
+        users, data, ends, self.starts = flat.values.shape[1], b"", [], [0]
+        for name, flags in zip(flat.fields.names, flat.said, strict=True):
+            known = _wire_prefix(_RESULT_FIELDS["known"].number, users) if flags & HAS_NULLS and users else b""
+            values = _wire_prefix(_RESULT_FIELDS["values"].number, users * 8)
+            head = _head(name, catalog.result_types[name], name in catalog.features)
+            size = len(head) + len(known) + (users if known else 0) + len(values) + users * 8
+            first = _wire_prefix(_PROFILE_FIELDS["columns"].number, size) + head
+            self.starts.append(self.starts[-1] + len(first) - len(head) + size)
+            for piece in (first + known, values) if known else (first + values, b""):
+                data += piece
+                ends.append(len(data))
+        self.data, self.ends = np.frombuffer(data, dtype=np.uint8).copy(), np.array(ends, dtype=np.int64)
+
+
+def _flat_bytes(flat: FlatRead, catalog: Catalog) -> tuple[memoryview, list[int]]:
+    """(serialized columns of flat fields, where each begins and the last ends)."""
+    key, sent = (flat.values.shape[1], flat.said), flat.fields.sent
+    heads = sent.get(key)
+    if heads is None:
+        if len(sent) >= _HEADS_MAX:
+            sent.clear()
+        heads = sent[key] = _Heads(flat, catalog)
+    out = np.empty(heads.starts[-1], dtype=np.uint8)
+    weave(heads.data, heads.ends, flat.values, flat.known, out)
+    return out.data, heads.starts
+
+
+_HEADS_MAX = 1024
 _PROFILE_FIELDS, _RESULT_FIELDS = profiles_pb2.ProfileColumns.DESCRIPTOR.fields_by_name, profiles_pb2.ResultColumn.DESCRIPTOR.fields_by_name
 
 

@@ -16,6 +16,7 @@ from actors.services import convert
 from actors.services.errors import status_of
 from actors.serving import ShardServer
 from grid.errors import FieldInvalid, GridError
+from grid.kernels.ids import are_ends
 from grid.state.dictionary import Strings
 
 Context = Any  # grpc.aio.ServicerContext: grpc ships no types
@@ -162,8 +163,7 @@ def asked_ids(request: profiles_pb2.BatchGetProfilesRequest) -> Strings:
     if not request.user_id_ends:
         return Strings.of(list(request.user_ids))
     ids = convert.strings("user_id", request.user_id_data, request.user_id_ends)
-    ends = ids.ends
-    if (ends[1:] < ends[:-1]).any() or int(ends[-1]) > ids.data.size:
+    if not are_ends(ids.ends, ids.data.size):
         raise FieldInvalid("user_id_ends", "offsets that fall or leave the data", f"ascending, at most {ids.data.size}")
     return ids
 

@@ -106,6 +106,29 @@ def read_flat(fields, half_lives, slots, as_of, out, known, said):
 
 
 @kernel
+def weave(heads, ends, values, known, out):
+    """Fill out uint8[…] with, of each field, what stands before its values, uint8[n] `known` where something stands behind that too, and its values.
+
+    heads uint8[h]; ends int64[2k]: where each of two pieces of a field ends; values int64[k, n], known bool[k, n]: as `read_flat` fills them
+    """
+    at, first, words, flags = 0, 0, values.view(np.uint8), known.view(np.uint8)
+    for f in range(values.shape[0]):
+        for piece in range(2):
+            last = ends[2 * f + piece]
+            if piece == 1 and last > first:
+                for j in range(flags.shape[1]):
+                    out[at + j] = flags[f, j]
+                at += flags.shape[1]
+            for j in range(first, last):
+                out[at + j - first] = heads[j]
+            at += last - first
+            first = last
+        for j in range(words.shape[1]):
+            out[at + j] = words[f, j]
+        at += words.shape[1]
+
+
+@kernel
 def present(slots, id_refs, page_newest_ms, safe, exists):
     """The newest event time (ms) of the pages of users that exist, 0 for none. Fills safe int64[n]: their slots, 0 for others, and exists bool[n]."""
     newest = np.int64(0)

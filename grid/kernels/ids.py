@@ -87,6 +87,17 @@ def find_ids(data, ends, hashes, partitions, seed, table, base, sizes, page_tabl
 
 
 @kernel
+def are_ends(ends, nbytes):
+    """Whether offsets rise and end within so many bytes."""
+    before = np.int64(0)
+    for end in ends:
+        if end < before:
+            return False
+        before = np.int64(end)
+    return before <= nbytes
+
+
+@kernel
 def locate_ids(data, ends, epochs, seed, table, base, sizes, page_table, heap, id_refs, partitions, out):
     """As `find_ids`, hashes and partitions (written, uint16[n]) told here: of a few ids the calls would cost more. Returns whether all of their
     partitions are owned: epochs uint64[P] are not 0."""

@@ -40,8 +40,9 @@ def test_flat_fields_read_as_each_by_itself(shard: Shard, hours: int) -> None:
     flat = flat_fields(shard.engine, names)
     assert flat is not None
     together = flat.read(slots, as_of)
-    assert {"count", "sum", "sum_int", "first_time", "last_time", "decayed_count", "window_count", "days_active"} <= set(together)
-    for name, reading in together.items():
+    assert {"count", "sum", "sum_int", "first_time", "last_time", "decayed_count", "window_count", "days_active"} <= set(flat.names)
+    for name in flat.names:
+        reading = together.reading(name)
         alone = shard.engine.features[name].columns.read(slots, as_of)
         known = np.ones(slots.size, dtype=bool) if alone.known is None else alone.known
         assert (known == (True if reading.known is None else reading.known)).all(), name
@@ -61,7 +62,7 @@ def test_flat_fields_are_looked_up_anew_when_a_column_is_another(shard: Shard) -
     assert after is not before
     assert after is not None
     slots = shard.find(["u1", "u2", "u3"])
-    assert after.read(slots, NOW_MS)["count"].values.tolist() == [0, 0, 0]
+    assert after.read(slots, NOW_MS).reading("count").values.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 70_000])
@@ -85,12 +86,30 @@ def test_profiles_are_sent_with_all_that_belongs_to_them(shard: Shard) -> None:
     assert "AS_OF_EARLY" in sent.warnings[0]
 
 
+@pytest.mark.parametrize("users", [0, 1, 3, 40])
+@pytest.mark.parametrize("hours", [0, -300])
+def test_what_is_sent_of_fields_is_what_each_reads(shard: Shard, users: int, hours: int) -> None:
+    names, slots, as_of = field_names(shard.engine), shard.find([f"u{n}" for n in range(users)]), NOW_MS + hours * HOUR
+    profiles = read_profiles(shard.engine, slots, None, as_of)
+    sent = convert.profile_columns(profiles, shard.engine.catalog)
+    assert [column.name for column in sent.columns] == names
+    assert profiles.flat is not None
+    for column in sent.columns:
+        if column.name in profiles.columns:
+            continue
+        reading = profiles.reading(column.name)
+        assert column.type == shard.engine.catalog.result_types[column.name]
+        assert column.is_feature == (column.name in shard.engine.features)
+        assert column.values == reading.values.tobytes(), column.name
+        assert column.known == (b"" if reading.known is None else reading.known.tobytes()), column.name
+
+
 def test_of_an_incomplete_feature_only_that_is_told(shard: Shard) -> None:
     slots, as_of = shard.find([f"u{n}" for n in range(40)]), NOW_MS - 300 * HOUR
     shard.engine.features["window_count"].is_complete = False
     profiles = read_profiles(shard.engine, slots, ["window_count"], as_of)
     assert [warning.split(":")[0] for warning in profiles.warnings if "window_count" in warning] == ["FEATURE_BACKFILLING"]
-    known = profiles.columns["window_count"].known
+    known = profiles.reading("window_count").known
     assert known is not None
     assert not known.any()
     shard.engine.features["window_count"].is_complete = True

@@ -44,7 +44,6 @@ class Reading:
     keys         uint32[entries]: codes of `dictionary`
     approximate  the value of at least one user comes from a sketch
     is_held      False: at least one user's window reaches back to hops that are no longer held (it reads NULL)
-    is_clean     values are float64 or int64 as the field's type says, 0 where NULL; known is None unless some are
     """
 
     values: NDArray[Any]
@@ -54,7 +53,6 @@ class Reading:
     dictionary: Dictionary | None = None
     approximate: bool = False
     is_held: bool = True
-    is_clean: bool = False
 
 
 @dataclass(slots=True)
