@@ -121,11 +121,15 @@ class Reads:
             return await self._queue_of(connections.known_map or await connections.map(), raw).ask_one(key, raw, name)
         except (Unavailable, Overloaded):
             connections.forget_map()
+        return await self._get_again(key, raw, name, self.timeout - (time.monotonic() - started))
+
+    async def _get_again(self, key: Key, raw: bytes, name: str, left: float) -> Profile:
+        """With a new map. By itself: what a function gives to one inside it costs each call of the many that need none."""
 
         async def attempt(left: float) -> Profile:
             return await self._queue_of(await self._connections.map(left), raw).ask_one(key, raw, name)
 
-        return await self._connections.retrying(attempt, self.timeout - (time.monotonic() - started))
+        return await self._connections.retrying(attempt, left)
 
     async def _get_traced(self, raw: bytes, name: str, fields: tuple[str, ...], as_of: int | None) -> Profile:
         """As `get`, by a call of its own: a lane's messages carry no trace."""

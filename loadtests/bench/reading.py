@@ -217,7 +217,7 @@ async def called_warm(call: Callable[[str], Awaitable[Any]]) -> float:
 
 async def our_mix(target: str, seed: int) -> float:
     """Calls a second."""
-    kinds, ids = np.random.default_rng(seed).random(MIXED_CALLS), work.read_ids(seed, MIXED_CALLS)
+    kinds, ids = np.random.default_rng(seed).random(MIXED_CALLS).tolist(), work.read_ids(seed, MIXED_CALLS)
     as_of = work.FIRST_MS + work.SPAN_MS
     async with profilegrid.AsyncClient(target) as grid:
 
@@ -239,7 +239,7 @@ async def redis_mix(redis: Redis, seed: int) -> float:
 
     client = aio.Redis(port=redis.port)
     sha = await client.script_load(work.LUA)
-    kinds, ids = np.random.default_rng(seed).random(MIXED_CALLS), work.read_ids(seed, MIXED_CALLS)
+    kinds, ids = np.random.default_rng(seed).random(MIXED_CALLS).tolist(), work.read_ids(seed, MIXED_CALLS)
 
     async def call(number: str) -> None:
         kind, user_id = kinds[int(number)], ids[int(number)]
