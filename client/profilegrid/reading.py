@@ -124,7 +124,7 @@ class Reads:
         return await self._get_again(key, raw, name, self.timeout - (time.monotonic() - started))
 
     async def _get_again(self, key: Key, raw: bytes, name: str, left: float) -> Profile:
-        """With a new map. By itself: what a function gives to one inside it costs each call of the many that need none."""
+        """With a new map. A method of its own: what an inner function uses would be made a cell by every `get`, and few come here."""
 
         async def attempt(left: float) -> Profile:
             return await self._queue_of(await self._connections.map(left), raw).ask_one(key, raw, name)
