@@ -170,7 +170,7 @@ class _Heads:
             for piece in (first + known, values) if known else (first + values, b""):
                 data += piece
                 ends.append(len(data))
-        self.data, self.ends = np.frombuffer(data, dtype=np.uint8).copy(), np.array(ends, dtype=np.int64)
+        self.data, self.ends = np.array(bytearray(data), dtype=np.uint8), np.array(ends, dtype=np.int64)  # writable, as the kernel was compiled for
 
 
 def _flat_bytes(flat: FlatRead, catalog: Catalog) -> tuple[memoryview, list[int]]:

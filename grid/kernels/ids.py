@@ -35,14 +35,21 @@ def _next(j, size):
 
 
 @kernel
+def are_ends(ends, nbytes):
+    """Whether offsets rise and end within so many bytes."""
+    before = np.int64(0)
+    for end in ends:
+        if end < before:
+            return False
+        before = np.int64(end)
+    return before <= nbytes
+
+
+@kernel
 def check_texts(data, ends):
     """0: `ends` ascend within the data, and each text starts with a character; 1: they do not; 2: one starts inside a character."""
-    start = np.int64(0)
-    for i in range(ends.size):
-        end = np.int64(ends[i])
-        if end < start or end > data.size:
-            return 1
-        start = end
+    if not are_ends(ends, data.size):
+        return 1
     start = np.int64(0)
     for i in range(ends.size):
         end = np.int64(ends[i])
@@ -87,17 +94,6 @@ def find_ids(data, ends, hashes, partitions, seed, table, base, sizes, page_tabl
 
 
 @kernel
-def are_ends(ends, nbytes):
-    """Whether offsets rise and end within so many bytes."""
-    before = np.int64(0)
-    for end in ends:
-        if end < before:
-            return False
-        before = np.int64(end)
-    return before <= nbytes
-
-
-@kernel
 def locate_ids(data, ends, epochs, seed, table, base, sizes, page_table, heap, id_refs, partitions, out):
     """As `find_ids`, hashes and partitions (written, uint16[n]) told here: of a few ids the calls would cost more. Returns whether all of their
     partitions are owned: epochs uint64[P] are not 0."""
@@ -124,8 +120,8 @@ def _have_room(users, sizes, partitions):
 
 
 @inlined
-def _next_page(control, free_pages):
-    """A page that is nobody's."""
+def next_page(control, free_pages):
+    """A page that is nobody's; control and free_pages as in `resolve_ids`."""
     control[3] += 1
     if control[2] > 0:
         control[2] -= 1
@@ -158,7 +154,7 @@ def resolve_ids(
                 o = users[p]
                 users[p] = o + 1
                 if o & 4095 == 0:
-                    page = _next_page(control, free_pages)
+                    page = next_page(control, free_pages)
                     page_table[p, o >> 12] = page
                     page_owner[page] = (p << 32) | (o >> 12)
                 slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)

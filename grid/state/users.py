@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from grid.errors import holds
 from grid.kernels.flat import present
 from grid.kernels.hashing import hash_strings
-from grid.kernels.ids import find_ids, forget_id, locate_ids, pack_strings, place_ids, rehash, resolve_ids, zero_strings
+from grid.kernels.ids import find_ids, forget_id, locate_ids, next_page, pack_strings, place_ids, rehash, resolve_ids, zero_strings
 from grid.kernels.marks import TOUCHED
 from grid.kernels.scalars import newest_per_page
 from grid.state.dictionary import Strings
@@ -246,13 +246,7 @@ class Users:
 
     def _take_page(self, partition: int, number: int) -> int:
         """A place for a partition's page `number`."""
-        if self._control[2] > 0:
-            self._control[2] -= 1
-            page = int(self._free_pages[self._control[2]])
-        else:
-            page = int(self._control[1])
-            self._control[1] += 1
-        self._control[3] += 1
+        page = int(next_page(self._control, self._free_pages))
         self.page_table[partition, number] = page
         self._page_owner[page] = (partition << 32) | number
         return page

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from grid.state.dictionary import Strings
 from grid.state.layouts import Workspace, order_of
 from grid.state.users import Users
-from tests.harness import PARTITIONS, SPACE, Strings
+from tests.harness import PARTITIONS, SPACE
 
 BOTH = np.array([0, 1])
 
@@ -19,6 +20,8 @@ def test_pages_are_looked_at_as_they_lie_in_memory() -> None:
 def test_a_partition_that_took_over_an_earlier_page_keeps_the_order_of_its_ordinals() -> None:
     assert order_of(np.array([6, 5]), np.array([0, 1])) is not None  # each of a partition of its own
     assert order_of(np.array([6, 5]), np.array([0, 0])) is None
+    order = order_of(np.array([5, 6]), np.array([0, 0]))
+    assert order is not None and order.tolist() == [0, 1]
 
 
 def arrive(users: Users, partition: int, ids: list[str]) -> None:
