@@ -27,12 +27,13 @@ from grid.errors import GridError, HistoryCorrupt, WriteFailed
 from grid.state.erasures import Erasure
 from grid.storage.history import release_memory
 from grid.storage.past import PastEvents
+from grid.storage.renewing import ROCKS_FOLDER, folder_aside
 from grid.storage.store import Store
 
 log = logging.getLogger("profilegrid")
 # Closed segments that may wait for history before ingest is slowed.
 SEGMENTS_BEHIND_MAX = 8
-UPKEEP_EVERY_S, ERASE_AGAIN_S, HELD_AGAIN_S = 60.0, 600.0, 0.05
+UPKEEP_EVERY_S, ERASE_AGAIN_S, HELD_AGAIN_S, VERIFY_EVERY_S = 60.0, 600.0, 0.05, 86_400.0
 
 
 class Rememberer:
@@ -49,6 +50,8 @@ class Rememberer:
         self.segments_behind = 0
         self.is_erasing = False
         self.problem = ""
+        # What the last look at all that lies on the disk found.
+        self.damage: list[str] = []
 
     # --- history ------------------------------------------------------------------------------------------------------
 
@@ -147,6 +150,37 @@ class Rememberer:
         async with self.upkeep, self._converting:
             yield
 
+    # --- what lies on the disk -------------------------------------------------------------------------------------------
+
+    async def verify_forever(self) -> None:
+        """Read all that counts once a day, as every start does with the pages: damage is found while there is another copy, or all of it in memory."""
+        while True:
+            await asyncio.sleep(VERIFY_EVERY_S)
+            try:
+                await self.verify()
+            except Exception:
+                log.exception("not all that lies on the disk could be verified; it is tried again tomorrow")
+
+    async def verify(self) -> list[str]:
+        """Read pages and history from the disk. Damaged pages are written anew, from memory; partitions whose history is damaged come anew from
+        other shards, if they are there. Returns what was found."""
+        store, found = self._store, list[str]()
+        store.checkpoints.read_from_disk()
+        for partition in store.kept():
+            for key, number, why in await asyncio.to_thread(store.checkpoints.damaged_pages, partition):
+                store.write_again(partition, key, number)
+                found.append(f"{why}; it was written anew")
+        if found:
+            await self._checkpoint()
+        damaged = await asyncio.to_thread(store.history.damaged_files)
+        self.damage = found = found + [str(error) for error in damaged]
+        self._meter.sweeps.labels("verify").inc()
+        for text in found:
+            log.warning("damage was found: %s", text)
+        if damaged:
+            self.mend({error.partition for error in damaged}, str(damaged[0]))
+        return found
+
     # --- erasure ------------------------------------------------------------------------------------------------------
 
     def is_erasure_due(self) -> bool:
@@ -156,13 +190,16 @@ class Rememberer:
         return bool(pending) and now_ms() - min(e.received_ms for e in pending) > due_ms
 
     async def erase(self) -> int:
-        """Remove everything that was erased so far from log, history, dead letters and checkpoints. Returns how many deletions."""
+        """Remove everything that was erased so far from log, history, dead letters and checkpoints. Returns how many deletions. A failed write stops
+        the shard, whoever asked."""
         if self._store.keep_log:
             return 0
         async with self._erasing:  # a run that is under way ends first; then what it left
             self.is_erasing = True
             try:
                 return await self._erase()
+            except WriteFailed as error:
+                stop_at_once(error)
             finally:
                 self.is_erasing = False
 
@@ -181,6 +218,8 @@ class Rememberer:
         await self._checkpoint()  # their pages are written anew, and the log that had them is dropped
         await asyncio.to_thread(store.drop_old_segments)
         await asyncio.to_thread(store.checkpoints.compact)
+        for folder in (store.folder, store.folder / ROCKS_FOLDER):
+            await asyncio.to_thread(shutil.rmtree, folder_aside(folder), ignore_errors=True)
         if any(store.log.first_sequence(segment) <= sequence for segment, _ in store.log.closed()):
             return 0  # a stopped partition holds segments back: they stay on the list
         await asyncio.to_thread(store.checkpoints.note_erased, [(e.received_ms, e.id_hash) for e in pending])

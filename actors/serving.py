@@ -46,6 +46,7 @@ from grid.storage.checkpoints import DAMAGE_FILE
 from grid.storage.files import replace_file, sync_folder
 from grid.storage.history import release_memory
 from grid.storage.log import SEGMENT_BYTES
+from grid.storage.renewing import folder_aside
 from grid.storage.snapshots import stage
 from grid.storage.store import Recovery, Store
 
@@ -156,7 +157,11 @@ class ShardServer:
         self.replication = Replication(self, promises, report)
         self.committer.replication = self.replication
         self.replication.start(copied)
-        self._tasks = [asyncio.create_task(self._keep_house()), asyncio.create_task(self.rememberer.keep_forever())]
+        self._tasks = [
+            asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self.rememberer.keep_forever()),
+            asyncio.create_task(self.rememberer.verify_forever()),
+        ]
         if self.recovery.incomplete:
             self._tasks.append(asyncio.create_task(self._backfill_recovered(self.recovery.incomplete)))
         self._tasks.append(asyncio.create_task(self.moves.drop_foreign()))
@@ -175,7 +180,7 @@ class ShardServer:
     def _set_aside(self, why: str) -> None:
         """Begin with an empty folder, as another member; the damaged one stays for a look, in the place of an earlier one."""
         folder = Path(self.config.folder)
-        aside = folder.with_name(f"{folder.name}.damaged")
+        aside = folder_aside(folder)
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
         sync_folder(folder.parent)
@@ -186,6 +191,7 @@ class ShardServer:
         if is_dispensable and damage.exists():
             raise CheckpointCorrupt(-1, damage.read_text())
         self.store = Store(Path(self.config.folder), self.engine, keep_log=self.config.keep_log, segment_bytes=self.config.segment_bytes)
+        self.problems += [f"the database of checkpoints was damaged and is made anew, without {what}" for what in self.store.left_out]
         try:
             return self._recovered()
         except BaseException:
@@ -335,7 +341,7 @@ class ShardServer:
 
     def _history_problems(self) -> list[str]:
         waiting = [self.rememberer.problem] if self.rememberer.problem else []
-        return waiting + [f"history lacks a damaged record: {fault}" for fault in self.store.history.damaged]
+        return waiting + [f"history lacks a damaged record: {fault}" for fault in self.store.history.damaged] + self.rememberer.damage
 
     # --- catalog ------------------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ POINTS = (
     "group.logged", "log.before_write", "log.written", "log.fsynced", "group.applied_in_part", "group.applied", "catalog.put", "catalog.logged",
     "checkpoint.shard_put", "checkpoint.pages_put", "checkpoint.staged", "checkpoint.installed", "segment.before_drop",
     "history.file_written", "history.listed", "merge.listed", "compact.before", "erase.positions_put", "backfill.folded", "backfill.whole",
-    "load.staged", "replica.promised", "replica.sent", "replica.logged",
+    "load.staged", "renew.copied", "renew.aside", "replica.promised", "replica.sent", "replica.logged",
     "move.staged", "move.sealed", "move.saved", "move.released", "move.taken_over", "recovery.checkpoints", "recovery.replayed", "controller.before_save", "controller.saved",
 )  # fmt: skip
 _folder = Path(os.environ["PROFILEGRID_FAILPOINTS"]) if os.environ.get("PROFILEGRID_FAILPOINTS") else None

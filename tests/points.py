@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import shutil
 import time
 from pathlib import Path
+
+from grid.errors import CheckpointCorrupt
+from grid.storage.checkpoints import Checkpoints
 
 
 class Points:
@@ -41,3 +46,25 @@ def flip(path: Path, rng: random.Random) -> None:
     end = len(raw.rstrip(b"\0")) or len(raw)
     raw[rng.randrange(end)] ^= 1 << rng.randrange(8)
     path.write_bytes(raw)
+
+
+def flip_where_no_start_reads(rocks: Path, partitions: int) -> None:
+    """One bit of a RocksDB's SST, in what later checkpoints have replaced: all that counts still reads, a compaction will meet it."""
+    for table in sorted(rocks.glob("*.sst")):
+        whole, other = table.read_bytes(), rocks.with_name("other")
+        for at in range(0, len(whole), 997):
+            table.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+            with contextlib.suppress(CheckpointCorrupt), contextlib.closing(Checkpoints(rocks, is_read_only=True)) as database:
+                left_out = database.copy_to(other, partitions)
+                shutil.rmtree(other)
+                if not left_out and not _reads_from_end_to_end(database):
+                    return
+        table.write_bytes(whole)
+    raise AssertionError("all that is there counts")
+
+
+def _reads_from_end_to_end(database: Checkpoints) -> bool:
+    try:
+        return len(list(database._entries(b"", lambda iterator: None))) > 0
+    except CheckpointCorrupt:
+        return False

@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 import msgpack
 import xxhash
-from rocksdict import BlockBasedOptions, Cache, Checkpoint, DBRecoveryMode, Options, Rdict, WriteBatch
+from rocksdict import AccessType, BlockBasedOptions, Cache, Checkpoint, DBRecoveryMode, Options, Rdict, ReadOptions, WriteBatch
 
 from grid.errors import CheckpointCorrupt, DataFolderForeign, WriteFailed
 from grid.failpoints import failpoint
-from grid.storage.files import replace_file
+from grid.storage.files import forget_cached, replace_file
 
 Entry = TypeVar("Entry")
 FORMAT = 1
@@ -31,6 +31,7 @@ BATCH_BYTES_MAX, MEMTABLE_BYTES, CACHE_BYTES = 128 << 10, 16 << 20, 4 << 20
 # that come from another shard a quarter may be: somebody waits for them.
 PACE, ARRIVAL_PACE = 19, 3
 _FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY, _LETTERS_KEY, _LOADS_KEY, _VOID_KEY = b"f", b"s", b"h", b"e", b"r", b"l", b"u", b"v"
+_LONE_KEYS = (_FORMAT_KEY, _SHARD_KEY, _HISTORY_KEY, _ERASED_KEY, _REPLAY_KEY, _LETTERS_KEY, _LOADS_KEY, _VOID_KEY)
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class Manifest:
 class Checkpoints:
     """The RocksDB of one shard."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_read_only: bool = False) -> None:
         self._folder = folder
         options = Options(raw_mode=True)
         options.create_if_missing(True)
@@ -68,11 +69,14 @@ class Checkpoints:
         # The default recovery silently drops what follows a bit flip.
         options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
         try:
-            self._db = Rdict(str(folder), options=options)
+            self._db = Rdict(str(folder), options=options, access_type=AccessType.read_only() if is_read_only else AccessType.read_write())
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
             if _is_damage(error):
                 raise CheckpointCorrupt(-1, f"{folder} cannot be opened: {error}") from error
             raise DataFolderForeign(str(folder), f"cannot open the checkpoints: {error}") from error
+        once = ReadOptions()
+        once.fill_cache(False)  # what is read is needed once
+        self._db.set_read_options(once)
         found = self._get(_FORMAT_KEY, -1, "format")
         if found is None:
             self._db[_FORMAT_KEY] = str(FORMAT).encode()
@@ -170,7 +174,7 @@ class Checkpoints:
                 batch.delete(_page_key(partition, column, page, generation))
                 count += 1
         if count:
-            self._db.write(batch)
+            self._write(batch)
 
     def drop(self, partitions: list[int]) -> None:
         """Forget the checkpoints of partitions: their manifests durably, then their pages. Raises WriteFailed."""
@@ -197,8 +201,8 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Writes of RocksDB: what fails is a WriteFailed. Damage that it met in its own files is noted beside them: it takes no write any more, in no
-        life of the process."""
+        """Writes of RocksDB: what fails is a WriteFailed. Damage that it met in its own files is noted beside them: it takes no write any more, until it is
+        made anew (`grid/storage/renewing.py`)."""
         try:
             yield
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
@@ -206,6 +210,10 @@ class Checkpoints:
                 with contextlib.suppress(OSError):
                     replace_file(self._folder.parent / DAMAGE_FILE, str(error).encode())
             raise WriteFailed(str(self._folder), str(error)) from error
+
+    def _write(self, batch: WriteBatch) -> None:
+        with self._writing():
+            self._db.write(batch)
 
     def _write_durably(self, batch: WriteBatch) -> None:
         with self._writing():
@@ -245,10 +253,66 @@ class Checkpoints:
             raise WriteFailed(str(folder), str(error)) from error
 
     def compact(self) -> None:
-        """Rewrite every file, so that replaced and deleted pages are gone from the disk. Releases the GIL."""
+        """Rewrite every file, so that replaced and deleted pages are gone from the disk. Releases the GIL. Raises WriteFailed."""
         failpoint("compact.before")
-        self._db.flush()
-        self._db.compact_range(None, None)
+        with self._writing():
+            self._db.flush()
+            self._db.compact_range(None, None)
+        self._put_durably(_FORMAT_KEY, str(FORMAT).encode())  # only a later write fails when the compaction did
+
+    def copy_to(self, folder: Path, partitions: int) -> list[str]:
+        """Make a new database of all that counts in this one: what no manifest names, and no start reads, stays behind with its damage.
+
+        A page or manifest that cannot be read is left out, so that its partition stops as it would here; of refused and erased rows those that lie
+        between damaged blocks. Returns what was left out, in words. Durable. Raises CheckpointCorrupt where no start can do without it, WriteFailed.
+        """
+        left_out: list[str] = []
+        copy = Checkpoints(folder)
+        try:
+            batch, nbytes = WriteBatch(raw_mode=True), 0
+            for key, value in self._all_that_counts(partitions, left_out):
+                batch.put(key, value)
+                nbytes += len(value)
+                if nbytes >= BATCH_BYTES_MAX:
+                    copy._write(batch)
+                    batch, nbytes = WriteBatch(raw_mode=True), 0
+            copy._write_durably(batch)
+        finally:
+            copy.close()
+        return left_out
+
+    def _all_that_counts(self, partitions: int, left_out: list[str]) -> Iterator[tuple[bytes, bytes]]:
+        for key in _LONE_KEYS:
+            if (value := self._get(key, -1, f"entry {key.decode()}")) is not None:
+                yield key, value
+        for prefix in (b"c", b"d"):
+            yield from self._entries(prefix, _entry)
+        for prefix, what in ((b"x", "refused rows"), (b"z", "who was erased")):
+            yield from self._entries_around_damage(prefix, what, left_out)
+        for partition, fault in self.load_manifests(partitions).items():
+            left_out.append(str(fault))
+            yield _manifest_key(partition), b""  # not as if there had been none
+        for partition, manifest in self.manifests.items():
+            yield _manifest_key(partition), _pack_manifest(manifest)
+            for (column, number), (generation, _) in manifest.pages.items():
+                try:
+                    yield _page_key(partition, column, number, generation), self.page(partition, column, number)
+                except CheckpointCorrupt as error:
+                    left_out.append(str(error))
+
+    def _entries_around_damage(self, prefix: bytes, what: str, left_out: list[str]) -> Iterator[tuple[bytes, bytes]]:
+        """What lies before the first damaged block, and behind the last."""
+        last = b""
+        try:
+            for last, value in self._entries(prefix, _entry):
+                yield last, value
+        except CheckpointCorrupt as error:
+            left_out.append(f"{what}, some: {error}")
+            iterator = self._db.iter()
+            iterator.seek_for_prev(prefix + b"\xff" * 32)
+            while iterator.valid() and bytes(iterator.key()).startswith(prefix) and bytes(iterator.key()) > last:
+                yield _entry(iterator)
+                iterator.prev()
 
     def put_words(self, key: str, first_code: int, data: bytes, ends: bytes) -> None:
         """Append words to a dictionary; durable with the next shard state. Raises WriteFailed."""
@@ -287,12 +351,32 @@ class Checkpoints:
     def page(self, partition: int, column: str, number: int) -> bytes:
         """A page of the newest checkpoint, verified; empty when it has none. Raises CheckpointCorrupt."""
         version = self.manifests[partition].pages.get((column, number))
-        if version is None:
-            return b""
+        return b"" if version is None else self._page_of(partition, column, number, version)
+
+    def _page_of(self, partition: int, column: str, number: int, version: tuple[int, int]) -> bytes:
         blob = self._get(_page_key(partition, column, number, version[0]), partition, f"page {number} of {column}")
         if blob is None or xxhash.xxh3_64_intdigest(blob) != version[1]:
             raise CheckpointCorrupt(partition, f"page {number} of {column} {'is missing' if blob is None else 'does not match its checksum'}")
-        return bytes(blob)
+        return blob
+
+    def read_from_disk(self) -> None:
+        """Let what is read next come from the disk, not from what the system keeps of it in memory."""
+        for path in self._folder.glob("*.sst"):
+            forget_cached(path)
+
+    def damaged_pages(self, partition: int) -> list[tuple[str, int, str]]:
+        """(column, page, why) of each page of the newest checkpoint that does not read as it was written. In a thread, which takes 5 % of the time."""
+        found = []
+        for (column, number), version in self.manifests.get(partition, Manifest({})).pages.items():
+            started = time.perf_counter()
+            try:
+                self._page_of(partition, column, number, version)
+            except CheckpointCorrupt as error:
+                if self.manifests.get(partition, Manifest({})).pages.get((column, number)) == version:  # else it was replaced meanwhile
+                    found.append((column, number, str(error)))
+            if self.is_paced:
+                time.sleep((time.perf_counter() - started) * PACE)
+        return found
 
     def shard_state(self) -> dict[str, Any]:
         """What `put_shard_state` kept last; empty on a new folder."""
@@ -332,7 +416,7 @@ class Checkpoints:
         return {int.from_bytes(key[1:], "big"): value.decode() for key, value in self._scan(b"c")}
 
     def _scan(self, prefix: bytes) -> list[tuple[bytes, bytes]]:
-        return list(self._entries(prefix, lambda iterator: (bytes(iterator.key()), bytes(iterator.value()))))
+        return list(self._entries(prefix, _entry))
 
     def _keys(self, prefix: bytes) -> list[bytes]:
         return list(self._entries(prefix, lambda iterator: bytes(iterator.key())))
@@ -355,7 +439,7 @@ class Checkpoints:
         for key, value in letters:
             batch.put(b"x" + key, value)
         batch.put(_LETTERS_KEY, sequence.to_bytes(8, "big"))
-        self._db.write(batch)
+        self._write(batch)
 
     def all_letters(self) -> list[tuple[bytes, bytes]]:
         """(key, letter) of every refused row."""
@@ -374,7 +458,7 @@ class Checkpoints:
         for key in oldest_first[: len(oldest_first) - len(kept)]:
             batch.delete(key)
         if len(kept) < len(oldest_first):
-            self._db.write(batch)
+            self._write(batch)
         return len(kept)
 
     def dead_letters_of(self, reason: str) -> list[tuple[bytes, dict[str, Any]]]:
@@ -401,8 +485,7 @@ class Checkpoints:
         for key in keys:
             batch.delete(key)
         batch.put(_REPLAY_KEY, msgpack.packb({"number": number}))
-        self._db.write(batch)
-        self._db.flush_wal(True)
+        self._write_durably(batch)
 
     def forget_dead_letters(self, is_gone: Callable[[dict[str, Any]], bool]) -> int:
         """Drop the letters of which `is_gone` is true. Returns how many."""
@@ -412,7 +495,7 @@ class Checkpoints:
                 batch.delete(key)
                 count += 1
         if count:
-            self._db.write(batch)
+            self._write(batch)
         return count
 
     def dead_letters(self, limit: int) -> list[bytes]:
@@ -435,6 +518,10 @@ class Checkpoints:
 def _is_damage(error: Exception) -> bool:
     """Whether files of RocksDB are damaged, by its own text or by our checksums; else the disk failed for another reason."""
     return isinstance(error, CheckpointCorrupt) or str(error).startswith("Corruption")
+
+
+def _entry(iterator: Any) -> tuple[bytes, bytes]:
+    return bytes(iterator.key()), bytes(iterator.value())
 
 
 def _manifest_key(partition: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -30,6 +31,16 @@ def replace_file(path: Path, content: bytes) -> None:
         os.close(descriptor)
     temporary.replace(path)
     sync_folder(path.parent)
+
+
+def forget_cached(path: Path) -> None:
+    """Drop what the system keeps of a file in memory: the next read is of the disk. Of what lies only in memory nothing goes."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def own(folder: Path, *, timeout_s: float) -> int:

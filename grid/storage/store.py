@@ -5,6 +5,7 @@ folder/log/    segments of groups
 folder/history/  accepted past events, by partition
 folder/NOTED   partitions that are to be copied anew, as something of theirs is damaged
 folder/rocks/  checkpoints, dictionaries, catalogs, dead letters, the list of history files
+folder/DAMAGED what RocksDB found damaged in its own files; it is made anew at the next start
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from grid.errors import CheckpointCorrupt, LogCorrupt
 from grid.failpoints import failpoint
 from grid.group import FORMAT, Group, reserved_words, touched_positions
 from grid.held import Held
-from grid.kernels.marks import UNSAVED, UNSEEN
+from grid.kernels.marks import TOUCHED, UNSAVED, UNSEEN
 from grid.state.dictionary import Dictionary, Strings
 from grid.state.memory import PAGE_ROWS
 from grid.storage.checkpoints import ARRIVAL_PACE, PACE, Checkpoints, Manifest, PartitionDump
@@ -39,6 +40,7 @@ from grid.storage.history import AppliedSlots, Draft, History, PastFile
 from grid.storage.letters import dead_letter
 from grid.storage.log import SEGMENT_BYTES, Log, Record, read_segment
 from grid.storage.past import PastEvents
+from grid.storage.renewing import ROCKS_FOLDER, renew_damaged
 
 DEAD_LETTERS_MAX, DEAD_LETTERS_MS = 1_000_000, 7 * 86_400_000
 DRAFTS_MAX = 500
@@ -68,7 +70,9 @@ class Store:
         self.folder, self.engine, self.keep_log = folder, engine, keep_log
         self._owner = own(folder, timeout_s=owner_timeout_s)
         try:
-            self.checkpoints = Checkpoints(folder / "rocks")
+            # What could not be read of a damaged RocksDB that was made anew, in words.
+            self.left_out = renew_damaged(folder, engine.partitions)
+            self.checkpoints = Checkpoints(folder / ROCKS_FOLDER)
             self.log = Log(folder / "log", segment_bytes)
             self.history = History(folder / "history", self.checkpoints)
         except BaseException:
@@ -349,6 +353,12 @@ class Store:
     def _write_noted(self, noted: dict[int, str]) -> None:
         replace_file(self.folder / NOTED_FILE, msgpack.packb(noted))
 
+    def write_again(self, partition: int, key: str, number: int) -> None:
+        """Let the next checkpoint write a page anew, whose bytes on the disk are damaged."""
+        pages, columns = self.engine.users.pages_of(partition), self.columns_by_key().get(key)
+        if columns is not None and number < pages.size:
+            columns.dirty[pages[number]] |= UNSAVED
+
     def drafts(self, segment: Path) -> Iterator[list[Draft]]:
         """What a closed segment holds for history, some frames at a time: all of a segment of small ones would be 100 MB of objects. In threads."""
         drafts = self.history.drafts(segment, self.engine.catalogs, self.applied)
@@ -470,29 +480,33 @@ class Store:
             self._apply_held(committed)
             self.engine.positions[partition] = self.engine.reserved[partition] = through
 
-    def _page(self, partition: int, key: str, number: int, report: Recovery) -> bytes:
-        """A page of the checkpoint; empty when it is damaged and that was accepted. Raises CheckpointCorrupt."""
+    def _page(self, partition: int, key: str, number: int, report: Recovery) -> bytes | None:
+        """A page of the checkpoint; None when it is damaged and that was accepted. Raises CheckpointCorrupt."""
         try:
             return self.checkpoints.page(partition, key, number)
         except CheckpointCorrupt as error:
             if not self._accept_loss:
                 raise
             self._meet(partition, f"{error}; it is empty now", report)
-            return b""
+            return None
 
     def _load_partition(self, partition: int, report: Recovery) -> None:
         engine, facts = self.engine, self.checkpoints.manifests[partition].facts
         next_ordinal = int(facts["next_ordinal"])
         count = -(-next_ordinal // PAGE_ROWS)
         try:
-            blobs = [self._page(partition, "ids", number, report) or bytes(PAGE_ROWS * 2) for number in range(count)]
-            pages = engine.users.load_partition(partition, blobs, next_ordinal)
+            ids = [self._page(partition, "ids", number, report) for number in range(count)]
+            pages = engine.users.load_partition(partition, [blob or bytes(PAGE_ROWS * 2) for blob in ids], next_ordinal)
+            engine.users.dirty[[page for page, blob in zip(pages, ids, strict=True) if blob is None]] = TOUCHED
             for key, columns in self._columns()[1:]:
                 for number, page in enumerate(pages):
-                    blob = self._page(partition, key, number, report)
+                    # What had the users of lost ids is nobody's.
+                    blob = None if ids[number] is None else self._page(partition, key, number, report)
                     if blob:
                         columns.load_page(page, blob)
                         columns.dirty[page] = UNSEEN
+                    elif blob is None:  # the next checkpoint replaces it
+                        columns.dirty[page] = TOUCHED
         except CheckpointCorrupt as error:
             engine.stopped[partition] = str(error)
             return

@@ -105,6 +105,85 @@ def repaired(folder: Path) -> None:
     shard.close()
 
 
+@pytest.fixture(scope="module")
+def superseded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose SST has what a later checkpoint replaced, beside words, refused rows and erased users that count: 30 batches."""
+    folder = tmp_path_factory.mktemp("superseded") / "shard"
+    shard = Shard(folder, EVERY_KIND)
+    fill(shard, 1, 16)
+    shard.store.checkpoints.put_dead_letters([(number.to_bytes(22, "big"), b"letter" * 20) for number in range(500)], 15)
+    shard.store.checkpoints.note_erased([(NOW_MS + number, number) for number in range(500)])
+    shard.store.checkpoint_all()
+    shard.store.checkpoints.compact()
+    fill(shard, 16, 31)
+    shard.store.checkpoint_all()
+    shard.close()
+    return folder
+
+
+def compaction_meets_damage(folder: Path) -> bool:
+    """Whether RocksDB takes no write any more since it has looked at everything."""
+    shard = Shard(folder)
+    try:
+        shard.store.checkpoints.compact()
+    except WriteFailed as error:
+        assert "Corruption" in str(error)
+        with pytest.raises(WriteFailed):
+            shard.store.checkpoint_all()
+        return True
+    finally:
+        shard.close()
+    return False
+
+
+def test_damage_that_a_compaction_meets_stays_behind_when_the_database_is_made_anew(superseded: Path, tmp_path: Path) -> None:
+    seed = int(os.environ.get("FAULT_SEED", random.SystemRandom().randrange(1 << 31)))
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    seen = {"sound": 0, "refused": 0, "right": 0, "letters": 0, "stopped": 0}
+    for round_ in range(60):
+        folder = tmp_path / f"flip-{round_}"
+        shutil.copytree(superseded, folder)
+        flip(rng.choice(sorted(folder.rglob("*.sst"))), rng)
+        try:
+            if not compaction_meets_damage(folder):
+                seen["sound"] += 1  # a footer, say, that nobody reads
+                continue
+            shard = Shard(folder)
+        except StorageError:
+            seen["refused"] += 1
+            continue
+        assert (folder / "rocks.damaged").exists() == bool(shard.store.left_out)
+        stopped = {why for why in shard.engine.stopped.values() if "page" in why or "manifest" in why}
+        assert len(stopped) == len(shard.engine.stopped) <= len(shard.store.left_out)
+        seen["stopped" if stopped else "letters" if shard.store.left_out else "right"] += 1
+        assert sum(right_or_refused(shard)) == len(USERS)
+        letters, erased = shard.store.checkpoints.all_letters(), shard.store.checkpoints.noted_erased()
+        assert len(erased) == 500 or any("who was erased" in text for text in shard.store.left_out)
+        assert len(letters) == 500 or any("refused rows" in text for text in shard.store.left_out)
+        shard.close()
+        assert not compaction_meets_damage(folder)
+        if stopped:
+            repaired(folder)
+        shutil.rmtree(folder)
+    print(seen)
+    assert seen["right"] and seen["stopped"] + seen["letters"]
+
+
+@pytest.mark.parametrize("point", ["renew.copied", "renew.aside"])
+def test_a_crash_while_the_database_is_made_anew_leaves_the_old_or_the_new(superseded: Path, tmp_path: Path, points: Points, point: str) -> None:
+    folder = tmp_path / "shard"
+    shutil.copytree(superseded, folder)
+    (folder / "DAMAGED").write_text("Corruption: block checksum mismatch")
+    points.arm(point, "eio")
+    with pytest.raises(OSError, match="Input/output error"):
+        Shard(folder)
+    shard = Shard(folder)
+    assert right_or_refused(shard) == (len(USERS), 0)
+    assert not (folder / "DAMAGED").exists()
+    shard.close()
+
+
 def test_a_missing_file_is_told_by_name_and_never_read_as_less(whole: Path, tmp_path: Path) -> None:
     names = [path.relative_to(whole) for path in whole.rglob("*") if path.suffix in (".sst", ".log", ".arrow") or path.name in ("CURRENT",)]
     assert {name.suffix for name in names} >= {".sst", ".log", ".arrow"}

@@ -8,6 +8,7 @@ import pytest
 from profilegrid.errors import ProfilegridError
 
 from tests.grids import grid_of_every_kind
+from tests.points import flip_where_no_start_reads
 
 USERS = [f"user-{number}" for number in range(400)]
 
@@ -53,5 +54,33 @@ def test_damage_is_told_with_its_place_the_rest_serves_and_repair_gives_up_only_
         assert grid.json("repair") == {"damage": [], "lost": []}
         with grid.client() as client:
             assert list(client.get_many(USERS)["count"]) == [count + 1 for count in counts]
+    finally:
+        grid.down()
+
+
+def test_a_bit_that_flips_where_nobody_reads_ends_a_shard_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    grid = grid_of_every_kind(tmp_path, "--partitions", "8", "--shards", "1")
+    rocks = grid.folder / "shard-0" / "rocks"
+    for number in range(2):  # opened again, RocksDB has the first checkpoint in a file, and in memory that it is replaced
+        with grid.client() as client:
+            client.track_many("e", user_id=USERS, k=[f"word-{number}"] * len(USERS), n=[1.0] * len(USERS))
+        grid.cli("checkpoint", check=True)
+        grid.kill_everything()
+        if number == 0:
+            grid.up()
+    flip_where_no_start_reads(rocks, 8)
+    grid.up()
+    try:
+        with grid.client(read_timeout=60.0) as client:
+            client.delete(USERS[0])
+            pid = grid.shards()[0]["pid"]
+            grid.cli("erasures", "--now")  # everything is compacted for it
+            grid.wait_until(lambda: grid.shards()[0]["pid"] not in (0, pid) and grid.shards()[0]["state"] == "serving")
+            assert grid.json("erasures", "--now")["erasures"] == []
+            assert [profile["count"] for profile in map(client.get, USERS[1:5])] == [2] * 4
+            client.track_many("e", user_id=USERS[1:], k=["more"] * (len(USERS) - 1))
+            assert set(client.get_many(USERS[1:])["count"]) == {3}
+        assert not rocks.with_name("DAMAGED").exists()
+        assert grid.json("repair")["damage"] == []
     finally:
         grid.down()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +119,10 @@ def test_damage_that_is_met_while_it_runs_is_noted_and_counts_at_a_start_when_ot
         shard.store.checkpoints.put_catalog(9, "{}")
     shard.store.checkpoints._db = whole
     shard.close()
-    assert asyncio.run(users_after_recovery(tmp_path / "shard-0", is_dispensable=False)) == 1
     assert asyncio.run(users_after_recovery(tmp_path / "shard-0", is_dispensable=True)) == 0
+    assert (tmp_path / "shard-0.damaged" / "DAMAGED").exists()
+    assert asyncio.run(users_after_recovery(tmp_path / "shard-0.damaged", is_dispensable=False)) == 1, "where nobody else has it all"
+    assert not (tmp_path / "shard-0.damaged" / "DAMAGED").exists(), "made anew"
 
 
 def test_a_damaged_copy_starts_without_what_lies_behind_a_gap_in_its_log(tmp_path: Path) -> None:
@@ -213,3 +215,48 @@ def test_a_change_that_a_watcher_may_not_read_just_now_wakes_it_and_is_no_fault_
             assert watcher.changed.is_set()
 
     asyncio.run(serve())
+
+
+def test_damage_on_the_disk_is_found_by_looking_and_pages_are_written_anew_from_memory(tmp_path: Path) -> None:
+    folder, users = tmp_path / "shard-0", [f"user-{number}" for number in range(200)]
+    shard = Shard(folder, EVERY_KIND, keep_log=False)
+    shard.track([(user, "e", NOW_MS, {"n": 1.0, "k": "key"}, None) for user in users], 1)
+    shard.store.log.roll()
+    shard.store.write_history()
+    shard.store.checkpoint_all()
+    shard.store.checkpoints.compact()
+    shard.close()
+
+    async def verified() -> tuple[list[str], list[str], list[str]]:
+        server = ShardServer(ShardConfig(0, str(folder), PARTITIONS))
+        await server.recover(dict.fromkeys(range(PARTITIONS), 1), 0)
+        sound = await server.rememberer.verify()
+        flip_where(folder, "*.sst", lambda: any(server.store.checkpoints.damaged_pages(p) for p in range(PARTITIONS)))
+        flip_where(folder, "*.arrow", server.store.history.damaged_files)
+        found = await server.rememberer.verify()
+        again = await server.rememberer.verify()
+        assert set(again) <= set(server.status()["problems"])
+        await server.stop()
+        return sound, found, again
+
+    sound, found, again = asyncio.run(verified())
+    assert sound == []
+    assert [("written anew" in text, "rocks" in text or ".arrow" in text) for text in found] == [(True, True)] * (len(found) - 1) + [(False, True)]
+    assert again == found[-1:], "no shard has another copy of history"
+    shard = Shard(folder, keep_log=False)
+    assert {(profile["count"], profile["sum"]) for profile in shard.get(users)} == {(1, 1.0)}
+    shard.close()
+
+
+def flip_where(folder: Path, pattern: str, is_found: Callable[[], object]) -> None:
+    """Flip a bit of the largest file of a sort, where it is noticed."""
+    path = max(folder.rglob(pattern), key=lambda path: path.stat().st_size)
+    raw = path.read_bytes()
+    for at in range(len(raw) // 2, len(raw), 499):
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(bytes([raw[at] ^ 1]))
+        if is_found():
+            return
+        path.write_bytes(raw)
+    raise AssertionError("no bit is ever noticed")
