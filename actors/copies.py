@@ -255,6 +255,7 @@ class Copies:
 
     async def _of_each(self, partition: int, shards: list[int], method: str, *arguments: Any) -> tuple[int, list[Any]]:
         """(position, what each copy says of it). While much is written a copy is past the position before it looks: then of one that lies ahead."""
+        first: MoveFailed | None = None  # where nothing is written, what lies ahead is never reached, which tells nothing
         for attempt in range(COMPARE_TRIES):
             position = await ask(self._controller.of_shard(shards[0], "journal_end", partition)) + COMPARE_AHEAD * attempt
             calls = [ask(self._controller.of_shard(shard, method, partition, position, *arguments), COMPARE_TIMEOUT_S) for shard in shards]
@@ -265,8 +266,11 @@ class Copies:
                 if len({here for here, _ in answers}) == 1:
                     return answers[0][0], [what for _, what in answers]
                 failed = MoveFailed(f"copies of partition {partition} were looked at in different places")
-            if not isinstance(failed, MoveFailed) or attempt + 1 == COMPARE_TRIES:
+            if not isinstance(failed, MoveFailed):
                 raise failed
+            first = first or failed
+            if attempt + 1 == COMPARE_TRIES:
+                raise first
         raise AssertionError("unreachable")
 
     def status(self) -> list[dict[str, Any]]:

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from profilegrid_rules import Expression, Rules
 from prometheus_client.metrics_core import Metric
 
+from actors.audiences import Audiences
 from actors.backfilling import Backfill
 from actors.clock import clock_problem, now_ms
 from actors.committing import Committer, stop_at_once
@@ -36,9 +36,7 @@ from actors.snapshotting import send
 from grid.catalog import Catalog, load_catalog
 from grid.engine import Engine
 from grid.errors import CheckpointCorrupt, GridError, HistoryCorrupt, MemoryExhausted, PartitionUnavailable, ShardRecovering, SnapshotFailed, WriteFailed
-from grid.reading import Profiles, check_complete, contains, explain, read_profiles, user_ids
-from grid.selecting import Selection
-from grid.state.bitmaps import mask_to_portable
+from grid.reading import Profiles, read_profiles, user_ids
 from grid.state.dictionary import Strings
 from grid.state.memory import MemoryBudget, resident_bytes, trim_heap
 from grid.state.users import Slots
@@ -56,20 +54,7 @@ CHECKPOINT_EVERY_S = 300.0
 CHECKPOINT_LOG_BYTES = 256 << 20
 DISK_BYTES_FREE_MIN = 512 << 20
 TRIM_EVERY_MS = 3_600_000
-# Users that a query looks at in one turn of the loop.
-SCAN_USERS_MAX = 1 << 20
 _HOUSEKEEPING_S = 1.0
-
-
-@dataclass(slots=True)
-class Evaluated:
-    """A shard's part of a query, a row a partition: how many users, at which log position, and (if asked for) which ordinals."""
-
-    partitions: NDArray[np.uint16]
-    counts: NDArray[np.uint64]
-    positions: NDArray[np.uint64]
-    bitmaps: list[bytes]
-    warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +98,7 @@ class ShardServer:
         self.progress = ""
         self.meter = Meter()
         self.meter.registry.register(Gauges(self._gauges))
-        self.profiles_read = self.queries = 0
+        self.profiles_read = 0
         self._checkpointed_s = time.monotonic()
         self._trimmed_ms = 0
         self._watchers: set[Watcher] = set()
@@ -126,7 +111,7 @@ class ShardServer:
         self._installing, self._let, self._is_held = asyncio.Lock(), asyncio.Event(), False
         # (done, in all) of a snapshot that is being made.
         self.snapshot_bytes = (0, 0)
-        self._rules: tuple[Catalog, Rules] | None = None
+        self.audiences = Audiences(self)
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
@@ -265,7 +250,7 @@ class ShardServer:
         yield total("events", "Events accepted.", self.committer.events)
         yield total("groups", "Groups committed.", self.committer.groups)
         yield total("profiles_read", "Profiles read.", self.profiles_read)
-        yield total("queries", "Rules evaluated.", self.queries)
+        yield total("queries", "Rules evaluated.", self.audiences.queries)
         yield gauge("users", "Users that exist.", engine.users_served)
         yield gauge("inbox_bytes", "Frames that wait to be committed.", self.committer.inbox_bytes)
         yield gauge("turn_seconds_max", "The longest turn of the loop since the last status.", self.committer.turn_ms_max / 1000)
@@ -295,10 +280,15 @@ class ShardServer:
         if self.state != "serving":
             raise ShardRecovering()
 
-    def _check_readable(self, partitions: NDArray[np.integer[Any]]) -> None:
+    def check_readable(self, partitions: NDArray[np.integer[Any]]) -> None:
         """Raise PartitionMoved, PartitionUnavailable or ShardRecovering unless partitions may be read here now."""
         self.engine.check_owned(partitions)
         self.replication.check_readable(partitions)
+
+    def check_still_readable(self, owned: NDArray[np.integer[Any]]) -> None:
+        """As `check_readable`, of partitions that are owned: where there is one copy of each, all of them whole, that is all."""
+        if self.engine.is_limited or self.replication.replicas:
+            self.check_readable(owned)
 
     def check_partitions_open(self) -> None:
         """Raise PartitionUnavailable when a partition of this shard is stopped."""
@@ -325,7 +315,7 @@ class ShardServer:
                 "backfilling": self._backfilling,
                 "history": self.store.history.status(),
                 "segments_behind": self.rememberer.segments_behind,
-                "profiles_read": self.profiles_read, "queries": self.queries, "groups": self.committer.groups,
+                "profiles_read": self.profiles_read, "queries": self.audiences.queries, "groups": self.committer.groups,
                 "ack_ms": self.meter.recent_ack.percentiles(50, 99),
                 "fsync_ms": self.meter.recent_fsync.percentiles(50, 99),
                 "inbox_bytes": self.committer.inbox_bytes, "checkpoint_age_s": time.monotonic() - self._checkpointed_s,
@@ -521,8 +511,9 @@ class ShardServer:
         self.check_serving()
         self.committer.read_at = time.monotonic()
         slots, partitions, are_owned = self.engine.users.locate(ids, self.engine.epochs)
-        if not are_owned or self.engine.is_limited or self.replication.replicas:
-            self._check_readable(partitions)
+        if not are_owned:
+            self.check_readable(partitions)
+        self.check_still_readable(partitions)
         return slots
 
     def read(self, ids: Strings, fields: list[str], as_of_ms: int | None) -> Profiles:
@@ -531,89 +522,12 @@ class ShardServer:
         self.profiles_read += len(ids)
         return read_profiles(self.engine, self.find(ids), fields or None, moment)
 
-    def rule(self, text: str) -> Expression:
-        """The plan of a rule under the current catalog. Raises RuleError, FeatureBackfilling."""
-        self.check_serving()
-        catalog = self.engine.catalog
-        if self._rules is None or self._rules[0] is not catalog:
-            self._rules = catalog, Rules(catalog.rule_schema, catalog.zone)
-        plan = self._rules[1].compile(text)
-        check_complete(self.engine, plan)
-        return plan
-
-    async def evaluate(self, text: str, as_of_ms: int, first: int, last: int, limit: int, *, with_bitmaps: bool) -> Evaluated:
-        """A rule over owned partitions first..last; stops after a partition with which `limit` users are reached (0: never).
-
-        Some partitions a turn, as many as have 256k users: each part is exact at the log position it states.
-        """
-        self.committer.read_at = time.monotonic()
-        self.queries += 1
-        rule, reached = self.rule(text), 0
-        warnings: dict[str, None] = {}
-        counts, positions, bitmaps = [], [], []
-        partitions = np.flatnonzero(self.engine.epochs)
-        self._check_readable(partitions)
-        selection, version = Selection(self.engine, rule, as_of_ms), self.engine.catalog.version
-        asked = partitions[(partitions >= first) & (partitions <= last)]
-        for number, together in enumerate(self._turns(asked)):
-            if self.engine.catalog.version != version:
-                selection, version = Selection(self.engine, self.rule(text), as_of_ms), self.engine.catalog.version
-            if number:  # between turns one may have moved away
-                self._check_readable(together)
-            selected, said = selection.of_many(together)
-            warnings |= dict.fromkeys(said)
-            found = selected.counts()
-            if limit:
-                found = found[: 1 + int(np.searchsorted(np.cumsum(found), limit - reached))]
-                reached += int(found.sum())
-            counts.append(found)
-            positions.append(self.engine.positions[together[: found.size]])
-            if with_bitmaps:
-                bitmaps += [mask_to_portable(selected.of(i)) for i in range(found.size)]
-            if limit and reached >= limit:
-                break
-            await asyncio.sleep(0)
-        none = np.empty(0, dtype=np.uint64)
-        all_counts = np.concatenate([none, *counts]).astype(np.uint64)
-        return Evaluated(asked[: all_counts.size].astype(np.uint16), all_counts, np.concatenate([none, *positions]), bitmaps, list(warnings))
-
-    def _turns(self, partitions: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-        """Partitions in runs of about as many users as a scan takes in half a millisecond a clause."""
-        given = np.cumsum(self.engine.users.next_ordinal[partitions])
-        first, before = 0, 0
-        while first < partitions.size:
-            last = max(first + 1, int(np.searchsorted(given, before + SCAN_USERS_MAX, side="right")))
-            yield partitions[first:last]
-            first, before = last, int(given[last - 1])
-
-    async def explain(self, text: str, as_of_ms: int) -> tuple[int, dict[int, int], list[tuple[int, int]], list[str]]:
-        """(users, {partition: matched}, [(matched, unknown) of each clause], warnings) of this shard."""
-        rule = self.rule(text)
-        users = 0
-        matched: dict[int, int] = {}
-        clauses: list[tuple[int, int]] = []
-        warnings: dict[str, None] = {}
-        for partition in np.flatnonzero(self.engine.epochs).tolist():
-            self._check_readable(np.array([partition], dtype=np.uint16))
-            more_users, matched[partition], counts, said = explain(self.engine, partition, rule, as_of_ms)
-            warnings |= dict.fromkeys(said)
-            users += more_users
-            clauses = clauses or [(0, 0)] * len(counts)
-            clauses = [(a + c.matched, b + c.unknown) for (a, b), c in zip(clauses, counts, strict=True)]
-            await asyncio.sleep(0)
-        return users, matched, clauses, list(warnings)
-
-    def contains(self, text: str, ids: Strings, as_of_ms: int) -> tuple[list[bool], list[str]]:
-        """Whether users are in the audience, and warnings."""
-        found, warnings = contains(self.engine, self.find(ids), self.rule(text), as_of_ms)
-        return found.tolist(), warnings
-
     def ids_of_handles(self, handles: np.ndarray[Any, np.dtype[np.uint64]]) -> Strings:
         """Ids of user handles, in their order; an erased user's is empty."""
         self.check_serving()
         slots = np.empty(handles.size, dtype=np.int64)
         partitions = (handles >> np.uint64(32)).astype(np.int64)
-        self._check_readable(np.unique(partitions).astype(np.uint16))
+        self.check_readable(np.unique(partitions).astype(np.uint16))
         for partition in np.unique(partitions).tolist():
             here = partitions == partition
             slots[here] = self.engine.users.slots_of_ordinals(partition, (handles[here] & np.uint64(0xFFFFFFFF)).astype(np.int64))

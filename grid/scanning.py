@@ -7,23 +7,27 @@ city IN ('a', 'b') AND age >= 30 AND now() - last_cart > INTERVAL '30' MINUTE AN
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from profilegrid_rules import Expression, Type, columns_of, plan
+from profilegrid_rules import Expression, Placeholder, Template, Type, Values, builder, columns_of, plan
 from profilegrid_rules.evaluate import Source, evaluate
 from profilegrid_rules.vectors import Vector
 
-from grid.kernels.scalars import encode_time
+from grid.kernels.scalars import TIME_BIAS
 from grid.kernels.scans import narrow_to_codes, narrow_to_known_range
 from grid.state.dictionary import Strings
 from grid.state.features.base import Scannable
 
 CODES_MAX = 16
-_TIME_REACH = 1 << 61
+_TIME_REACH, _ALL_BITS = 1 << 61, (1 << 64) - 1
+_LIMITS = {np.dtype(width): (int(np.iinfo(width).min), int(np.iinfo(width).max)) for width in (np.int8, np.uint8, np.int16, np.int32, np.int64)}
+# A clause that was taken out, made only where it is needed after all.
+Clause = Callable[[], Expression]
 
 
 @dataclass(slots=True)
@@ -33,7 +37,7 @@ class Range:
     name: str
     low: tuple[float, bool] = (-math.inf, False)
     high: tuple[float, bool] = (math.inf, True)
-    clauses: list[Expression] = field(default_factory=list)
+    clauses: list[Clause] = field(default_factory=list, compare=False)
 
 
 @dataclass(slots=True)
@@ -42,7 +46,7 @@ class OneOf:
 
     name: str
     words: list[str]
-    clauses: list[Expression] = field(default_factory=list)
+    clauses: list[Clause] = field(default_factory=list, compare=False)
 
 
 def clauses_of(rule: Expression) -> list[Expression]:
@@ -52,15 +56,47 @@ def clauses_of(rule: Expression) -> list[Expression]:
     return [rule]
 
 
-def split(rule: Expression, source: Source) -> tuple[list[Range | OneOf], list[Expression]]:
+class Shape:
+    """How the rules of a template are split: which of their clauses compare a column with constants alone is decided once."""
+
+    def __init__(self, template: Template) -> None:
+        self.plan = template.plan
+        self._clauses = [(_scan_maker(clause), builder(clause), clause) for clause in clauses_of(template.plan)]
+
+    def scans(self, values: Values, source: Source) -> Iterator[tuple[Range | OneOf | None, Clause]]:
+        """Each clause of the rule with these constants, and its scan."""
+        for make, build, clause in self._clauses:
+            if make is not None and build is not None:
+                yield make(values), partial(build, values)
+            else:
+                bound = clause if build is None else build(values)
+                yield _scan_of(bound, source), partial(_itself, bound)
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A rule as its shape and its constants."""
+
+    shape: Shape
+    values: Values
+
+
+def _itself(clause: Expression) -> Expression:
+    return clause
+
+
+def split(rule: Expression | Shaped, source: Source) -> tuple[list[Range | OneOf], list[Expression]]:
     """(clauses that may be scans, the others). Ranges of one column are one."""
     ranges: dict[str, Range] = {}
     codes: list[Range | OneOf] = []
     others = []
-    for clause in clauses_of(rule):
-        scan = _scan_of(clause, source)
+    if isinstance(rule, Shaped):
+        clauses = rule.shape.scans(rule.values, source)
+    else:
+        clauses = ((_scan_of(clause, source), partial(_itself, clause)) for clause in clauses_of(rule))
+    for scan, clause in clauses:
         if scan is None:
-            others.append(clause)
+            others.append(clause())
         elif isinstance(scan, Range):
             have = ranges.setdefault(scan.name, scan)
             have.low, have.high = max(have.low, scan.low), min(have.high, scan.high)
@@ -69,6 +105,36 @@ def split(rule: Expression, source: Source) -> tuple[list[Range | OneOf], list[E
             scan.clauses.append(clause)
             codes.append(scan)
     return [*codes, *ranges.values()], others
+
+
+def _scan_maker(clause: Expression) -> Callable[[Values], Range | OneOf] | None:
+    """What makes the scan of a clause of a template, of a rule's constants; None: that takes more than them."""
+    if not isinstance(clause, plan.Operation):
+        return None
+    left, *others = clause.operands
+    if clause.name == "in" and isinstance(left, plan.Column) and left.type is Type.TEXT:
+        words = [word for word in others if isinstance(word, Placeholder)]
+        return partial(_one_of, left.name, words) if len(words) == len(others) <= CODES_MAX else None
+    if clause.name not in _MIRRORED:
+        return None
+    (right,), comparison = others, clause.name
+    if isinstance(left, Placeholder):
+        left, right, comparison = right, left, _MIRRORED[comparison]
+    if not isinstance(left, plan.Column) or not isinstance(right, Placeholder):
+        return None
+    if left.type is Type.TEXT:
+        return partial(_one_of, left.name, [right]) if comparison == "=" else None
+    return partial(_range_of, left.name, comparison, right) if left.type in (Type.NUMBER, Type.TIMESTAMP) else None
+
+
+def _one_of(name: str, words: list[Placeholder], values: Values) -> OneOf:
+    return OneOf(name, [str(word.of(values)) for word in words])
+
+
+def _range_of(name: str, comparison: str, bound: Placeholder, values: Values) -> Range:
+    number = bound.of(values)
+    assert not isinstance(number, str)
+    return _range(name, comparison, number)
 
 
 def _scan_of(clause: Expression, source: Source) -> Range | OneOf | None:
@@ -182,24 +248,24 @@ class Scan:
 
 
 def _bounds(column: Scannable, scan: Range) -> tuple[Any, Any] | None:
-    """Closed bounds in the column's own form; None: no value lies between them."""
+    """Closed bounds in the column's own form; None: no value lies between them. Of eight bytes they are Python's numbers, which are made faster."""
     (low, is_open), (high, is_closed) = scan.low, scan.high
     if math.isnan(low) or math.isnan(high):
         return None
-    if column.values.dtype == np.float64:
-        low = np.nextafter(np.float64(low), np.inf) if is_open else np.float64(low)
-        high = np.float64(high) if is_closed else np.nextafter(np.float64(high), -np.inf)
-        return (low, high) if low <= high else None
     width = column.values.dtype
-    first, last = (-_TIME_REACH, _TIME_REACH) if column.is_time else (int(np.iinfo(width).min), int(np.iinfo(width).max))
+    if width == np.float64:
+        low = math.nextafter(low, math.inf) if is_open else float(low)
+        high = float(high) if is_closed else math.nextafter(high, -math.inf)
+        return (low, high) if low <= high else None
+    first, last = (-_TIME_REACH, _TIME_REACH) if column.is_time else _LIMITS[width]
     least = max(first, _whole(low, math.ceil) if not is_open else _whole(low, math.floor) + 1)
     most = min(last, _whole(high, math.floor) if is_closed else _whole(high, math.ceil) - 1)
     if least > most:
         return None
-    if not column.is_time:
-        return width.type(least), width.type(most)
-    codes = encode_time(np.array([least, most]))
-    return (~codes[1], ~codes[0]) if column.is_reversed else (codes[0], codes[1])
+    if column.is_time:
+        codes = least + int(TIME_BIAS), most + int(TIME_BIAS)
+        return (_ALL_BITS - codes[1], _ALL_BITS - codes[0]) if column.is_reversed else codes
+    return (least, most) if width.itemsize == 8 else (width.type(least), width.type(most))
 
 
 def _whole(bound: float, rounded: Callable[[float], int]) -> int:

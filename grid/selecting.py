@@ -16,7 +16,7 @@ from profilegrid_rules import Expression, truth
 from grid.engine import Engine
 from grid.kernels.scans import admit_rows, count_rows, rows_in
 from grid.reading import SlotSource
-from grid.scanning import OneOf, Range, Scan, split
+from grid.scanning import OneOf, Range, Scan, Shaped, split
 from grid.state.features.base import Scannable
 from grid.state.layouts import Layout
 from grid.state.memory import PAGE_ROWS
@@ -87,14 +87,15 @@ class Selected:
 class Selection:
     """A rule over the partitions of an engine at one time, under one catalog."""
 
-    def __init__(self, engine: Engine, rule: Expression, as_of_ms: int) -> None:
+    def __init__(self, engine: Engine, rule: Expression | Shaped, as_of_ms: int) -> None:
         self._engine, self._as_of_ms = engine, as_of_ms
-        clauses, self._others = split(rule, SlotSource(engine, np.empty(0, dtype=np.int64), as_of_ms))
+        self._nobody = SlotSource(engine, np.empty(0, dtype=np.int64), as_of_ms)
+        clauses, self._others = split(rule, self._nobody)
         self._steps: list[_Step] = []
         for clause in clauses:
             column = self._column(clause.name)
             if column is None:
-                self._others = [*clause.clauses, *self._others]
+                self._others = [*(make() for make in clause.clauses), *self._others]
             else:
                 self._steps.append(_Step(clause, column))
         self._is_ordered = len(self._steps) < 2 or engine.users.total < ORDERED_USERS_MIN
@@ -117,7 +118,7 @@ class Selection:
         spans, mask = layout.spans, self._engine.workspace.mask(layout.mask_rows)
         admit_rows(mask, spans)
         selected = Selected(mask, layout)
-        for i in np.flatnonzero(users.erased[partitions]).tolist():
+        for i in users.erased[partitions].nonzero()[0].tolist():
             selected.keep(i, users.exists(users.slots_of(int(partitions[i]))))
         for step in self._steps:
             column = self._column(step.clause.name)
@@ -126,7 +127,7 @@ class Selection:
         if any(step.scan is None for step in self._steps):
             mask[:] = 0
         clauses = self._narrow(mask, spans)
-        warnings = dict.fromkeys(SlotSource(self._engine, np.empty(0, dtype=np.int64), self._as_of_ms).warnings(spans[0]))
+        warnings = dict.fromkeys(self._nobody.warnings(spans[0]))
         if clauses:
             slots, places = rows_in(mask, spans)
             for clause in clauses:
@@ -146,7 +147,7 @@ class Selection:
             if step.scan is None:
                 continue
             if not step.narrow(mask, spans, self._as_of_ms):
-                clauses = [*step.clause.clauses, *clauses]
+                clauses = [*(make() for make in step.clause.clauses), *clauses]
         return clauses
 
     def _order(self, spans: NDArray[np.int64]) -> None:

@@ -171,11 +171,11 @@ def asked_ids(request: profiles_pb2.BatchGetProfilesRequest) -> Strings:
 async def answer_evaluate(shard: ShardServer, request: shard_pb2.EvaluateRequest) -> shard_pb2.EvaluateResponse:
     """The shard's part of a query."""
     if request.mode == shard_pb2.EVALUATE_MODE_EXPLAIN:
-        users, matched, clauses, warnings = await shard.explain(request.rule, request.as_of_ms)
+        users, matched, clauses, warnings = await shard.audiences.explain(request.rule, request.as_of_ms)
         reports = [segments_pb2.ClauseReport(matched=m, unknown=u) for m, u in clauses]
         partitions, counts = np.array([*matched], dtype=np.uint16), np.array([*matched.values()], dtype=np.uint64)
         return shard_pb2.EvaluateResponse(users=users, clauses=reports, partitions=partitions.tobytes(), counts=counts.tobytes(), warnings=warnings)
-    found = await shard.evaluate(
+    found = await shard.audiences.evaluate(
         request.rule, request.as_of_ms, request.first_partition, request.last_partition, request.limit,
         with_bitmaps=request.mode == shard_pb2.EVALUATE_MODE_BITMAPS,
     )  # fmt: skip
@@ -199,5 +199,5 @@ class ShardService(shard_pb2_grpc.ShardServiceServicer):
         return shard_pb2.ResolveHandlesResponse(user_id_data=ids.data.tobytes(), user_id_ends=ids.ends.astype(np.uint32).tobytes())
 
     async def TestUsers(self, request: shard_pb2.TestUsersRequest, context: Context) -> shard_pb2.TestUsersResponse:
-        contained, warnings = self._shard.contains(request.rule, Strings.of(list(request.user_ids)), request.as_of_ms)
+        contained, warnings = self._shard.audiences.contains(request.rule, Strings.of(list(request.user_ids)), request.as_of_ms)
         return shard_pb2.TestUsersResponse(contained=contained, warnings=warnings)

@@ -8,20 +8,24 @@ from profilegrid_rules.errors import RuleError
 from profilegrid_rules.evaluate import Source, evaluate, truth
 from profilegrid_rules.parse import Field, Schema, compile_rule, compile_value
 from profilegrid_rules.plan import Expression, Type, columns_of, conjuncts
-from profilegrid_rules.templates import Rules
+from profilegrid_rules.templates import Placeholder, Rules, Template, Values, builder
 from profilegrid_rules.vectors import TextVector, Vector, Words
 
 __all__ = [
     "Expression",
     "Field",
+    "Placeholder",
     "RuleError",
     "Rules",
     "Schema",
     "Source",
+    "Template",
     "TextVector",
     "Type",
+    "Values",
     "Vector",
     "Words",
+    "builder",
     "columns_of",
     "compile_rule",
     "compile_value",

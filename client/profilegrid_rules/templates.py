@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, tzinfo
 
 from profilegrid_rules.errors import RuleError
@@ -25,7 +26,33 @@ _PARTS = re.compile(
 _NUMBER, _MOMENT, _TEXT = 73_409_136_500_000, "1907-03-01 04:05:{:02d}.{:03d}", "what nobody is called, {}"
 _CONSTANTS_MAX = 60
 Value = int | float | str
-Build = Callable[[Sequence[Value]], Expression]
+Values = Sequence[Value]
+Build = Callable[[Values], Expression]
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder(Literal):
+    """Where constant `number` of a rule belongs in the plan of its template, or its negative."""
+
+    number: int
+    is_negative: bool
+
+    def of(self, values: Values) -> Value:
+        """The constant, of those of a rule."""
+        value = values[self.number]
+        return -value if self.is_negative and not isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Template:
+    """What rules that differ in their constants only have in common.
+
+    plan   with placeholders in the places of their constants
+    bound  the plan of a rule, of its constants
+    """
+
+    plan: Expression
+    bound: Build
 
 
 def _value(words: str, kind: str, timezone: tzinfo) -> Value:
@@ -53,20 +80,21 @@ class Rules:
     def __init__(self, schema: Schema, timezone: tzinfo = UTC) -> None:
         self._schema, self._timezone = schema, timezone
         self._plans: dict[str, Expression] = {}
-        self._templates: dict[tuple[str, ...], Build | None] = {}
+        self._templates: dict[tuple[str, ...], Template | None] = {}
 
     def compile(self, text: str) -> Expression:
         """The plan of a rule that must be true or false. Raises RuleError with position and suggestion."""
         plan = self._plans.get(text)
         if plan is None:
-            plan = self._by_template(text) or compile_rule(text, self._schema, self._timezone)
+            shaped = self.shaped(text)
+            plan = compile_rule(text, self._schema, self._timezone) if shaped is None else shaped[0].bound(shaped[1])
             if len(self._plans) >= RULES_MAX:
                 self._plans.clear()
             self._plans[text] = plan
         return plan
 
-    def _by_template(self, text: str, *, with_texts: bool = True) -> Expression | None:
-        """None: the rule is to be parsed."""
+    def shaped(self, text: str, *, with_texts: bool = True) -> tuple[Template, Values] | None:
+        """A rule's template and its constants; None: it has no constants, or they mean more than their value, as in INTERVAL 5 DAY. Raises RuleError."""
         parts, kinds, constants = _parts(text, with_texts)
         if not 0 < len(constants) <= _CONSTANTS_MAX:
             return None
@@ -79,28 +107,27 @@ class Rules:
             if len(self._templates) >= RULES_MAX:
                 self._templates.clear()
             self._templates[shape] = self._learnt(text, parts, kinds, values)
-        build = self._templates[shape]
-        if build is not None:
-            return build(values)
+        template = self._templates[shape]
+        if template is not None:
+            return template, values
         # Some texts stand in a plan as something else than a constant, as the word in has(hobbies, 'chess') does: texts then belong to the shape.
-        return self._by_template(text, with_texts=False) if "t" in kinds else None
+        return self.shaped(text, with_texts=False) if "t" in kinds else None
 
-    def _learnt(self, text: str, parts: list[str], kinds: str, values: list[Value]) -> Build | None:
-        """What makes plans of this shape; None where constants mean more than their value, as in INTERVAL 5 DAY."""
+    def _learnt(self, text: str, parts: list[str], kinds: str, values: list[Value]) -> Template | None:
         whole = compile_rule(text, self._schema, self._timezone)  # a wrong rule ends here
         others = [_stand_in(kind, number) for number, kind in enumerate(kinds)]
         written = [*(_written(words, kind) for words, kind in zip(others, kinds, strict=True)), ""]
         try:
-            plan = compile_rule("".join(piece for pair in zip(parts, written, strict=True) for piece in pair), self._schema, self._timezone)
+            strange = compile_rule("".join(piece for pair in zip(parts, written, strict=True) for piece in pair), self._schema, self._timezone)
         except RuleError:
             return None
-        strange = [_value(words, kind, self._timezone) for words, kind in zip(others, kinds, strict=True)]
-        places = {(type(value), value): i for i, value in enumerate(strange)}
+        stand_ins = [_value(words, kind, self._timezone) for words, kind in zip(others, kinds, strict=True)]
         used: set[int] = set()
-        build = _builder(plan, places, used)
+        plan = _emptied(strange, {(type(value), value): i for i, value in enumerate(stand_ins)}, used)
+        build = builder(plan)
         if build is None or len(used) < len(values) or _shorn(build(values)) != _shorn(whole):
             return None
-        return build
+        return Template(plan, build)
 
 
 def _parts(text: str, with_texts: bool) -> tuple[list[str], str, list[str]]:
@@ -119,19 +146,27 @@ def _parts(text: str, with_texts: bool) -> tuple[list[str], str, list[str]]:
     return parts, kinds, constants
 
 
-def _builder(plan: Expression, places: dict[tuple[type, Value], int], used: set[int]) -> Build | None:
-    """What makes `plan` with other constants in the places of those that stand in; None: it has none that it may put elsewhere."""
+def _emptied(plan: Expression, places: dict[tuple[type, Value], int], used: set[int]) -> Expression:
+    """A plan with placeholders for the constants that stand in, where it may have others."""
     if isinstance(plan, Literal) and isinstance(plan.value, int | float | str) and plan.type in (Type.NUMBER, Type.TIMESTAMP, Type.TEXT):
+        negative = None if isinstance(plan.value, str) else -plan.value
+        for value, is_negative in ((plan.value, False), (negative, True)):
+            if value is not None and (number := places.get((type(value), value))) is not None:
+                used.add(number)
+                return Placeholder(plan.type, plan.position, plan.value, number, is_negative)
+    if isinstance(plan, Operation):
+        return Operation(plan.type, plan.position, plan.name, tuple(_emptied(operand, places, used) for operand in plan.operands))
+    return plan
+
+
+def builder(plan: Expression) -> Build | None:
+    """What makes a part of a template's plan with the constants of a rule; None: it has no placeholders."""
+    if isinstance(plan, Placeholder):
         type_, position = plan.type, plan.position
-        if (i := places.get((type(plan.value), plan.value))) is not None:
-            used.add(i)
-            return lambda values: Literal(type_, position, values[i])
-        if not isinstance(plan.value, str) and (j := places.get((type(plan.value), -plan.value))) is not None:
-            used.add(j)
-            return lambda values: Literal(type_, position, -values[j])  # type: ignore[operator]
+        return lambda values: Literal(type_, position, plan.of(values))
     if not isinstance(plan, Operation):
         return None
-    made = [(_builder(operand, places, used), operand) for operand in plan.operands]
+    made = [(builder(operand), operand) for operand in plan.operands]
     if not any(build for build, _ in made):
         return None
     return lambda values: Operation(plan.type, plan.position, plan.name, tuple(build(values) if build else operand for build, operand in made))

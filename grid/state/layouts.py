@@ -49,7 +49,7 @@ class Workspace:
         """The pages of partitions now; made again only where they have other pages or rows than last time."""
         key, given = partitions.tobytes(), users.next_ordinal[partitions]
         known = self._layouts.get(key)
-        if known is None or known.page_changes != users.page_changes or not np.array_equal(known.given, given):
+        if known is None or known.page_changes != users.page_changes or (known.given != given).any():
             if len(self._layouts) >= _LAYOUTS_MAX:
                 self._layouts.clear()
             known = self._layouts[key] = laid_out(users, partitions, given)

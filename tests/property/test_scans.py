@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from profilegrid_rules import compile_rule, truth
+from profilegrid_rules import Expression, Rules, compile_rule, truth
 
 from grid import selecting
 from grid.engine import Engine
 from grid.reading import SlotSource
-from grid.scanning import split
+from grid.scanning import Shape, Shaped, split
 from grid.selecting import Selection
 from tests.catalogs import EVERY_KIND
 from tests.harness import NOW_MS, PARTITIONS, Shard
@@ -82,9 +82,19 @@ def test_a_scan_selects_what_the_evaluator_does(shard: Shard, text: str, as_of_m
         check_selection(engine, text, as_of_ms)
 
 
+def shaped(engine: Engine, text: str) -> Expression | Shaped:
+    """A rule by the template that another with its own constants left, where there is one."""
+    rules = Rules(engine.catalog.rule_schema, engine.catalog.zone)
+    rules.shaped(text.replace("1", "2").replace("'c0'", "'c3'"))
+    found = rules.shaped(text)
+    return rules.compile(text) if found is None else Shaped(Shape(found[0]), found[1])
+
+
 def check_selection(engine: Engine, text: str, as_of_ms: int) -> None:
     rule = compile_rule(text, engine.catalog.rule_schema, engine.catalog.zone)
-    selected = Selection(engine, rule, as_of_ms).of_many(np.arange(PARTITIONS))[0]
+    by_shape, nobody = shaped(engine, text), SlotSource(engine, np.empty(0, dtype=np.int64), as_of_ms)
+    assert split(by_shape, nobody)[0] == split(rule, nobody)[0], text
+    selected = Selection(engine, by_shape, as_of_ms).of_many(np.arange(PARTITIONS))[0]
     counts, users = selected.counts(), [selected.of(partition) for partition in range(PARTITIONS)]
     for partition in range(PARTITIONS):
         slots = engine.users.slots_of(partition)
