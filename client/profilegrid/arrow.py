@@ -125,63 +125,85 @@ def _lists(column: FieldColumn, mask: Any) -> Any:
     return _entries(column.type, ends, words.take(pa.array(column.keys)), column.values, mask)
 
 
+def _fixed(kind: Any, values: Any) -> Any:
+    """An array of fixed width over contiguous values, without a copy."""
+    return pa.Array.from_buffers(kind, values.size, [None, pa.py_buffer(values)])
+
+
 def _offsets(ends: Any) -> Any:
-    return pa.array(np.concatenate([np.zeros(1, dtype=np.int32), ends.astype(np.int32)]))
+    offsets = np.empty(ends.size + 1, dtype=np.int32)
+    offsets[0], offsets[1:] = 0, ends
+    return _fixed(pa.int32(), offsets)
 
 
 def _entries(kind: str, ends: Any, keys: Any, values: Any, mask: Any) -> Any:
-    offsets, numbers = _offsets(ends), pa.array(values)
+    offsets, numbers = _offsets(ends), _fixed(pa.float64(), np.ascontiguousarray(values))
     if kind.startswith("keyed"):
         return pa.MapArray.from_arrays(offsets, keys, numbers, mask=mask)
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([keys, numbers], ["key", "value"]), mask=mask)
 
 
 def _packed_texts(strings: Strings) -> Any:
-    offsets = np.concatenate([np.zeros(1, dtype=np.int32), strings.ends.astype(np.int32)])
+    offsets = np.empty(len(strings) + 1, dtype=np.int32)
+    offsets[0], offsets[1:] = 0, strings.ends
     return pa.StringArray.from_buffers(len(strings), pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(strings.data)))
 
 
 def table_of_parts(ids: Strings, parts: list[Part], names: list[str]) -> Any:
     """A pyarrow.Table: user_id, then the fields, in the order asked for."""
-    arrays = [_packed_texts(ids)]
-    order = np.argsort(np.concatenate([part.rows for part in parts])) if len(parts) > 1 else None
-    taken = None if order is None else pa.array(order)
-    for name in names:
-        columns = [part.by_name[name] for part in parts]
-        if order is None:
-            arrays.append(array_of_field(columns[0]))
-        elif columns[0].type in _PLAIN:
-            arrays.append(_plain(columns[0].type, *_gathered(columns, parts, order)))
-        elif columns[0].type in LISTS and columns[0].type != "set":
-            arrays.append(_gathered_entries(columns, parts, order))
-        else:
-            arrays.append(pa.concat_arrays([array_of_field(column) for column in columns]).take(taken))
-    return pa.Table.from_arrays(arrays, names=["user_id", *names])
+    columns = {name: [part.by_name[name] for part in parts] for name in names}
+    if len(parts) == 1:
+        arrays = [array_of_field(of_part) for (of_part,) in columns.values()]
+    else:
+        order = np.empty(len(ids), dtype=np.int64)
+        order[np.concatenate([part.rows for part in parts])] = np.arange(len(ids))
+        plain = _gathered_plain(columns, parts, order)
+        arrays = [plain[name] if name in plain else _gathered(of_parts, parts, order) for name, of_parts in columns.items()]
+    return pa.Table.from_arrays([_packed_texts(ids), *arrays], names=["user_id", *names])
 
 
-def _gathered(columns: list[FieldColumn], parts: list[Part], order: Any) -> tuple[Any, Any]:
-    """(values, known or None) of all parts, in the order asked for."""
-    return np.concatenate([column.values for column in columns])[order], _known(columns, parts, order)
+def _gathered_plain(columns: dict[str, list[FieldColumn]], parts: list[Part], order: Any) -> dict[str, Any]:
+    """Fields of eight bytes a user of all parts, in the order asked for: gathered together, as each gather by itself has its price."""
+    wide = {name: of_parts for name, of_parts in columns.items() if of_parts[0].type in _PLAIN and of_parts[0].type != "bool"}
+    raw = np.frombuffer(b"".join(column.raw_values for of_parts in wide.values() for column in of_parts), dtype=np.int64)
+    values = raw.reshape(len(wide), order.size).take(order, axis=1)
+    return {name: _plain(of_parts[0].type, values[i], _known(of_parts, parts, order)) for i, (name, of_parts) in enumerate(wide.items())}
+
+
+def _gathered(columns: list[FieldColumn], parts: list[Part], order: Any) -> Any:
+    """Another field of all parts, in the order asked for."""
+    if columns[0].type == "bool":
+        return _plain("bool", np.concatenate([column.values for column in columns])[order], _known(columns, parts, order))
+    if columns[0].type in LISTS and columns[0].type != "set":
+        return _gathered_entries(columns, parts, order)
+    return pa.concat_arrays([array_of_field(column) for column in columns]).take(pa.array(order))
 
 
 def _known(columns: list[FieldColumn], parts: list[Part], order: Any) -> Any:
-    if all(column.known is None for column in columns):
+    """Whose value is not NULL; None: everybody's."""
+    knowns = [column.known for column in columns]
+    if all(known is None for known in knowns):
         return None
-    known = [np.ones(part.rows.size, dtype=bool) if column.known is None else column.known for column, part in zip(columns, parts, strict=True)]
-    return np.concatenate(known)[order]
+    return np.concatenate([np.ones(part.rows.size, dtype=bool) if known is None else known for known, part in zip(knowns, parts, strict=True)])[order]
 
 
 def _gathered_entries(columns: list[FieldColumn], parts: list[Part], order: Any) -> Any:
     """Keyed or ranked entries of all parts, in the order asked for: the texts are taken once."""
-    lengths = [np.diff(column.ends.astype(np.int64), prepend=0) for column in columns]
-    entries = np.cumsum([0, *(column.values.size for column in columns)])
-    words = np.cumsum([0, *(len(column.words) for column in columns)])
-    starts = np.concatenate([column.ends - n + first for column, n, first in zip(columns, lengths, entries, strict=False)])[order]
-    counts = np.concatenate(lengths)[order]
+    of_words = [column.words for column in columns]
+    keys, values = np.concatenate([column.keys for column in columns]).astype(np.int64), np.concatenate([column.values for column in columns])
+    lasts, entries, words = np.concatenate([column.ends for column in columns]).astype(np.int64), 0, 0
+    at = 0
+    for column, part, texts in zip(columns, parts, of_words, strict=True):  # numbers of a part behind those of the parts before
+        lasts[at : at + part.rows.size] += entries
+        count = column.values.size
+        keys[entries : entries + count] += words
+        at, entries, words = at + part.rows.size, entries + count, words + len(texts)
+    starts = np.empty_like(lasts)
+    starts[:1], starts[1:] = 0, lasts[:-1]
+    counts, starts = (lasts - starts)[order], starts[order]
     ends = np.cumsum(counts)
-    index = np.arange(int(ends[-1])) + np.repeat(starts - (ends - counts), counts)
-    keys = np.concatenate([column.keys.astype(np.int64) + first for column, first in zip(columns, words, strict=False)])[index]
-    values = np.concatenate([column.values for column in columns])[index]
-    texts = pa.concat_arrays([_packed_texts(column.words) for column in columns])
+    index = np.arange(entries) + np.repeat(starts - (ends - counts), counts)
+    texts = pa.concat_arrays([_packed_texts(texts) for texts in of_words])
     known = _known(columns, parts, order)
-    return _entries(columns[0].type, ends, texts.take(pa.array(keys)), values, None if known is None else pa.array(~known))
+    taken = texts.take(_fixed(pa.int64(), keys[index]))
+    return _entries(columns[0].type, ends, taken, values[index], None if known is None else pa.array(~known))

@@ -65,6 +65,11 @@ class Strings:
         index = np.arange(total) + np.repeat(starts[rows] - (out_ends - lengths), lengths)
         return Strings(self.data[index], out_ends.astype(np.uint32))
 
+    def part(self, first: int, last: int) -> Strings:
+        """The texts first..last-1, where they lie."""
+        start, end = int(self.ends[first - 1]) if first else 0, int(self.ends[last - 1]) if last else 0
+        return Strings(self.data[start:end], self.ends[first:last] - np.uint32(start))
+
     def to_list(self) -> list[str]:
         """As str objects."""
         raw, bounds = self.data.tobytes(), [0, *self.ends.tolist()]

@@ -179,10 +179,12 @@ class Reads:
         async def attempt(left: float) -> list[Part]:
             map_ = await self._connections.map(left)
             shards = map_.owners[partitions_of(ids, map_.partitions)]
-            asked = []
-            for shard in np.unique(shards).tolist():
-                rows = np.flatnonzero(shards == shard)
-                asked.append((rows, self._queue(map_, shard).ask_many(ids.take(rows), fields, as_of)))
+            order = np.argsort(shards, kind="stable")
+            sorted_ids, last, asked = ids.take(order), 0, []
+            for shard, count in enumerate(np.bincount(shards).tolist()):
+                first, last = last, last + count
+                if count:
+                    asked.append((order[first:last], self._queue(map_, shard).ask_many(sorted_ids.part(first, last), fields, as_of)))
             payloads = await asyncio.gather(*(answer for _, answer in asked))
             return [Part(rows, _columns(payload)) for (rows, _), payload in zip(asked, payloads, strict=True)]
 

@@ -145,6 +145,11 @@ class FieldColumn:
         return np.frombuffer(self._wire.values, dtype=_FORMATS[self.type])
 
     @property
+    def raw_values(self) -> bytes:
+        """The bytes of `values`."""
+        return self._wire.values
+
+    @property
     def ends(self) -> NDArray[np.uint32]:
         """uint32[users]: where each user's entries end."""
         return np.frombuffer(self._wire.list_ends, dtype=np.uint32)

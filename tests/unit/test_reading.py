@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from profilegrid.columns import Strings
+from profilegrid.results import Part, Table
 from profilegrid.v1 import profiles_pb2
 
 from actors.services import convert
@@ -114,3 +117,27 @@ def test_of_an_incomplete_feature_only_that_is_told(shard: Shard) -> None:
     assert not known.any()
     shard.engine.features["window_count"].is_complete = True
     assert any("WINDOW_NOT_HELD: window_count " in warning for warning in read_profiles(shard.engine, slots, ["window_count"], as_of).warnings)
+
+
+def test_a_table_of_several_shards_answers_is_that_of_one(tmp_path: Path) -> None:
+    rng, users = np.random.default_rng(4), [f"u{n}" for n in range(60)]
+    shard = Shard(tmp_path / "several", EVERY_KIND)
+    for number in range(40):
+        properties = {"n": float(rng.integers(9)), "i": int(rng.integers(9)), "c": f"c{rng.integers(4)}", "k": f"k{rng.integers(6)}"}
+        shard.track([(user, "e", NOW_MS - number, properties, None) for user in rng.choice(users[:50], 5, replace=False)], number + 1)
+    sets = [{"a"}, {"b", "a"}, set[str]()]
+    updates = [{"vip": bool(n % 2), "age": n, "city": f"city-{n % 3}", "hobbies": sets[n % 3]} for n in range(40)]
+    shard.set(users[:40], [dict(list(update.items())[: n % 5]) for n, update in enumerate(updates)], 1)
+
+    def part(rows: NDArray[np.int64]) -> Part:
+        profiles = read_profiles(shard.engine, shard.find([users[row] for row in rows]), None, NOW_MS)
+        return Part(rows, convert.profile_columns(profiles, shard.engine.catalog))
+
+    whole = Table(Strings.of(users), [part(np.arange(60))]).to_arrow()
+    assert {str(kind) for kind in whole.schema.types} >= {"bool", "double", "int64", "string", "timestamp[ms, tz=UTC]", "list<item: string>"}
+    assert any(str(kind).startswith("map") for kind in whole.schema.types)
+    assert any("struct" in str(kind) for kind in whole.schema.types)
+    for owners in (rng.integers(0, 3, 60), np.arange(60) // 59, np.arange(60) % 2):
+        parts = [part(np.flatnonzero(owners == owner)) for owner in np.unique(owners)]
+        assert Table(Strings.of(users), parts).to_arrow().to_pylist() == whole.to_pylist()
+    shard.close()
