@@ -23,8 +23,9 @@ import numpy as np
 import xxhash
 from prometheus_client.metrics_core import Metric
 
-from actors.calls import awaited, first_answer
+from actors.calls import awaited
 from actors.copies import Copies
+from actors.heartbeats import HEALTH_TIMEOUT_S, Heartbeats
 from actors.logs import log_to
 from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
 from actors.names import COORDINATOR, NAMESPACE, shard_name
@@ -39,9 +40,7 @@ from grid.storage.files import own, replace_file
 
 log = logging.getLogger("profilegrid")
 FORMAT = 4
-# Where all is as it shall be. A heartbeat by Ray costs 5 ms of CPU, at both ends together.
-HEARTBEAT_S, CALM_S = 0.25, 0.5
-HEALTH_TIMEOUT_S, HEALTH_AGAIN_S = 2.0, 0.3
+HEARTBEAT_S, CALM_S = 0.25, 0.5  # the second where all is as it shall be
 SHARDS_DEFAULT = 2
 INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
 # Those that hold their writes still do when the last one that may has been waited for, and shards begin to go over.
@@ -151,6 +150,7 @@ class Controller:
         self._shard_watches: dict[int, asyncio.Task[None]] = {}
         self._down_since: dict[int, float] = {}
         self._health: dict[int, dict[str, Any]] = {}
+        self._heartbeats = Heartbeats()
         self._pids: dict[int, int] = {}
         self._starting: dict[int, asyncio.Task[None]] = {}
         self._installing: dict[int, asyncio.Task[None]] = {}
@@ -278,8 +278,7 @@ class Controller:
 
     async def _look_after(self, shard: int) -> bool:
         try:
-            actor = self.shard_actor(shard)
-            health = await first_answer(actor.health.remote, HEALTH_AGAIN_S, HEALTH_TIMEOUT_S)
+            health = await self._heartbeats.of(shard, self.health(shard).get("lane", ""), lambda: self.shard_actor(shard).health.remote())
         except Exception:
             self._health.pop(shard, None)
             self._down_since.setdefault(shard, time.monotonic())
@@ -407,6 +406,7 @@ class Controller:
         if (watch := self._shard_watches.pop(shard, None)) is not None:
             watch.cancel()
         self._health.pop(shard, None)
+        self._heartbeats.forget(shard)
         self._down_since.pop(shard, None)
         actor = self.shard_actor(shard)
         with contextlib.suppress(Exception):

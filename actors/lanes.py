@@ -13,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
+import msgpack
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2
-from profilegrid.lanes import COUNT, EVALUATE, FAILED, HELLO, INGEST, MOVE, READ, REPLICATE, LaneBroken, Splitter, message
+from profilegrid.lanes import COUNT, EVALUATE, FAILED, HELLO, INGEST, MOVE, READ, REPLICATE, STATUS, LaneBroken, Splitter, message
 from profilegrid.options import MESSAGE_BYTES_MAX
 from profilegrid.v1 import events_pb2, profiles_pb2, segments_pb2, shard_pb2
 
@@ -207,11 +208,12 @@ class LaneConnection(asyncio.Protocol):
 class ShardLane(LaneConnection):
     """A client's lane to a shard; also the coordinator's, and other shards'."""
 
-    def __init__(self, shard: ShardServer, meter: Meter, connections: set[LaneConnection]) -> None:
+    def __init__(self, shard: ShardServer, facts: Callable[[], dict[str, Any]], meter: Meter, connections: set[LaneConnection]) -> None:
+        """`facts` of the shard, for the controller."""
         super().__init__(meter, connections)
-        self._shard = shard
+        self._shard, self._facts = shard, facts
         self._handlers = {
-            READ: self._read, INGEST: self._ingest, REPLICATE: self._replicate,
+            READ: self._read, INGEST: self._ingest, REPLICATE: self._replicate, STATUS: self._status,
             EVALUATE: self._asked("Evaluate", EVALUATE, self._evaluate), MOVE: self._asked("Move", MOVE, self._move),
         }  # fmt: skip
 
@@ -256,6 +258,15 @@ class ShardLane(LaneConnection):
             self._refuse("Replicate", tag, error, started)
             return
         self._answer("Replicate", REPLICATE, tag, b"", started)
+
+    def _status(self, tag: int, payload: bytes) -> None:
+        started = time.perf_counter()
+        try:
+            facts = msgpack.packb(self._facts())
+        except Exception as error:
+            self._refuse("Status", tag, error, started)
+            return
+        self._answer("Status", STATUS, tag, facts, started)
 
     async def _evaluate(self, payload: bytes) -> bytes:
         started = time.perf_counter()

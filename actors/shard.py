@@ -93,7 +93,7 @@ class Shard:
             self._grpc.add(shard_pb2.DESCRIPTOR, "ShardService", shard_pb2_grpc.add_ShardServiceServicer_to_server, ShardService(self._server))
             self._grpc.add(admin_pb2.DESCRIPTOR, "AdminService", admin_pb2_grpc.add_AdminServiceServicer_to_server, LoadService(self._server))
             self._port = await self._grpc.start(self._server.config.host, 0)
-            self._lanes = LaneServer(partial(ShardLane, self._server, self._server.meter))
+            self._lanes = LaneServer(partial(ShardLane, self._server, self.facts, self._server.meter))
             self._lane_port = await self._lanes.start(self._server.config.host)
             self._metrics = MetricsServer(self._server.meter.registry, self._server.config.host, 0)
         except Exception:

@@ -61,6 +61,9 @@ class Shape:
 
     def __init__(self, template: Template) -> None:
         self.plan = template.plan
+        # Which scan was more selective than which, by number, when that was looked at; for how many rules it is still taken to be so.
+        self.order: list[int] = []
+        self.order_lasts = 0
         self._clauses = [(_scan_maker(clause), builder(clause), clause) for clause in clauses_of(template.plan)]
 
     def scans(self, values: Values, source: Source) -> Iterator[tuple[Range | OneOf | None, Clause]]:

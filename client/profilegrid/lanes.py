@@ -6,7 +6,7 @@
 
 Reads ask with BatchGetProfilesRequest, frames are sent as Frame (large ones on a second, wide lane, so that no read waits behind one). Counts
 ask each shard for its part with EvaluateRequest, as the gateway does for every query, or the gateway for the whole with CountRequest. Shards send each
-other partitions that move, and what is written to their copies. Answers are the messages of the same gRPC calls; gRPC carries everything else, and
+other partitions that move, and what is written to their copies; the controller asks them how they are. Answers are the messages of the same gRPC calls; gRPC carries everything else, and
 all of this for other clients. A message costs 30 µs a side; on a gRPC stream it is 160, as an event crosses three threads there. Frames of 6,000 rows
 cost a shard a tenth to a quarter less than by gRPC.
 """
@@ -23,7 +23,7 @@ from profilegrid.errors import ProfilegridError, Unavailable, from_status
 from profilegrid.options import MESSAGE_BYTES_MAX
 
 HELLO = b"PGLANE1\n"
-READ, INGEST, EVALUATE, MOVE, REPLICATE, COUNT, FAILED = 1, 2, 3, 4, 5, 6, 255
+READ, INGEST, EVALUATE, MOVE, REPLICATE, COUNT, STATUS, FAILED = 1, 2, 3, 4, 5, 6, 7, 255
 _HEAD = struct.Struct("<IBI")
 _HEAD_REST = _HEAD.size - 4
 _NOBODY: tuple[float, None] = 0.0, None

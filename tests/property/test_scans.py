@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from profilegrid_rules import Expression, Rules, compile_rule, truth
+from profilegrid_rules import Expression, Rules, Template, compile_rule, truth
 
 from grid import selecting
 from grid.engine import Engine
@@ -101,7 +101,24 @@ def check_selection(engine: Engine, text: str, as_of_ms: int) -> None:
         expected = truth(rule, SlotSource(engine, slots, as_of_ms)) & engine.users.exists(slots)
         assert (users[partition] == expected).all(), text
         assert counts[partition] == expected.sum(), text
-        assert (Selection(engine, rule, as_of_ms).of(partition)[0] == expected).all(), text
+        for form in (rule, by_shape):  # the shape's order is known by now
+            assert (Selection(engine, form, as_of_ms).of(partition)[0] == expected).all(), text
+
+
+def test_which_clause_is_most_selective_is_looked_at_again_after_some_rules_of_a_shape(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selecting, "ORDERED_USERS_MIN", 0)
+    rules, shapes = Rules(shard.engine.catalog.rule_schema, shard.engine.catalog.zone), dict[Template, Shape]()
+
+    def order(text: str) -> list[int]:
+        template, values = rules.shaped(text) or pytest.fail("no template")
+        shape = shapes.setdefault(template, Shape(template))
+        Selection(shard.engine, Shaped(shape, values), NOW_MS).of_many(np.arange(PARTITIONS))
+        return shape.order
+
+    assert order("age >= 0 AND count >= 1000000") == [1, 0]
+    for number in range(selecting.ORDER_LASTS):
+        assert order(f"age >= {1000000 + number} AND count >= 0") == [1, 0]
+    assert order("age >= 1000000 AND count >= 0") == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,14 @@ class Actor:
         return SimpleNamespace(remote=getattr(self, f"on_{method}"))
 
     async def on_health(self) -> dict[str, Any]:
-        return {"pid": self.pid, "state": self.state, "endpoint": "", "catalog_version": self.catalog_version, "moving": {"tokens": []}}
+        return {
+            "pid": self.pid,
+            "incarnation": str(self.pid),
+            "state": self.state,
+            "endpoint": "",
+            "catalog_version": self.catalog_version,
+            "moving": {"tokens": []},
+        }
 
     async def on_start(self, *_: Any) -> dict[str, Any]:
         self.state = "serving"

@@ -215,7 +215,7 @@ FRAME = events_pb2.Frame(kind=events_pb2.FRAME_KIND_EVENTS, batch_number=1).Seri
 def served(check: Callable[[LaneConnection, Wire, Shard], Awaitable[None]], hello: bytes = HELLO) -> None:
     async def run() -> None:
         shard, wire = Shard(), Wire()
-        connection = ShardLane(shard, Meter(), set())  # type: ignore[arg-type]
+        connection = ShardLane(shard, dict, Meter(), set())  # type: ignore[arg-type]
         connection.connection_made(wire)  # type: ignore[arg-type]
         connection.data_received(hello)
         await check(connection, wire, shard)
@@ -328,7 +328,7 @@ def test_a_bug_is_told_as_internal_and_the_lane_goes_on() -> None:
     """The shard of these tests cannot read: the error is one that nobody expected."""
 
     async def run() -> None:
-        server = LaneServer(partial(ShardLane, Shard(), Meter()))  # type: ignore[arg-type]
+        server = LaneServer(partial(ShardLane, Shard(), dict, Meter()))  # type: ignore[arg-type]
         lane = Lane(f"127.0.0.1:{await server.start('127.0.0.1')}", 5.0)
         request = profiles_pb2.BatchGetProfilesRequest(user_ids=["a"]).SerializeToString()
         for _ in range(2):
