@@ -40,7 +40,6 @@ from grid.reading import Profiles, read_profiles, user_ids
 from grid.state.dictionary import Strings
 from grid.state.memory import MemoryBudget, resident_bytes, trim_heap
 from grid.state.users import Slots
-from grid.storage.checkpoints import DAMAGE_FILE
 from grid.storage.files import replace_file, sync_folder
 from grid.storage.history import release_memory
 from grid.storage.log import SEGMENT_BYTES
@@ -122,18 +121,18 @@ class ShardServer:
 
         epochs          partitions that this shard serves alone
         copied          those that it has a copy of: who serves them, its replicas and `report`, which tells the controller, find out
-        is_dispensable  others have all that was acknowledged, without this folder: damaged as a whole it is set aside, for an empty one
+        is_dispensable  others have all that was acknowledged, without this folder: where it cannot be opened it is set aside, for an empty one
         """
         self.state = "recovering"
         self._begin_engine(epochs, seed, copied)
         try:
-            self.recovery = await asyncio.to_thread(self._recover, is_dispensable)
+            self.recovery = await asyncio.to_thread(self._recover)
         except CheckpointCorrupt as error:
             if not is_dispensable:
                 raise
             await asyncio.to_thread(self._set_aside, str(error))
             self._begin_engine(epochs, seed, copied)
-            self.recovery = await asyncio.to_thread(self._recover, False)
+            self.recovery = await asyncio.to_thread(self._recover)
         await asyncio.to_thread(release_memory)
         self.committer = Committer(self.engine, self.store, self._notify, self.meter)
         self.committer.start()
@@ -171,10 +170,7 @@ class ShardServer:
         sync_folder(folder.parent)
         log.warning("the data of this shard is damaged (%s) and is copied anew from the other shards; the damaged files are kept in %s", why, aside)
 
-    def _recover(self, is_dispensable: bool) -> Recovery:
-        damage = Path(self.config.folder) / DAMAGE_FILE
-        if is_dispensable and damage.exists():
-            raise CheckpointCorrupt(-1, damage.read_text())
+    def _recover(self) -> Recovery:
         self.store = Store(Path(self.config.folder), self.engine, keep_log=self.config.keep_log, segment_bytes=self.config.segment_bytes)
         self.problems += [f"the database of checkpoints was damaged and is made anew, without {what}" for what in self.store.left_out]
         try:
