@@ -100,11 +100,11 @@ class Rememberer:
     async def convert_closed(self, through: float = math.inf) -> None:
         """Bring what is closed into history, up to a record; the caller is `still`."""
         waiting = [(segment, last) for segment, last in self._store.unwritten_history() if last <= through]
-        self.segments_behind = len(waiting)
-        for segment, last in waiting:
+        for left, (segment, last) in zip(range(len(waiting), 0, -1), waiting, strict=True):
+            self.segments_behind = left
             await self._convert_segment(segment, last)
             self._meter.sweeps.labels("history").inc()
-            self.segments_behind -= 1
+            self.segments_behind = left - 1  # `keep` may have counted meanwhile: counted down, it went below 0
         if waiting:
             await asyncio.to_thread(self._store.drop_old_segments)
             await asyncio.to_thread(release_memory)

@@ -242,7 +242,8 @@ class Users:
             give_back(self._table, base, base + size)
             self._free_tables.setdefault(size, []).append(base)
             self._table_free += size
-        self._base[partition] = self._sizes[partition] = self.next_ordinal[partition] = self.erased[partition] = 0
+        # In this order: a heartbeat that counts users from another thread never finds more erased than there are.
+        self.erased[partition] = self.next_ordinal[partition] = self._base[partition] = self._sizes[partition] = 0
 
     def _take_page(self, partition: int, number: int) -> int:
         """A place for a partition's page `number`."""

@@ -58,6 +58,7 @@ def test_damage_is_told_with_its_place_the_rest_serves_and_repair_gives_up_only_
         grid.down()
 
 
+@pytest.mark.long
 def test_a_bit_that_flips_where_nobody_reads_ends_a_shard_once_and_nothing_is_lost(tmp_path: Path) -> None:
     grid = grid_of_every_kind(tmp_path, "--partitions", "8", "--shards", "1")
     rocks = grid.folder / "shard-0" / "rocks"

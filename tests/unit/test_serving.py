@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from profilegrid.columns import Batch, deletes_batch, events_batch
 
 from actors.clock import now_monotonic_ms
+from actors.metrics import Meter
+from actors.remembering import Rememberer
 from actors.serving import ShardConfig, ShardServer, Watcher
 from grid.catalog import load_catalog
 from grid.engine import Engine
@@ -247,6 +251,18 @@ def test_damage_on_the_disk_is_found_by_looking_and_pages_are_written_anew_from_
     shard = Shard(folder, keep_log=False)
     assert {(profile["count"], profile["sum"]) for profile in shard.get(users)} == {(1, 1.0)}
     shard.close()
+
+
+def test_segments_that_wait_for_history_are_never_counted_below_none() -> None:
+    store = SimpleNamespace(unwritten_history=lambda: [(Path("a"), 1), (Path("b"), 2)], drop_old_segments=lambda: 0)
+    rememberer = Rememberer(cast(Any, None), cast(Any, store), cast(Any, None), cast(Any, None), Meter())
+
+    async def convert(segment: Path, last: int) -> None:
+        rememberer.segments_behind = 0  # as the look of every second counts them, when the files have just been written
+
+    rememberer._convert_segment = convert  # type: ignore[method-assign]
+    asyncio.run(rememberer.convert_closed())
+    assert rememberer.segments_behind == 0
 
 
 def flip_where(folder: Path, pattern: str, is_found: Callable[[], object]) -> None:
