@@ -113,8 +113,7 @@ class Audiences:
         given = np.cumsum(self._shard.engine.users.next_ordinal[partitions])
         first, before = 0, 0
         while first < partitions.size:
-            is_rest = int(given[-1]) - before <= SCAN_USERS_MAX
-            last = partitions.size if is_rest else max(first + 1, int(np.searchsorted(given, before + SCAN_USERS_MAX, side="right")))
+            last = max(first + 1, int(np.searchsorted(given, before + SCAN_USERS_MAX, side="right")))
             yield partitions[first:last]
             first, before = last, int(given[last - 1])
 

@@ -72,7 +72,7 @@ class Rememberer:
 
     async def keep(self) -> None:
         """What is due now. History waits for a quiet second, but not beyond half of what may wait: a burst has the cores to itself."""
-        self.segments_behind = len(self._store.unwritten_history())
+        self._count_segments()
         if self.segments_behind >= SEGMENTS_BEHIND_MAX // 2 or time.monotonic() - self._committer.committed_at > 1.0:
             await self._convert()
         if self.is_erasure_due() and time.monotonic() > self._erase_from:
@@ -97,14 +97,17 @@ class Rememberer:
         async with self._converting:
             await self.convert_closed()
 
+    def _count_segments(self) -> None:
+        """Counted anew each time: counted down by one who converts, beside another who counts, it went below 0."""
+        self.segments_behind = len(self._store.unwritten_history())
+
     async def convert_closed(self, through: float = math.inf) -> None:
         """Bring what is closed into history, up to a record; the caller is `still`."""
         waiting = [(segment, last) for segment, last in self._store.unwritten_history() if last <= through]
-        for left, (segment, last) in zip(range(len(waiting), 0, -1), waiting, strict=True):
-            self.segments_behind = left
+        for segment, last in waiting:
             await self._convert_segment(segment, last)
             self._meter.sweeps.labels("history").inc()
-            self.segments_behind = left - 1  # `keep` may have counted meanwhile: counted down, it went below 0
+            self._count_segments()
         if waiting:
             await asyncio.to_thread(self._store.drop_old_segments)
             await asyncio.to_thread(release_memory)

@@ -507,9 +507,7 @@ class ShardServer:
         self.check_serving()
         self.committer.read_at = time.monotonic()
         slots, partitions, are_owned = self.engine.users.locate(ids, self.engine.epochs)
-        if not are_owned:
-            self.check_readable(partitions)
-        self.check_still_readable(partitions)
+        (self.check_still_readable if are_owned else self.check_readable)(partitions)
         return slots
 
     def read(self, ids: Strings, fields: list[str], as_of_ms: int | None) -> Profiles:

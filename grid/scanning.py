@@ -111,33 +111,38 @@ def split(rule: Expression | Shaped, source: Source) -> tuple[list[Range | OneOf
 
 
 def _scan_maker(clause: Expression) -> Callable[[Values], Range | OneOf] | None:
-    """What makes the scan of a clause of a template, of a rule's constants; None: that takes more than them."""
+    """What makes the scan of a clause that compares a column with constants as they stand there, or with those of a rule where it has placeholders; None:
+    that takes more than them."""
     if not isinstance(clause, plan.Operation):
         return None
     left, *others = clause.operands
     if clause.name == "in" and isinstance(left, plan.Column) and left.type is Type.TEXT:
-        words = [word for word in others if isinstance(word, Placeholder)]
+        words = [word for word in others if isinstance(word, plan.Literal) and isinstance(word.value, str)]
         return partial(_one_of, left.name, words) if len(words) == len(others) <= CODES_MAX else None
     if clause.name not in _MIRRORED:
         return None
     (right,), comparison = others, clause.name
-    if isinstance(left, Placeholder):
+    if isinstance(left, plan.Literal):
         left, right, comparison = right, left, _MIRRORED[comparison]
-    if not isinstance(left, plan.Column) or not isinstance(right, Placeholder):
+    if not isinstance(left, plan.Column) or not isinstance(right, plan.Literal) or right.value is None:
         return None
     if left.type is Type.TEXT:
         return partial(_one_of, left.name, [right]) if comparison == "=" else None
     return partial(_range_of, left.name, comparison, right) if left.type in (Type.NUMBER, Type.TIMESTAMP) else None
 
 
-def _one_of(name: str, words: list[Placeholder], values: Values) -> OneOf:
-    return OneOf(name, [str(word.of(values)) for word in words])
+def _one_of(name: str, words: list[plan.Literal], values: Values) -> OneOf:
+    return OneOf(name, [str(_value_of(word, values)) for word in words])
 
 
-def _range_of(name: str, comparison: str, bound: Placeholder, values: Values) -> Range:
-    number = bound.of(values)
-    assert not isinstance(number, str)
+def _range_of(name: str, comparison: str, bound: plan.Literal, values: Values) -> Range:
+    number = _value_of(bound, values)
+    assert number is not None and not isinstance(number, str)
     return _range(name, comparison, number)
+
+
+def _value_of(constant: plan.Literal, values: Values) -> float | int | str | None:
+    return constant.of(values) if isinstance(constant, Placeholder) else constant.value
 
 
 def _scan_of(clause: Expression, source: Source) -> Range | OneOf | None:
@@ -147,29 +152,23 @@ def _scan_of(clause: Expression, source: Source) -> Range | OneOf | None:
         return None
     if clause.name == "not" and isinstance(clause.operands[0], plan.Column) and clause.operands[0].type is Type.BOOL:
         return _equal(clause.operands[0].name, 0)
-    if clause.name in _MIRRORED:
-        return _comparison(clause, source)
-    if clause.name == "in" and isinstance(clause.operands[0], plan.Column) and clause.operands[0].type is Type.TEXT:
-        values = [operand.value if isinstance(operand, plan.Literal) else None for operand in clause.operands[1:]]
-        words = [value for value in values if isinstance(value, str)]
-        return OneOf(clause.operands[0].name, words) if len(words) == len(values) <= CODES_MAX else None
-    return None
+    if (make := _scan_maker(clause)) is not None:
+        return make(())
+    return _comparison(clause, source) if clause.name in _MIRRORED else None
 
 
 _MIRRORED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
-def _comparison(clause: plan.Operation, source: Source) -> Range | OneOf | None:
+def _comparison(clause: plan.Operation, source: Source) -> Range | None:
     left, right = clause.operands
     name = clause.name
     if not isinstance(right, plan.Literal) and columns_of(right):
         left, right, name = right, left, _MIRRORED[name]
     bound = _constant(right, source)
-    if isinstance(bound, str):
-        return OneOf(left.name, [bound]) if name == "=" and isinstance(left, plan.Column) and isinstance(right, plan.Literal) else None
     if isinstance(bound, bool):
         return _equal(left.name, int(bound)) if name == "=" and isinstance(left, plan.Column) and left.type is Type.BOOL else None
-    if bound is None:
+    if bound is None or isinstance(bound, str):
         return None
     shifted = _shifted(left, name, bound, source)
     return None if shifted is None else _range(*shifted)

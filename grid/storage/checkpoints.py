@@ -8,6 +8,7 @@ names does not exist. Never `items()`: it stops silently at a corrupt block.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -138,16 +139,18 @@ class Checkpoints:
                 self._drop_pages(partition, before, manifest.pages)
 
     def _put_pages(self, dump: PartitionDump) -> None:
+        self._put_all((_page_key(dump.partition, column, page, self._generation), blob) for (column, page), blob in dump.pages.items() if blob)
+
+    def _put_all(self, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """In small batches, not durable yet. Raises WriteFailed, and what `entries` raises."""
         batch, nbytes = WriteBatch(raw_mode=True), 0
-        for (column, page), blob in dump.pages.items():
-            if not blob:
-                continue
-            batch.put(_page_key(dump.partition, column, page, self._generation), blob)
-            nbytes += len(blob)
+        for key, value in entries:
+            batch.put(key, value)
+            nbytes += len(value)
             if nbytes >= BATCH_BYTES_MAX:
                 self._write_paced(batch)
                 batch, nbytes = WriteBatch(raw_mode=True), 0
-        if nbytes:
+        if len(batch):
             self._write_paced(batch)
 
     def _read_back(self, dump: PartitionDump, kept: dict[tuple[str, int], tuple[int, int]]) -> None:
@@ -163,7 +166,7 @@ class Checkpoints:
 
     def _write_paced(self, batch: WriteBatch) -> None:
         started = time.perf_counter()
-        self._db.write(batch)
+        self._write(batch)
         if self.is_paced:
             time.sleep(min((time.perf_counter() - started) * self.pace, 0.05))
 
@@ -205,6 +208,8 @@ class Checkpoints:
         made anew (`grid/storage/renewing.py`)."""
         try:
             yield
+        except WriteFailed:
+            raise  # of one within
         except Exception as error:  # rocksdict raises plain Exception with RocksDB's text
             if _is_damage(error):
                 with contextlib.suppress(OSError):
@@ -268,15 +273,10 @@ class Checkpoints:
         """
         left_out: list[str] = []
         copy = Checkpoints(folder)
+        copy.is_paced = False
         try:
-            batch, nbytes = WriteBatch(raw_mode=True), 0
-            for key, value in self._all_that_counts(partitions, left_out):
-                batch.put(key, value)
-                nbytes += len(value)
-                if nbytes >= BATCH_BYTES_MAX:
-                    copy._write(batch)
-                    batch, nbytes = WriteBatch(raw_mode=True), 0
-            copy._write_durably(batch)
+            copy._put_all(self._all_that_counts(partitions, left_out))
+            copy._write_durably(WriteBatch(raw_mode=True))
         finally:
             copy.close()
         return left_out
@@ -308,11 +308,20 @@ class Checkpoints:
                 yield last, value
         except CheckpointCorrupt as error:
             left_out.append(f"{what}, some: {error}")
-            iterator = self._db.iter()
-            iterator.seek_for_prev(prefix + b"\xff" * 32)
-            while iterator.valid() and bytes(iterator.key()).startswith(prefix) and bytes(iterator.key()) > last:
-                yield _entry(iterator)
-                iterator.prev()
+            with contextlib.suppress(Exception):  # the damage, from behind
+                for key, value in self._entries_backwards(prefix):
+                    if key <= last:
+                        return
+                    yield key, value
+
+    def _entries_backwards(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Entries under a prefix of at most 32 bytes more, the last first."""
+        iterator = self._db.iter()
+        iterator.seek_for_prev(prefix + b"\xff" * 32)
+        while iterator.valid() and bytes(iterator.key()).startswith(prefix):
+            yield _entry(iterator)
+            iterator.prev()
+        iterator.status()
 
     def put_words(self, key: str, first_code: int, data: bytes, ends: bytes) -> None:
         """Append words to a dictionary; durable with the next shard state. Raises WriteFailed."""
@@ -500,14 +509,7 @@ class Checkpoints:
 
     def dead_letters(self, limit: int) -> list[bytes]:
         """The newest refused rows, newest first."""
-        iterator = self._db.iter()
-        iterator.seek_for_prev(b"x" + b"\xff" * 32)
-        found: list[bytes] = []
-        while len(found) < limit and iterator.valid() and bytes(iterator.key()).startswith(b"x"):
-            found.append(bytes(iterator.value()))
-            iterator.prev()
-        iterator.status()
-        return found
+        return [value for _, value in itertools.islice(self._entries_backwards(b"x"), limit)]
 
     def close(self) -> None:
         """Release the folder. What counts was flushed before; after a failed write RocksDB complains once more, and lets go all the same."""

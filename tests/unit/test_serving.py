@@ -254,10 +254,12 @@ def test_damage_on_the_disk_is_found_by_looking_and_pages_are_written_anew_from_
 
 
 def test_segments_that_wait_for_history_are_never_counted_below_none() -> None:
-    store = SimpleNamespace(unwritten_history=lambda: [(Path("a"), 1), (Path("b"), 2)], drop_old_segments=lambda: 0)
+    waiting = [(Path("a"), 1), (Path("b"), 2)]
+    store = SimpleNamespace(unwritten_history=lambda: list(waiting), drop_old_segments=lambda: 0)
     rememberer = Rememberer(cast(Any, None), cast(Any, store), cast(Any, None), cast(Any, None), Meter())
 
     async def convert(segment: Path, last: int) -> None:
+        waiting.clear()  # another has converted them too
         rememberer.segments_behind = 0  # as the look of every second counts them, when the files have just been written
 
     rememberer._convert_segment = convert  # type: ignore[method-assign]
