@@ -237,7 +237,7 @@ class Scan:
         bounds = _bounds(column, clause)
         return None if bounds is None else cls(column, *bounds)
 
-    def narrow(self, mask: NDArray[np.uint8], spans: NDArray[np.int64], factors: NDArray[np.float64] | None) -> None:
+    def narrow(self, mask: NDArray[np.uint64], spans: NDArray[np.int64], factors: NDArray[np.float64] | None) -> None:
         """Clear the mask, as grid/kernels/scans.py has it, where the clause is not true. `factors` of the pages, where the column has such."""
         column = self.column
         if self.codes is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from profilegrid_rules import Expression, truth
 
 from grid.engine import Engine
-from grid.kernels.scans import admit_rows, count_rows, rows_in
+from grid.kernels.scans import admit_rows, count_rows, lay_out, put_out, rows_in, words_of
 from grid.reading import SlotSource
 from grid.scanning import OneOf, Range, Scan, Shaped, split
 from grid.state.features.base import Scannable
@@ -45,7 +45,7 @@ class _Step:
             self.column, self.words = column, words
             self.scan = Scan.of(column, self.clause)
 
-    def narrow(self, mask: NDArray[np.uint8], spans: NDArray[np.int64], as_of_ms: int) -> bool:
+    def narrow(self, mask: NDArray[np.uint64], spans: NDArray[np.int64], as_of_ms: int) -> bool:
         """Run the scan. False, and nothing done, where there is none, or none at that time: sums that cannot be aged so far."""
         factors = None
         if self.scan is None:
@@ -60,10 +60,10 @@ class _Step:
 class Selected:
     """Users of some partitions for whom a rule is true.
 
-    mask uint8: their rows, page by page as they lie in memory
+    mask uint64: their rows, page by page as they lie in memory (grid/kernels/scans.py)
     """
 
-    mask: NDArray[np.uint8]
+    mask: NDArray[np.uint64]
     layout: Layout
 
     def counts(self) -> NDArray[np.int64]:
@@ -73,17 +73,20 @@ class Selected:
 
     def of(self, i: int) -> NDArray[np.bool_]:
         """bool[ordinals] of the partition that was named as number `i`."""
-        parts = self._parts(i)
+        parts = [np.unpackbits(words.view(np.uint8), count=rows, bitorder="little") for words, rows in self._parts(i)]
         return np.concatenate(parts).view(bool) if parts else np.empty(0, dtype=bool)
 
     def keep(self, i: int, ordinals: NDArray[np.bool_]) -> None:
         """Leave out the ordinals of partition `i` where bool[ordinals] is false."""
-        for number, part in enumerate(self._parts(i)):
-            part &= ordinals[number * PAGE_ROWS : (number + 1) * PAGE_ROWS].view(np.uint8)
+        for number, (words, rows) in enumerate(self._parts(i)):
+            kept = np.zeros(words.size * 64, dtype=bool)
+            kept[:rows] = ordinals[number * PAGE_ROWS : number * PAGE_ROWS + rows]
+            words &= np.packbits(kept, bitorder="little").view(np.uint64)
 
-    def _parts(self, i: int) -> list[NDArray[np.uint8]]:
+    def _parts(self, i: int) -> list[tuple[NDArray[np.uint64], int]]:
+        """(words of the mask, rows) of each of its pages."""
         _, rows, starts = self.layout.spans[:, self.layout.owners == i].tolist()
-        return [self.mask[start : start + count] for start, count in zip(starts, rows, strict=True)]
+        return [(self.mask[start : start + words_of(count)], count) for start, count in zip(starts, rows, strict=True)]
 
 
 class Selection:
@@ -118,7 +121,7 @@ class Selection:
         selection of the engine."""
         users = self._engine.users
         layout = self._engine.workspace.layout(users, partitions)
-        spans, mask = layout.spans, self._engine.workspace.mask(layout.mask_rows)
+        spans, mask = layout.spans, self._engine.workspace.mask(layout.mask_words)
         admit_rows(mask, spans)
         selected = Selected(mask, layout)
         for i in users.erased[partitions].nonzero()[0].tolist():
@@ -137,14 +140,14 @@ class Selection:
                 source = SlotSource(self._engine, slots, self._as_of_ms)
                 is_true = truth(clause, source)
                 warnings |= dict.fromkeys(source.warnings(spans[0]))
-                mask[places[~is_true]] = 0
+                put_out(mask, places[~is_true])
                 slots, places = slots[is_true], places[is_true]
         return selected, list(warnings)
 
-    def _narrow(self, mask: NDArray[np.uint8], spans: NDArray[np.int64]) -> list[Expression]:
+    def _narrow(self, mask: NDArray[np.uint64], spans: NDArray[np.int64]) -> list[Expression]:
         """Run the scans. Returns the clauses that are left to the evaluator."""
         if not self._is_ordered and mask.size:
-            self._order(np.ascontiguousarray(spans[:, :1]))
+            self._order(spans[:, :1].copy())
         clauses = list(self._others)
         for step in self._steps:
             if step.scan is None:
@@ -160,10 +163,11 @@ class Selection:
             shape.order_lasts -= 1
             self._steps = [steps[number] for number in shape.order]
             return
+        mask, owner = np.empty(lay_out(spans), dtype=np.uint64), np.zeros(1, dtype=np.int64)
         for step in steps:
-            mask = np.ones(PAGE_ROWS, dtype=np.uint8)
+            admit_rows(mask, spans)
             if step.narrow(mask, spans, self._as_of_ms):
-                step.share = float(np.count_nonzero(mask[: spans[1, 0]])) / float(spans[1, 0])
+                step.share = float(count_rows(mask, owner, spans, 1)[0]) / float(spans[1, 0])
         order = sorted(range(len(steps)), key=lambda number: (round(steps[number].share, 2), steps[number].column.values.itemsize))
         self._steps = [steps[number] for number in order]
         if shape is not None:

@@ -6,7 +6,7 @@ Source: Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time De
 import numpy as np
 
 from grid.kernels.compiling import inlined, kernel
-from grid.kernels.marks import TOUCHED
+from grid.kernels.marks import touch
 
 HALF_LIVES_MAX = 400.0  # float64 holds 1,023 doublings: room for 2^600 of weight above the landmark
 
@@ -60,15 +60,14 @@ def are_within_reach(landmarks, has_landmark, slots, rows, times, half_life):
 
 
 @kernel
-def decayed_add(sums, landmarks, dirty, slots, rows, times, weights, half_life):
+def decayed_add(sums, landmarks, marks, slots, rows, times, weights, half_life):
     """sums float64[slots] += weight · 2^((time − landmark)/half_life). weights float64[n], or float64[1] for all rows alike."""
     for k in range(rows.size):
         i = rows[k]
         slot = slots[i]
-        page = slot >> 12
         weight = weights[i] if weights.size > 1 else weights[0]
-        sums[slot] += weight * np.exp2((times[i] - landmarks[page]) / half_life)
-        dirty[page] = TOUCHED
+        sums[slot] += weight * np.exp2((times[i] - landmarks[slot >> 12]) / half_life)
+        touch(marks, slot)
 
 
 @kernel

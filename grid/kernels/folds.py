@@ -13,9 +13,9 @@ from grid.kernels.lists import key_count, keyed_add
 from grid.kernels.scalars import TIME_BIAS, count_add, raise_to, sum_add
 from grid.kernels.windows import days_add, ring_add
 
-# (kind, dirty, …): COUNTS counts; SUMS sums; TIMES codes, 1: complemented; DECAYED sums, landmarks, is_set; RINGS ring_of, newest, lost, values,
-# free_rings, control, bytes of a value, hops, mode; DAY_BITS newest, lost, bits, days, words of bits; KEYED and KEYED_DECAYED words, heads, control,
-# free, most keys of a user, landmarks, is_set
+# (kind, values, dirty, states, opened, codes, …), the marks of one value a user: COUNTS; SUMS; TIMES 1: complemented; DECAYED landmarks, is_set
+# (kind, dirty, …): RINGS ring_of, newest, lost, values, free_rings, control, bytes of a value, hops, mode; DAY_BITS newest, lost, bits, days, words of
+# bits; KEYED and KEYED_DECAYED words, heads, control, free, most keys of a user, landmarks, is_set
 COUNTS, SUMS, TIMES, DECAYED, RINGS, DAY_BITS, KEYED, KEYED_DECAYED = 0, 1, 2, 3, 4, 5, 6, 7
 # Of this group: rows picks[ROWS_FROM:ROWS_TO], float64 VALUES[VALUES_SIZE] of the property or [1.0], MORE int64[n] hops or uint32[n] keys of the rows
 ROWS_FROM, ROWS_TO, VALUES, VALUES_SIZE, MORE = 12, 13, 14, 15, 16
@@ -30,9 +30,19 @@ def address(array):
 
 
 @inlined
-def _raise_times(field, dirty, slots, rows, times):
+def _marks_of(field):
+    return (
+        carray(pointer(field[2]), _MANY, np.uint8),
+        carray(pointer(field[3]), _MANY, np.uint8),
+        carray(pointer(field[4]), _MANY, np.uint16),
+        carray(pointer(field[5]), _MANY, np.uint8),
+    )
+
+
+@inlined
+def _raise_times(field, slots, rows, times):
     codes = (times + TIME_BIAS).view(np.uint64)
-    raise_to(carray(pointer(field[2]), _MANY, np.uint64), dirty, slots, rows, ~codes if field[3] else codes)
+    raise_to(carray(pointer(field[1]), _MANY, np.uint64), _marks_of(field), slots, rows, ~codes if field[6] else codes)
 
 
 @inlined
@@ -93,13 +103,12 @@ def fold_rows(fields, half_lives, first, slots, times_at, picks, is_full):
             continue
         dirty = carray(pointer(field[1]), _MANY, np.uint8)
         weights = carray(pointer(field[VALUES]), field[VALUES_SIZE], np.float64)
-        floats = carray(pointer(field[2]), _MANY, np.float64)
         if kind == COUNTS:
-            count_add(carray(pointer(field[2]), _MANY, np.int64), dirty, slots, rows)
+            count_add(carray(pointer(field[1]), _MANY, np.int64), _marks_of(field), slots, rows)
         elif kind == SUMS:
-            sum_add(floats, dirty, slots, rows, weights)
+            sum_add(carray(pointer(field[1]), _MANY, np.float64), _marks_of(field), slots, rows, weights)
         elif kind == TIMES:
-            _raise_times(field, dirty, slots, rows, times)
+            _raise_times(field, slots, rows, times)
         elif kind == RINGS:
             _add_to_rings(field, dirty, slots, rows, weights)
         elif kind == DAY_BITS:
@@ -107,12 +116,13 @@ def fold_rows(fields, half_lives, first, slots, times_at, picks, is_full):
         elif kind == KEYED:
             is_full[f] = _add_keyed(field, dirty, slots, rows, _picked(weights, rows))
         else:
-            at = 3 if kind == DECAYED else 7
+            at = 6 if kind == DECAYED else 7
             landmarks, is_set = carray(pointer(field[at]), _MANY, np.float64), carray(pointer(field[at + 1]), _MANY, np.uint8)
             if not are_within_reach(landmarks, is_set, slots, rows, times, half_lives[f]):
                 return f
             if kind == DECAYED:
-                decayed_add(floats, landmarks, dirty, slots, rows, times, weights, half_lives[f])
+                sums = carray(pointer(field[1]), _MANY, np.float64)
+                decayed_add(sums, landmarks, _marks_of(field), slots, rows, times, weights, half_lives[f])
             else:
                 is_full[f] = _add_keyed(field, dirty, slots, rows, forward_weights(landmarks, slots, rows, times, weights, half_lives[f]))
     return fields.shape[0]

@@ -1,40 +1,40 @@
 """Counts, sums, extrema, first and last. In all of them `rows` (int64) picks the rows that feed the feature; `slots`, `times`
-and `values` are of the whole group. `dirty` uint8[pages] is set for every page touched. Slots are trusted."""
+and `values` are of the whole group. `marks` (marks.py) are set for every slot that changes. Slots are trusted."""
 
 import numpy as np
 
 from grid.kernels.compiling import kernel
-from grid.kernels.marks import TOUCHED
+from grid.kernels.marks import TOUCHED, touch
 
 
 @kernel
-def count_add(counts, dirty, slots, rows):
+def count_add(counts, marks, slots, rows):
     """counts int64[slots] += 1 per row."""
     for k in range(rows.size):
         slot = slots[rows[k]]
         counts[slot] += 1
-        dirty[slot >> 12] = TOUCHED
+        touch(marks, slot)
 
 
 @kernel
-def sum_add(sums, dirty, slots, rows, values):
+def sum_add(sums, marks, slots, rows, values):
     """sums float64[slots] += values[row]."""
     for k in range(rows.size):
         i = rows[k]
         slot = slots[i]
         sums[slot] += values[i]
-        dirty[slot >> 12] = TOUCHED
+        touch(marks, slot)
 
 
 @kernel
-def raise_to(column, dirty, slots, rows, encoded):
+def raise_to(column, marks, slots, rows, encoded):
     """column uint64[slots] = max(column, encoded[row]): every extremum is a maximum of an order-preserving encoding, 0 is none."""
     for k in range(rows.size):
         i = rows[k]
         slot = slots[i]
         if encoded[i] > column[slot]:
             column[slot] = encoded[i]
-            dirty[slot >> 12] = TOUCHED
+            touch(marks, slot)
 
 
 @kernel
@@ -42,7 +42,7 @@ def keep_first_or_last(keys, kept, dirty, slots, rows, encoded, values, wins_tie
     """The value beside the greatest encoded time.
 
     keys uint64[slots], kept uint64[slots]: mutated together; encoded uint64[n] times (complemented for `first`)
-    values uint64[n]; wins_ties: a row of an equal time replaces what is kept
+    values uint64[n]; wins_ties: a row of an equal time replaces what is kept; dirty uint8[pages]
     """
     for k in range(rows.size):
         i = rows[k]

@@ -4,22 +4,26 @@ Source: Hentschel, Kester, Idreos, "Column Sketches: A Scan Accelerator for Rapi
 column; here each page of 4,096 rows has its own, made again once the page has not changed from one scan to the next:
 
     code 0   the least value of the page         code 1   the next      (what most rows have in common, often: no event, one event)
-    code c   2 + a 253rd of the keys from the next to the greatest      (keys keep the order of values)
+    code c   2 + a 252nd of the keys from the next to the greatest      (keys keep the order of values)
+    code 255 the row has changed since, or was given out since          (marks.py)
 
-Of the rows that were given out when it was made: a page that has more since is made anew. A row whose code is that of a bound is compared by its value. NaN's keys lie beyond those of the infinities, so that bounds, which are no NaN, leave it out.
-Measured: 0.15-0.2 ns a row where 0.5 were taken, and an eighth of the memory's traffic.
+A row whose code is that of a bound, or 255, is compared by its value. NaN's keys lie beyond those of the infinities, so that bounds, which are no NaN,
+leave it out. A page with many rows of code 255 is made anew.
+Measured: 0.06 ns a row where 0.5 were taken, and an eighth of the memory's traffic. Made anew for each change, as they were, sketches cost a count beside
+a stream of single events more than all else: 15 µs for each page that one row had changed in.
 """
 
 import numpy as np
 
+from grid.kernels.bits import first_of, packed, within
 from grid.kernels.compiling import inlined, kernel
-from grid.kernels.marks import UNSAVED, UNSEEN
-from grid.kernels.scans import blocks_of
+from grid.kernels.marks import MADE, NEVER, OPEN, OPEN_MAX, STALE, UNSAVED, UNSEEN
+from grid.kernels.scans import words_of
 
 # How the eight bytes of a value are read.
 UINT, INT, FLOAT = 0, 1, 2
-# Of a page's sketch: never looked at, changed before it was last looked at, made.
-NEVER, STALE, MADE = 0, 1, 2
+# The greatest code that a value has; how many rows of code 255 a page keeps its sketch with.
+_CODE_MAX, _OPEN_KEPT = 254, 64
 _TOP_BIT, _PART_MAX = np.uint64(1 << 63), np.uint64(1 << 40)
 _ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 _MINUS_ZERO = np.uint64(0x7FFFFFFFFFFFFFFF)
@@ -60,7 +64,7 @@ def _make(words, kind, codes, page, rows, least, second, shifts, factors, tops):
     shift = np.uint64(0)
     while (last - following) >> shift > np.uint64(0xFFFF):
         shift += np.uint64(1)
-    factor = min(np.uint64(1 << 16), np.uint64(253 << 16) // max((last - following) >> shift, np.uint64(1)))
+    factor = min(np.uint64(1 << 16), np.uint64(252 << 16) // max((last - following) >> shift, np.uint64(1)))
     for j in range(rows):
         key = _key(here[j], kind)
         part = ((max(key, following) - following) >> shift) * factor >> np.uint64(16)
@@ -70,56 +74,32 @@ def _make(words, kind, codes, page, rows, least, second, shifts, factors, tops):
 
 
 @inlined
-def _has_sketch(words, kind, dirty, page, rows, codes, least, second, shifts, factors, tops, states, made_of):
+def _has_sketch(words, kind, marks, page, rows, least, second, shifts, factors, tops, made_of):
     """Whether a page's sketch holds; makes it where the page has been left alone since it was last looked at."""
+    dirty, states, opened, codes = marks
     if dirty[page] & UNSEEN:
         dirty[page] &= UNSAVED
         states[page] = STALE
-    elif states[page] == NEVER or (states[page] == MADE and made_of[page] != rows):
+    elif states[page] == NEVER:
         states[page] = STALE
     elif states[page] == STALE:
         _make(words, kind, codes, page, rows, least, second, shifts, factors, tops)
-        states[page], made_of[page] = MADE, rows
+        states[page], made_of[page], opened[page] = MADE, rows, 0
+    elif made_of[page] < rows:
+        codes[page * 4096 + made_of[page] : page * 4096 + rows] = OPEN
+        opened[page] = min(opened[page] + rows - made_of[page], OPEN_MAX)
+        made_of[page] = rows
+    if opened[page] > _OPEN_KEPT:
+        states[page], opened[page] = STALE, 0
     return states[page] == MADE
-
-
-@inlined
-def _by_codes(codes, hits, opens, zero, one, limits):
-    """Fill hits and opens for uint8[rows] codes: rows that are in by their code (0 and 1 as told), rows whose value must tell. Small loops: each uses
-    the vector unit."""
-    first_in, last_in, first_open, last_open = limits
-    for j in range(codes.size):
-        code = codes[j]
-        hits[j] = ((code >= first_in) & (code <= last_in)) | ((code == 0) & zero) | ((code == 1) & one)
-    for j in range(codes.size):
-        code = codes[j]
-        opens[j] = (code >= first_open) & (code <= last_open) & ((code < first_in) | (code > last_in))
-
-
-@inlined
-def _open_words(kept, opens, found):
-    """How many words, of eight rows each, have one that is still in and open; their numbers are put into `found`."""
-    count = 0
-    for w in range(kept.size):
-        if kept[w] & opens[w]:
-            found[count] = w
-            count += 1
-    return count
-
-
-@inlined
-def _keep(kept, hits):
-    """Narrow a page, as words, to what hits."""
-    for w in range(kept.size):
-        kept[w] &= hits[w]
 
 
 @inlined
 def _is_empty(kept):
     """Whether none of a page's rows is left."""
     left = np.uint64(0)
-    for w in range(kept.size):
-        left |= kept[w]
+    for word in kept:
+        left |= word
     return left == 0
 
 
@@ -129,11 +109,23 @@ def _limits(lows, highs, following, shift, factor):
     lows[0], in at highs[0] or below and out above highs[1]: keys."""
     first_in, first_open = max(2, _code(lows[1], following, shift, factor) + 1), max(2, _code(lows[0], following, shift, factor))
     last_in, last_open = _code(highs[0], following, shift, factor) - 1, _code(highs[1], following, shift, factor)
-    if first_in > 255 or last_in < first_in:
-        first_in, last_in = 255, 2
-    if first_open > 255 or last_open < first_open:
-        first_open, last_open = 255, 2
-    return np.uint8(first_in), np.uint8(min(last_in, 255)), np.uint8(first_open), np.uint8(min(last_open, 255))
+    if first_in > _CODE_MAX or last_in < first_in:
+        first_in, last_in = _CODE_MAX, 2
+    if first_open > _CODE_MAX or last_open < first_open:
+        first_open, last_open = _CODE_MAX, 2
+    return np.uint8(first_in), np.uint8(min(last_in, _CODE_MAX)), np.uint8(first_open), np.uint8(min(last_open, _CODE_MAX))
+
+
+@inlined
+def _by_codes(codes, at, zero, one, limits):
+    """(rows of codes[at : at + 64] that are in, rows whose value must tell): words. Codes 0 and 1 are in as told."""
+    first_in, last_in, first_open, last_open = limits
+    sure = within(codes, at, first_in, last_in)
+    if zero:
+        sure |= within(codes, at, np.uint8(0), np.uint8(0))
+    if one:
+        sure |= within(codes, at, np.uint8(1), np.uint8(1))
+    return sure, (within(codes, at, first_open, last_open) & ~sure) | within(codes, at, OPEN, OPEN)
 
 
 @inlined
@@ -149,39 +141,40 @@ def _decided(kept, zero, one, limits, top):
 
 
 @kernel
-def narrow_sketched(mask, spans, words, kind, bounds, dirty, codes, least, second, shifts, parts, tops, states, made_of):
+def narrow_sketched(mask, spans, words, kind, bounds, marks, least, second, shifts, parts, tops, made_of):
     """Keep rows with bounds[0] <= value <= bounds[1] (uint64[2], as their bytes are).
 
-    words uint64[slots]: the column's bytes; codes uint8[slots]; least, second uint64[pages]: keys; of what becomes a code shifts uint8[pages] and parts
-    uint32[pages]; tops (the greatest code), states uint8[pages]; made_of uint16[pages]: how many rows
+    words uint64[slots]: the column's bytes; marks of the column; least, second uint64[pages]: keys; of what becomes a code shifts uint8[pages] and parts
+    uint32[pages]; tops (the greatest code) uint8[pages]; made_of uint16[pages]: how many rows
     """
-    masks, hits, opens = mask.view(np.uint64), np.empty(4096, dtype=np.uint8), np.empty(4096, dtype=np.uint8)
-    hit_words, open_words, found = hits.view(np.uint64), opens.view(np.uint64), np.empty(512, dtype=np.int64)
+    hits, (_, _, opened, codes) = np.empty(64, dtype=np.uint8), marks
     low, high = _key(bounds[0], kind), _key(bounds[1], kind)
     for p in range(spans.shape[1]):
-        page, rows, end = spans[0, p], spans[1, p], blocks_of(spans[1, p]) * 64
-        kept = masks[spans[2, p] >> 3 : (spans[2, p] + end) >> 3]
+        page, rows = spans[0, p], spans[1, p]
+        kept = mask[spans[2, p] : spans[2, p] + words_of(rows)]
         if _is_empty(kept):
             continue
-        has_sketch = _has_sketch(words, kind, dirty, page, rows, codes, least, second, shifts, parts, tops, states, made_of)
-        if has_sketch:
-            zero, one = low <= least[page] <= high, low <= second[page] <= high
-            limits = _limits((low, low), (high, high), second[page], np.uint64(shifts[page]), np.uint64(parts[page]))
-            if _decided(kept, zero, one, limits, tops[page]):
-                continue
-            _by_codes(codes[page * 4096 : page * 4096 + end], hits, opens, zero, one, limits)
-        values = words[page * 4096 : page * 4096 + end]
-        if has_sketch:
-            for i in range(_open_words(kept, open_words, found)):
-                for j in range(found[i] * 8, found[i] * 8 + 8):
-                    if opens[j]:
-                        key = _key(values[j], kind)
-                        hits[j] = (key >= low) & (key <= high)
-        else:
-            for j in range(end):
-                key = _key(values[j], kind)
-                hits[j] = (key >= low) & (key <= high)
-        _keep(kept, hit_words)
+        values = words[page * 4096 : page * 4096 + 4096]
+        if not _has_sketch(words, kind, marks, page, rows, least, second, shifts, parts, tops, made_of):
+            for w in range(kept.size):
+                for j in range(64):
+                    key = _key(values[w * 64 + j], kind)
+                    hits[j] = (key >= low) & (key <= high)
+                kept[w] &= packed(hits, 0)
+            continue
+        zero, one = low <= least[page] <= high, low <= second[page] <= high
+        limits = _limits((low, low), (high, high), second[page], np.uint64(shifts[page]), np.uint64(parts[page]))
+        if opened[page] == 0 and _decided(kept, zero, one, limits, tops[page]):
+            continue
+        for w in range(kept.size):
+            sure, doubtful = _by_codes(codes, page * 4096 + w * 64, zero, one, limits)
+            doubtful &= kept[w]
+            while doubtful:
+                key = _key(values[w * 64 + first_of(doubtful)], kind)
+                lowest = doubtful & -doubtful
+                sure |= lowest if low <= key <= high else np.uint64(0)
+                doubtful ^= lowest
+            kept[w] &= sure
 
 
 @inlined
@@ -203,47 +196,45 @@ def _word_of(key):
 
 
 @kernel
-def narrow_sketched_scaled(mask, spans, column, factors, low, high, dirty, codes, least, second, shifts, parts, tops, states, made_of):
+def narrow_sketched_scaled(mask, spans, column, factors, low, high, marks, least, second, shifts, parts, tops, made_of):
     """As `narrow_sketched`, of low <= column[row] · factor of its page <= high; factors float64[n], finite."""
-    masks, words = mask.view(np.uint64), column.view(np.uint64)
-    hits, opens = np.empty(4096, dtype=np.uint8), np.empty(4096, dtype=np.uint8)
-    hit_words, open_words, found = hits.view(np.uint64), opens.view(np.uint64), np.empty(512, dtype=np.int64)
+    words, hits, (_, _, opened, codes) = column.view(np.uint64), np.empty(64, dtype=np.uint8), marks
     pair = np.empty(2, dtype=np.float64)
     pair_words = pair.view(np.uint64)
     for p in range(spans.shape[1]):
-        page, rows, factor, end = spans[0, p], spans[1, p], factors[p], blocks_of(spans[1, p]) * 64
-        kept = masks[spans[2, p] >> 3 : (spans[2, p] + end) >> 3]
+        page, rows, factor = spans[0, p], spans[1, p], factors[p]
+        kept = mask[spans[2, p] : spans[2, p] + words_of(rows)]
         if _is_empty(kept):
             continue
-        has_sketch = _has_sketch(words, 2, dirty, page, rows, codes, least, second, shifts, parts, tops, states, made_of)
-        has_sketch = has_sketch and _FACTOR_MIN < factor < _FACTOR_MAX
-        if has_sketch:
-            pair_words[0], pair_words[1] = _word_of(least[page]), _word_of(second[page])
-            zero, one = low <= pair[0] * factor <= high, low <= pair[1] * factor <= high
-            lows, highs = _band(low, factor, pair, pair_words), _band(high, factor, pair, pair_words)
-            limits = _limits(lows, highs, second[page], np.uint64(shifts[page]), np.uint64(parts[page]))
-            if _decided(kept, zero, one, limits, tops[page]):
-                continue
-            _by_codes(codes[page * 4096 : page * 4096 + end], hits, opens, zero, one, limits)
-        values = column[page * 4096 : page * 4096 + end]
-        if has_sketch:
-            for i in range(_open_words(kept, open_words, found)):
-                for j in range(found[i] * 8, found[i] * 8 + 8):
-                    if opens[j]:
-                        value = values[j] * factor
-                        hits[j] = (value >= low) & (value <= high)
-        else:
-            for j in range(end):
-                value = values[j] * factor
-                hits[j] = (value >= low) & (value <= high)
-        _keep(kept, hit_words)
+        values = column[page * 4096 : page * 4096 + 4096]
+        has_sketch = _has_sketch(words, 2, marks, page, rows, least, second, shifts, parts, tops, made_of)
+        if not has_sketch or not _FACTOR_MIN < factor < _FACTOR_MAX:
+            for w in range(kept.size):
+                for j in range(64):
+                    value = values[w * 64 + j] * factor
+                    hits[j] = (value >= low) & (value <= high)
+                kept[w] &= packed(hits, 0)
+            continue
+        pair_words[0], pair_words[1] = _word_of(least[page]), _word_of(second[page])
+        zero, one = low <= pair[0] * factor <= high, low <= pair[1] * factor <= high
+        lows, highs = _band(low, factor, pair, pair_words), _band(high, factor, pair, pair_words)
+        limits = _limits(lows, highs, second[page], np.uint64(shifts[page]), np.uint64(parts[page]))
+        if opened[page] == 0 and _decided(kept, zero, one, limits, tops[page]):
+            continue
+        for w in range(kept.size):
+            sure, doubtful = _by_codes(codes, page * 4096 + w * 64, zero, one, limits)
+            doubtful &= kept[w]
+            while doubtful:
+                value = values[w * 64 + first_of(doubtful)] * factor
+                lowest = doubtful & -doubtful
+                sure |= lowest if low <= value <= high else np.uint64(0)
+                doubtful ^= lowest
+            kept[w] &= sure
 
 
 @kernel
 def keep_known(mask, spans, known):
-    """Keep rows that are known (uint8)."""
+    """Keep rows that are known (uint8, 0 or 1)."""
     for p in range(spans.shape[1]):
-        first, rows = spans[0, p] * 4096, spans[1, p]
-        kept, there = mask[spans[2, p] : spans[2, p] + rows], known[first : first + rows]
-        for j in range(rows):
-            kept[j] &= there[j]
+        for w in range(words_of(spans[1, p])):
+            mask[spans[2, p] + w] &= packed(known, spans[0, p] * 4096 + w * 64)

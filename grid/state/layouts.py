@@ -22,28 +22,28 @@ class Layout:
     given         int64[partitions]: how many ordinals each has given out
     owners        int64[pages]: of which partition, by its number among those asked for; those of one are in ordinal order
     spans         int64[3, pages]: where the rows are (grid/kernels/scans.py)
-    mask_rows     how long their mask is
+    mask_words    how long their mask is
     """
 
     page_changes: int
     given: NDArray[np.int64]
     owners: NDArray[np.int64]
     spans: NDArray[np.int64]
-    mask_rows: int
+    mask_words: int
 
 
 class Workspace:
     """What queries work in, one turn after another. Memory that is new costs a page fault each 4 KiB, a third of a count over a million users."""
 
     def __init__(self) -> None:
-        self._mask = np.empty(0, dtype=np.uint8)
+        self._mask = np.empty(0, dtype=np.uint64)
         self._layouts: dict[bytes, Layout] = {}
 
-    def mask(self, rows: int) -> NDArray[np.uint8]:
-        """uint8[rows] of anything."""
-        if self._mask.size < rows:
-            self._mask = np.empty(rows, dtype=np.uint8)
-        return self._mask[:rows]
+    def mask(self, words: int) -> NDArray[np.uint64]:
+        """uint64[words] of anything."""
+        if self._mask.size < words:
+            self._mask = np.empty(words, dtype=np.uint64)
+        return self._mask[:words]
 
     def layout(self, users: Users, partitions: NDArray[np.int64]) -> Layout:
         """The pages of partitions now; made again only where they have other pages or rows than last time."""

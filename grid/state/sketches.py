@@ -19,12 +19,14 @@ class Sketch:
     def __init__(self, dirty: NDArray[np.uint8], space: Space) -> None:
         """`dirty` uint8[pages]: the marks of the column's pages."""
         pages = space.pages_max
-        codes, least, second = reserve(np.uint8, space.slots_max), reserve(np.uint64, pages), reserve(np.uint64, pages)
+        # Whatever changes values says so here (grid/kernels/marks.py).
+        self.marks = dirty, reserve(np.uint8, pages), reserve(np.uint16, pages), reserve(np.uint8, space.slots_max)
+        least, second = reserve(np.uint64, pages), reserve(np.uint64, pages)
         shifts, parts, tops = reserve(np.uint8, pages), reserve(np.uint32, pages), reserve(np.uint8, pages)
-        self._of_pages = dirty, codes, least, second, shifts, parts, tops, reserve(np.uint8, pages), reserve(np.uint16, pages)
+        self._of_pages = self.marks, least, second, shifts, parts, tops, reserve(np.uint16, pages)
 
     def narrow(
-        self, mask: NDArray[np.uint8], spans: NDArray[np.int64], values: NDArray[Any], low: Any, high: Any,
+        self, mask: NDArray[np.uint64], spans: NDArray[np.int64], values: NDArray[Any], low: Any, high: Any,
         known: NDArray[np.uint8] | None, factors: NDArray[np.float64] | None,
     ) -> None:  # fmt: skip
         """Clear the mask, as grid/kernels/scans.py has it, where low <= value <= high is not true; of values times factors float64[pages] where there

@@ -133,3 +133,25 @@ def test_which_clause_is_most_selective_is_looked_at_again_after_some_rules_of_a
 def test_clauses_that_compare_a_column_with_constants_are_scans(shard: Shard, rule: str, scans: int) -> None:
     plan = compile_rule(rule, shard.engine.catalog.rule_schema, shard.engine.catalog.zone)
     assert len(split(plan, SlotSource(shard.engine, np.empty(0, dtype=np.int64), NOW_MS))[0]) == scans
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32))
+def test_scans_between_events_tell_what_the_evaluator_does(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    """Sketches are made, and kept or given up as rows change: few, many, by name, by time, and all of a page when its landmark moves."""
+    rng = np.random.default_rng(seed)
+    names = [f"user-{n}" for n in range(6_000)]
+    shard, moment = Shard(tmp_path_factory.mktemp("between"), EVERY_KIND), NOW_MS
+    shard.track([(name, "e", moment, {"n": float(n % 7), "i": n % 5}, None) for n, name in enumerate(names[:4_000])], 1)
+    for number in range(2, 14):
+        if number == 9:
+            moment += 500 * HOUR
+        some = rng.choice(names, int(rng.choice([1, 20, 3_000], p=[0.4, 0.5, 0.1])))
+        shard.track([(name, "e", moment - int(rng.integers(3)) * HOUR, {"n": float(rng.integers(-9, 9)), "i": 1}, None) for name in some], number, now_ms=moment)
+        if rng.random() < 0.2:
+            shard.delete([str(rng.choice(names))], number)
+        for _ in range(2):
+            for clause in ("count >= {n}", "sum > {n}", "decayed_count > {n}", "last_time >= {t}", "first_time < {t}"):
+                time = f"TIMESTAMP '{datetime.fromtimestamp(moment / 1000 - int(rng.integers(3)) * 3600, UTC):%Y-%m-%dT%H:%M:%S+00:00}'"
+                check_selection(shard.engine, clause.format(n=rng.choice([0, 0.5, 1, 2, 5]), t=time), moment)
+    shard.close()

@@ -35,13 +35,13 @@ def test_a_layout_is_made_again_where_users_came_and_where_pages_changed_hands()
     arrive(users, 1, ["c"])
     first = workspace.layout(users, BOTH)
     assert workspace.layout(users, BOTH) is first
-    assert first.spans.tolist() == [[1, 2], [2, 1], [0, 64]] and first.owners.tolist() == [0, 1] and first.mask_rows == 128
+    assert first.spans.tolist() == [[1, 2], [2, 1], [0, 1]] and first.owners.tolist() == [0, 1] and first.mask_words == 2
     arrive(users, 1, ["d"])
-    assert workspace.layout(users, BOTH).spans.tolist() == [[1, 2], [2, 2], [0, 64]]
+    assert workspace.layout(users, BOTH).spans.tolist() == [[1, 2], [2, 2], [0, 1]]
     pages = [users.dump_page(1), users.dump_page(2)]
     for partition in (0, 1):
         users.drop_partition(partition)
     for partition in (0, 1):  # as many users as before, each on the other's page
         users.load_partition(partition, [pages[partition]], 2)
     again = workspace.layout(users, BOTH)
-    assert again.spans.tolist() == [[1, 2], [2, 2], [0, 64]] and again.owners.tolist() == [1, 0]
+    assert again.spans.tolist() == [[1, 2], [2, 2], [0, 1]] and again.owners.tolist() == [1, 0]

@@ -86,7 +86,7 @@ class Flat:
 
 @dataclass(frozen=True, slots=True)
 class Foldable:
-    """A feature as grid/kernels/folds.py folds it. `words` begin with its kind and where its dirty marks lie; `hop_ms` 0: it has no hops."""
+    """A feature as grid/kernels/folds.py folds it. `words` begin with its kind and where its columns and marks lie; `hop_ms` 0: it has no hops."""
 
     words: tuple[int, ...]
     half_life: float = 1.0

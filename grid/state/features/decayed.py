@@ -9,6 +9,7 @@ from grid.catalog import Catalog, Feature
 from grid.kernels.decay import advance_landmarks, decayed_add, decayed_read
 from grid.kernels.flat import DECAYED
 from grid.kernels.folds import DECAYED as DECAYED_SUMS
+from grid.kernels.marks import TOUCHED
 from grid.kernels.scans import page_factors
 from grid.state.features.base import FixedColumns, Flat, Foldable, Reading, Scannable, SharedState, Slots, addresses
 from grid.state.memory import PAGE_ROWS, reserve
@@ -64,8 +65,9 @@ class DecayedColumns(FixedColumns):
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
         for page, factor in self._landmarks.advance(rows, picked):
             self._sums[page * PAGE_ROWS : (page + 1) * PAGE_ROWS] *= factor
-        marks = self._landmarks
-        decayed_add(self._sums, marks.times, self.dirty, rows.slots, picked, rows.times, self.weights(rows), marks.half_life)
+            self.dirty[page] = TOUCHED
+        marks, landmarks = self._sketch.marks, self._landmarks
+        decayed_add(self._sums, landmarks.times, marks, rows.slots, picked, rows.times, self.weights(rows), landmarks.half_life)
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         values = decayed_read(self._sums, self._landmarks.times, slots, float(as_of_ms), self._landmarks.half_life)
@@ -78,8 +80,8 @@ class DecayedColumns(FixedColumns):
         return Flat((DECAYED, *addresses(self._sums, self._landmarks.times)), self._landmarks.half_life)
 
     def foldable(self) -> Foldable:
-        marks = self._landmarks
-        return Foldable((DECAYED_SUMS, *addresses(self.dirty, self._sums, marks.times, marks.is_set)), marks.half_life)
+        landmarks = self._landmarks
+        return Foldable((DECAYED_SUMS, *addresses(self._sums, *self._sketch.marks, landmarks.times, landmarks.is_set)), landmarks.half_life)
 
     def _factors(self, pages: NDArray[np.int64], as_of_ms: int) -> NDArray[np.float64] | None:
         factors = page_factors(self._landmarks.times, pages, float(as_of_ms), self._landmarks.half_life)

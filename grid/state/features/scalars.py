@@ -29,7 +29,7 @@ class CountColumns(FixedColumns):
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
         if rows.weights is None:
-            count_add(self._counts, self.dirty, rows.slots, picked)
+            count_add(self._counts, self._sketch.marks, rows.slots, picked)
         else:
             np.add.at(self._counts, rows.slots[picked], rows.weights[picked].astype(np.int64))
             self.dirty[rows.slots[picked] >> 12] = TOUCHED
@@ -44,7 +44,7 @@ class CountColumns(FixedColumns):
         return Flat((COPY, *addresses(self._counts)))
 
     def foldable(self) -> Foldable:
-        return Foldable((COUNTS, *addresses(self.dirty, self._counts)))
+        return Foldable((COUNTS, *addresses(self._counts, *self._sketch.marks)))
 
 
 class SumColumns(FixedColumns):
@@ -56,7 +56,7 @@ class SumColumns(FixedColumns):
         self._sketch = Sketch(self.dirty, shared.space)
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
-        sum_add(self._sums, self.dirty, rows.slots, picked, self.weights(rows))
+        sum_add(self._sums, self._sketch.marks, rows.slots, picked, self.weights(rows))
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         return Reading(self._sums[slots])
@@ -68,7 +68,7 @@ class SumColumns(FixedColumns):
         return Flat((ROUND if is_whole else COPY, *addresses(self._sums)))
 
     def foldable(self) -> Foldable:
-        return Foldable((SUMS, *addresses(self.dirty, self._sums)))
+        return Foldable((SUMS, *addresses(self._sums, *self._sketch.marks)))
 
 
 class ExtremeColumns(FixedColumns):
@@ -77,11 +77,12 @@ class ExtremeColumns(FixedColumns):
     def __init__(self, catalog: Catalog, feature: Feature, shared: SharedState) -> None:
         super().__init__(catalog, feature, shared)
         self._codes = self.column("code", np.uint64)
+        self._sketch = Sketch(self.dirty, shared.space)  # of which nothing is made: rules do not scan it
         self._is_min = feature.kind == "min"
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
         codes = encode_number(self.weights(rows))
-        raise_to(self._codes, self.dirty, rows.slots, picked, ~codes if self._is_min else codes)
+        raise_to(self._codes, self._sketch.marks, rows.slots, picked, ~codes if self._is_min else codes)
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         codes = self._codes[slots]
@@ -99,7 +100,7 @@ class TimeColumns(FixedColumns):
 
     def fold(self, rows: Rows, picked: RowNumbers) -> None:
         codes = encode_time(rows.times)
-        raise_to(self._codes, self.dirty, rows.slots, picked, ~codes if self._is_first else codes)
+        raise_to(self._codes, self._sketch.marks, rows.slots, picked, ~codes if self._is_first else codes)
 
     def read(self, slots: Slots, as_of_ms: int) -> Reading:
         codes = self._codes[slots]
@@ -112,7 +113,7 @@ class TimeColumns(FixedColumns):
         return Flat((TIME, *addresses(self._codes), int(self._is_first)))
 
     def foldable(self) -> Foldable:
-        return Foldable((TIMES, *addresses(self.dirty, self._codes), int(self._is_first)))
+        return Foldable((TIMES, *addresses(self._codes, *self._sketch.marks), int(self._is_first)))
 
 
 class FirstLastColumns(FixedColumns):
