@@ -77,20 +77,14 @@ def _read_field(engine: Engine, name: str, slots: Slots, as_of_ms: int, profiles
     if state is None:
         near = difflib.get_close_matches(name, field_names(engine), n=1)
         raise UnknownField(name, near[0] if near else "")
-    reading = state.columns.read(slots, as_of_ms)
+    columns, top = state.columns, state.feature.top
+    reading = columns.best(slots, as_of_ms, top) if top is not None and isinstance(columns, KeyedColumns) else columns.read(slots, as_of_ms)
     if not state.is_complete:
         profiles.warnings.append(f"FEATURE_BACKFILLING: {name} is at {state.percent} %")
         reading.known, reading.is_held = np.zeros(slots.size, dtype=bool), True
         return reading
     if reading.approximate:
         profiles.approximate.append(name)
-    return top_entries(reading, state.feature.top) if state.feature.top is not None else reading
-
-
-def top_entries(reading: Reading, top: int) -> Reading:
-    """A keyed reading cut to each user's `top` entries, by value descending, then key ascending."""
-    assert reading.counts is not None and reading.keys is not None and reading.dictionary is not None
-    reading.counts, reading.keys, reading.values = reading.dictionary.best(reading.counts, reading.keys, reading.values, top)
     return reading
 
 

@@ -25,11 +25,12 @@ from grid.engine import Engine
 from grid.errors import GridError
 from grid.frame import Column, Frame
 from grid.kernels import cache_folder
+from grid.kernels.answers import keyed_column
 from grid.kernels.flat import weave
 from grid.kernels.ids import are_ends
 from grid.reading import read_profiles
 from grid.selecting import Selection
-from grid.state.dictionary import Strings
+from grid.state.dictionary import Dictionary, Strings
 from grid.storage.store import Store
 
 NOW_MS = 1_700_000_000_000
@@ -50,6 +51,7 @@ def every_kind() -> dict[str, object]:
         features[kind.name] = base
         if kind.takes_by:
             features[f"{kind.name}_by"] = {**base, "by": "c", "top": 2}
+    features["decayed_list"] = {"decayed_count": "e", "half_life": "1h", "by": "c"}
     features["last_text"] = {"last": "e.c"}
     features["distinct_text"] = {"distinct": "e.c"}
     attributes = {f"a_{name}": name for name in ATTRIBUTE_TYPES}
@@ -133,8 +135,10 @@ def warm(folder: Path) -> None:
                 store.log.roll()
                 store.write_history()
         slots = engine.users.slots_of(0)
-        flat = read_profiles(engine, slots, None, NOW_MS).flat
-        assert flat is not None
+        profiles = read_profiles(engine, slots, None, NOW_MS)
+        flat, listed = profiles.flat, profiles.columns["count_by"]
+        assert flat is not None and listed.counts is not None and listed.keys is not None and isinstance(listed.dictionary, Dictionary)
+        keyed_column(listed.counts, listed.keys, listed.values, listed.dictionary.place, *listed.dictionary.heap, np.arange(5))
         nothing, ends = np.zeros(0, dtype=np.uint8), np.zeros(2 * len(flat.fields.names), dtype=np.int64)
         weave(nothing, ends, flat.values, flat.known, np.empty(flat.values.nbytes, dtype=np.uint8))
         asked = Strings.of(["user-1", "user-2"])

@@ -16,9 +16,10 @@ from grid.engine import Reply
 from grid.errors import FieldInvalid, FrameInvalid
 from grid.flat import FlatRead
 from grid.frame import Column, Frame, FrameKind
+from grid.kernels.answers import keyed_column
 from grid.kernels.flat import HAS_NULLS, weave
 from grid.reading import Profiles
-from grid.state.dictionary import Strings
+from grid.state.dictionary import Dictionary, Strings
 from grid.state.features import Reading
 
 _KINDS: dict[int, FrameKind] = {
@@ -148,7 +149,12 @@ def profile_bytes(profiles: Profiles, catalog: Catalog) -> bytes:
 
 
 def _column_bytes(name: str, reading: Reading, catalog: Catalog) -> bytes:
-    return wire_field(_PROFILE_FIELDS["columns"].number, _result_column(name, reading, catalog).SerializeToString())
+    dictionary = reading.dictionary
+    if isinstance(dictionary, Dictionary) and reading.counts is not None and reading.keys is not None and reading.known is None:
+        lists = keyed_column(reading.counts, reading.keys, reading.values, dictionary.place, *dictionary.heap, _LIST_FIELDS)
+        head = _head(name, catalog.result_types[name], name in catalog.features)
+        return b"".join((_wire_prefix(_PROFILE_FIELDS["columns"].number, len(head) + lists.size), head, lists))
+    return wire_field(_PROFILE_FIELDS["columns"].number, result_column(name, reading, catalog).SerializeToString())
 
 
 class _Heads:
@@ -188,6 +194,7 @@ def _flat_bytes(flat: FlatRead, catalog: Catalog) -> tuple[memoryview, list[int]
 
 _HEADS_MAX = 1024
 _PROFILE_FIELDS, _RESULT_FIELDS = profiles_pb2.ProfileColumns.DESCRIPTOR.fields_by_name, profiles_pb2.ResultColumn.DESCRIPTOR.fields_by_name
+_LIST_FIELDS = np.array([_RESULT_FIELDS[name].number for name in ("list_ends", "keys", "values", "dictionary_data", "dictionary_ends")])
 
 
 @lru_cache(maxsize=4096)
@@ -214,7 +221,8 @@ def _wire_prefix(number: int, size: int) -> bytes:
 _VALUE_DTYPES: dict[str, Any] = {"float": np.float64, "int": np.int64, "timestamp": np.int64, "bool": np.uint8}
 
 
-def _result_column(name: str, reading: Reading, catalog: Catalog) -> profiles_pb2.ResultColumn:
+def result_column(name: str, reading: Reading, catalog: Catalog) -> profiles_pb2.ResultColumn:
+    """A field of some users."""
     kind = catalog.result_types[name]
     column = profiles_pb2.ResultColumn(name=name, type=kind, is_feature=name in catalog.features)
     known = None if reading.known is None or reading.known.all() else reading.known

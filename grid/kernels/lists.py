@@ -255,6 +255,23 @@ def _is_before(a, b, heap, ends):
     return a_n < b_n
 
 
+@inlined
+def _ranked(keys, values, at, kept, top, key, value, heap, ends):
+    """Put an entry among the `kept` best from `at` on, by value descending, ties by word ascending. Returns how many there are now."""
+    j = kept
+    while j > 0:
+        before = at + j - 1
+        if values[before] > value or (values[before] == value and _is_before(keys[before], key, heap, ends)):
+            break
+        j -= 1
+    if j >= top:
+        return kept
+    for m in range(min(kept, top - 1), j, -1):
+        keys[at + m], values[at + m] = keys[at + m - 1], values[at + m - 1]
+    keys[at + j], values[at + j] = key, value
+    return min(kept + 1, top)
+
+
 @kernel
 def best_entries(counts, keys, values, top, heap, ends):
     """(counts int64[n], keys uint32[m], values float64[m]): of each list its `top` greatest, ties by word ascending.
@@ -272,23 +289,37 @@ def best_entries(counts, keys, values, top, heap, ends):
     for i in range(counts.size):
         kept = 0
         for k in range(source, source + counts[i]):
-            value, key = values[k], keys[k]
-            j = kept
-            while j > 0:
-                before = at + j - 1
-                if out_values[before] > value or (out_values[before] == value and _is_before(out_keys[before], key, heap, ends)):
-                    break
-                j -= 1
-            if j >= top:
-                continue
-            last = min(kept, top - 1)
-            for m in range(last, j, -1):
-                out_keys[at + m], out_values[at + m] = out_keys[at + m - 1], out_values[at + m - 1]
-            out_keys[at + j], out_values[at + j] = key, value
-            kept = min(kept + 1, top)
+            kept = _ranked(out_keys, out_values, at, kept, top, keys[k], values[k], heap, ends)
         out_counts[i] = kept
         source += counts[i]
         at += kept
+    return out_counts, out_keys, out_values
+
+
+@kernel
+def keyed_best(arena, keys, floats, heads, slots, top, heap, ends, landmarks, as_of, half_life):
+    """As `best_entries`, of the lists of slots as they lie, one float64 beside each key; aged to `as_of` (ms) where half_life (ms) is not 0."""
+    total = 0
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        total += min(key_count(arena, at), top) if at != 0 else 0
+    out_counts = np.zeros(slots.size, dtype=np.int64)
+    out_keys = np.empty(total, dtype=np.uint32)
+    out_values = np.empty(total, dtype=np.float64)
+    first = 0
+    for i in range(slots.size):
+        at = np.int64(heads[slots[i]]) * 2
+        if at == 0:
+            continue
+        factor = np.exp2((landmarks[slots[i] >> 12] - as_of) / half_life) if half_life != 0.0 else 1.0
+        capacity, kept = key_capacity(arena, at, 1), 0
+        for index in range(key_count(arena, at) if capacity <= PACKED_MAX else capacity):
+            key = _key(arena, keys, at, index)
+            if capacity <= PACKED_MAX or key != EMPTY:
+                value = floats[_value_at(arena, at, capacity, index, 1)]
+                kept = _ranked(out_keys, out_values, first, kept, top, key, value * factor if value != 0.0 else 0.0, heap, ends)
+        out_counts[i] = kept
+        first += kept
     return out_counts, out_keys, out_values
 
 

@@ -139,6 +139,18 @@ class Dictionary(Words):
         return Strings(self._heap[start : start + (int(ends[-1]) if ends.size else 0)].copy(), ends.copy())
 
     @property
+    def heap(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """(uint8, int64[size or more]): the bytes of all words, and where each word's end."""
+        return self._heap, self._ends
+
+    @property
+    def place(self) -> NDArray[np.int32]:
+        """int32[size or more]: all -1, for kernels to number words in; they leave it so."""
+        if self._place.size < self.size:
+            self._place = np.full(self._ends.size, -1, dtype=np.int32)
+        return self._place
+
+    @property
     def used(self) -> NDArray[np.int64]:
         """int64[n]: the codes that have a word."""
         return np.flatnonzero(self._hashes[: self.size])
@@ -149,9 +161,7 @@ class Dictionary(Words):
 
     def words_used(self, codes: NDArray[Any]) -> tuple[Strings, NDArray[np.int32]]:
         """(the words that codes use, int32[n] codes renumbered into them)."""
-        if self._place.size < self.size:
-            self._place = np.full(self._ends.size, -1, dtype=np.int32)
-        numbers, used = compact_codes(codes.astype(np.int32, copy=False), np.ones(codes.size, dtype=bool), self._place)
+        numbers, used = compact_codes(codes.astype(np.int32, copy=False), np.ones(codes.size, dtype=bool), self.place)
         return self.words_of(used), numbers
 
     def best(

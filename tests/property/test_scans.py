@@ -147,7 +147,9 @@ def test_scans_between_events_tell_what_the_evaluator_does(tmp_path_factory: pyt
         if number == 9:
             moment += 500 * HOUR
         some = rng.choice(names, int(rng.choice([1, 20, 3_000], p=[0.4, 0.5, 0.1])))
-        shard.track([(name, "e", moment - int(rng.integers(3)) * HOUR, {"n": float(rng.integers(-9, 9)), "i": 1}, None) for name in some], number, now_ms=moment)
+        shard.track(
+            [(name, "e", moment - int(rng.integers(3)) * HOUR, {"n": float(rng.integers(-9, 9)), "i": 1}, None) for name in some], number, now_ms=moment
+        )
         if rng.random() < 0.2:
             shard.delete([str(rng.choice(names))], number)
         for _ in range(2):

@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 from grid.catalog import Catalog, Feature
 from grid.kernels.decay import ageing, decayed_entries, forward_weights
 from grid.kernels.folds import KEYED, KEYED_DECAYED
-from grid.kernels.lists import keyed_add, keyed_cells, keyed_find, keyed_has, keyed_items, keyed_load, keyed_scale, list_clear, list_counts
+from grid.kernels.lists import keyed_add, keyed_best, keyed_cells, keyed_find, keyed_has, keyed_items, keyed_load, keyed_scale, list_clear, list_counts
 from grid.kernels.windows import keyed_ring_add, keyed_ring_read
 from grid.state.dictionary import Dictionary
 from grid.state.features.base import ONE, FeatureColumns, Foldable, ListArena, Reading, SharedState, Slots, Turn, addresses, page_slots, recoded_lists
 from grid.state.features.decayed import Landmarks
 from grid.state.memory import PAGE_ROWS
 from grid.state.rows import RowNumbers, Rows, hop_at
+
+_NO_LANDMARKS = np.zeros(0, dtype=np.float64)
 
 
 class KeyedColumns(FeatureColumns):
@@ -94,6 +96,16 @@ class KeyedColumns(FeatureColumns):
         """Values at a time, the counts and keys of those that are left, and whether all is still held."""
         return values, counts, keys, True
 
+    def best(self, slots: Slots, as_of_ms: int, top: int) -> Reading:
+        """As `read`, of each user only the `top` entries, by value descending, then key ascending."""
+        return self._best(slots, top, _NO_LANDMARKS, 0.0, 0.0)
+
+    def _best(self, slots: Slots, top: int, landmarks: NDArray[np.float64], as_of_ms: float, half_life_ms: float) -> Reading:
+        lists, dictionary = self._lists, self.dictionary
+        found = keyed_best(lists.words, lists.keys, lists.floats, lists.heads, slots, top, *dictionary.heap, landmarks, as_of_ms, half_life_ms)
+        counts, keys, values = found
+        return Reading(values, None, counts, keys, dictionary)
+
     def value_of(self, slots: Slots, key: str, as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
         """(value, known) of one key: 0 where it is absent; known None: everywhere."""
         code = self.dictionary.find(key)
@@ -166,6 +178,9 @@ class KeyedDecayedColumns(KeyedColumns):
         marks = self._landmarks
         return decayed_entries(values, counts, marks.times, slots, float(as_of_ms), marks.half_life), counts, keys, True
 
+    def best(self, slots: Slots, as_of_ms: int, top: int) -> Reading:
+        return self._best(slots, top, self._landmarks.times, float(as_of_ms), self._landmarks.half_life)
+
     def _cells_at(self, slots: Slots, cells: NDArray[np.int64], as_of_ms: int) -> tuple[NDArray[np.float64], NDArray[np.bool_] | None]:
         sums, known = super()._cells_at(slots, cells, as_of_ms)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -204,6 +219,12 @@ class KeyedWindowColumns(KeyedColumns):
 
     def foldable(self) -> Foldable | None:
         return None
+
+    def best(self, slots: Slots, as_of_ms: int, top: int) -> Reading:
+        reading = self.read(slots, as_of_ms)
+        assert reading.counts is not None and reading.keys is not None
+        reading.counts, reading.keys, reading.values = self.dictionary.best(reading.counts, reading.keys, reading.values, top)
+        return reading
 
     def _hop(self, as_of_ms: int) -> int:
         return hop_at(as_of_ms, self.feature.hop_ms, self.shared.timezone)
