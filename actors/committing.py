@@ -200,6 +200,7 @@ class Committer:
         self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._writer: Writer
+        self._loop: asyncio.AbstractEventLoop
         self.events = 0
         self.dead_letters = 0
         self.turn_ms_max = 0.0
@@ -208,6 +209,7 @@ class Committer:
 
     def start(self) -> None:
         """Begin to commit."""
+        self._loop = asyncio.get_running_loop()
         self._writer = Writer(self._store)
         self._tasks = [asyncio.create_task(work()) for work in (self._prepare_forever, self._log_forever, self._apply_forever)]
         for task in self._tasks:
@@ -230,7 +232,7 @@ class Committer:
     def offer(self, frame: Frame, nbytes: int) -> asyncio.Future[Reply]:
         """As `commit`: done then. Raises Overloaded."""
         self.check_room(nbytes)
-        work = Work(frame, nbytes, asyncio.get_running_loop().create_future(), time.perf_counter())
+        work = Work(frame, nbytes, self._loop.create_future(), time.perf_counter())
         self._inbox.append(work)
         self._inbox_bytes += nbytes
         self._arrived.set()

@@ -466,7 +466,7 @@ def profile_of(wire: profiles_pb2.Profile) -> Profile:
     features = {name: plain_value(value) for name, value in sorted(wire.features.items())}
     profile = Profile({**attributes, **features})
     profile.user_id, profile.exists = wire.user_id, wire.exists
-    profile.answer = Answer(wire.as_of_ms, frozenset(features), list(wire.approximate), list(wire.warnings))
+    profile.answer = Answer(wire, lambda: features)
     return profile
 
 

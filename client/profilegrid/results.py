@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
@@ -59,14 +59,17 @@ class Page:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
     """What profiles of one message share: their time, which fields are features, sketches, warnings."""
 
-    as_of: int
-    features: frozenset[str]
-    approximate: list[str]
-    warnings: list[str]
+    def __init__(self, wire: profiles_pb2.ProfileColumns | profiles_pb2.Profile, features: Callable[[], Iterable[str]]) -> None:
+        self._features, self.as_of = features, wire.as_of_ms
+        self.approximate, self.warnings = list(wire.approximate), list(wire.warnings)
+
+    @cached_property
+    def features(self) -> frozenset[str]:
+        """Names of the features; few ask."""
+        return frozenset(self._features())
 
 
 class Profile(dict[str, Any]):
@@ -227,8 +230,7 @@ class Part:
     def __init__(self, rows: NDArray[np.int64], wire: profiles_pb2.ProfileColumns) -> None:
         self.rows, self._exists = rows, wire.exists
         self.by_name = {column.name: FieldColumn(column, rows.size) for column in wire.columns}
-        features = frozenset(column.name for column in wire.columns if column.is_feature)
-        self.answer = Answer(wire.as_of_ms, features, list(wire.approximate), list(wire.warnings))
+        self.answer = Answer(wire, lambda: (column.name for column in wire.columns if column.is_feature))
 
     @property
     def exists(self) -> NDArray[np.bool_]:
