@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined
 
 
 @inlined
@@ -33,7 +33,7 @@ def _put(out, at, number, octets):
     return at + octets.size
 
 
-@kernel
+@allocating
 def keyed_column(counts, codes, values, place, heap, ends, numbers):
     """uint8: what a ResultColumn has of lists, its words as far as they are used and numbered in order of first use.
 

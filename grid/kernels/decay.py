@@ -5,7 +5,7 @@ Source: Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time De
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined, kernel
 from grid.kernels.marks import touch
 
 HALF_LIVES_MAX = 400.0  # float64 holds 1,023 doublings: room for 2^600 of weight above the landmark
@@ -70,7 +70,7 @@ def decayed_add(sums, landmarks, marks, slots, rows, times, weights, half_life):
         touch(marks, slot)
 
 
-@kernel
+@allocating
 def forward_weights(landmarks, slots, rows, times, weights, half_life):
     """float64[rows.size]: each row's weight seen from its page's landmark, for keyed sums."""
     out = np.empty(rows.size, dtype=np.float64)
@@ -81,7 +81,7 @@ def forward_weights(landmarks, slots, rows, times, weights, half_life):
     return out
 
 
-@kernel
+@allocating
 def ageing(landmarks, slots, as_of, half_life):
     """float64[n]: what turns a sum at each slot into its value at `as_of` (ms)."""
     out = np.empty(slots.size, dtype=np.float64)
@@ -90,7 +90,7 @@ def ageing(landmarks, slots, as_of, half_life):
     return out
 
 
-@kernel
+@allocating
 def decayed_read(sums, landmarks, slots, as_of, half_life):
     """float64[n]: values at `as_of` (ms). 0 where nothing was counted, though as_of may lie ages before the landmark (0 · inf)."""
     out = np.zeros(slots.size, dtype=np.float64)
@@ -101,7 +101,7 @@ def decayed_read(sums, landmarks, slots, as_of, half_life):
     return out
 
 
-@kernel
+@allocating
 def decayed_entries(values, counts, landmarks, slots, as_of, half_life):
     """float64[m]: entries of the lists of slots (counts int64[n] each, one after another) at `as_of`."""
     out = np.zeros(values.size, dtype=np.float64)

@@ -7,7 +7,7 @@ sampling", 1990; about 1.2/sqrt(pairs kept), 2 %).
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined, kernel
 from grid.kernels.hashing import seeded
 from grid.kernels.lists import CLASS_WORDS, allocate, block_count, release
 from grid.kernels.marks import TOUCHED
@@ -92,7 +92,7 @@ def _sketch_estimate(octets, at):
     return estimate
 
 
-@kernel
+@allocating
 def distinct_read(arena, octets, heads, slots, out, approximate):
     """How many distinct values: out float64[n]; approximate bool[n]: from a sketch."""
     for i in range(slots.size):
@@ -106,7 +106,7 @@ def distinct_read(arena, octets, heads, slots, out, approximate):
                 out[i] = count
 
 
-@kernel
+@allocating
 def blocks_pack(arena, heads, slots, header_words):
     """(words int64[n] with 0 for none, uint64[m]): blocks as they are, without their size class, for a page on disk.
 
@@ -225,7 +225,7 @@ def pairs_add(arena, heads, control, free, dirty, slots, rows, hashes, hop_of, h
         dirty[slots[i] >> 12] = TOUCHED
 
 
-@kernel
+@allocating
 def pairs_read(arena, heads, slots, hop, hops, out, approximate, held):
     """Distinct hashes among hops (hop − hops, hop]: out float64[n]; approximate: sampled; held False where hops are lost."""
     last = hop + _BIAS

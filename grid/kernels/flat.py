@@ -7,7 +7,7 @@ so that their addresses last.
 import numpy as np
 from numba import carray
 
-from grid.kernels.compiling import inlined, kernel, pointer
+from grid.kernels.compiling import allocating, inlined, kernel, pointer
 from grid.kernels.scalars import TIME_BIAS
 from grid.kernels.windows import days_at, window_at
 
@@ -23,7 +23,7 @@ def _rounded(value):
     return np.int64(np.rint(value))
 
 
-@inlined
+@allocating
 def _read_windows(field, slots, out, floats, known):
     """A WINDOW field of all slots, into its row of each. Returns what is said of it."""
     ring_of = carray(pointer(field[1]), 1 << 40, np.uint32)
@@ -50,7 +50,7 @@ def _read_windows(field, slots, out, floats, known):
     return said
 
 
-@inlined
+@allocating
 def _read_days(field, slots, out, known):
     """As `_read_windows`, of a DAYS field."""
     newest, lost = carray(pointer(field[1]), 1 << 40, np.int32), carray(pointer(field[2]), 1 << 40, np.int32)
@@ -63,7 +63,7 @@ def _read_days(field, slots, out, known):
     return said
 
 
-@kernel
+@allocating
 def read_flat(fields, half_lives, slots, as_of, out, known, said):
     """Values of slots at `as_of` (ms), 0 where NULL.
 

@@ -7,7 +7,7 @@ is folded by the kernel that folds it alone.
 import numpy as np
 from numba import carray
 
-from grid.kernels.compiling import inlined, kernel, pointer
+from grid.kernels.compiling import allocating, kernel, pointer
 from grid.kernels.decay import are_within_reach, decayed_add, forward_weights
 from grid.kernels.lists import key_count, keyed_add
 from grid.kernels.scalars import TIME_BIAS, count_add, raise_to, sum_add
@@ -29,7 +29,7 @@ def address(array):
     return array.ctypes.data
 
 
-@inlined
+@allocating
 def _marks_of(field):
     return (
         carray(pointer(field[2]), _MANY, np.uint8),
@@ -39,13 +39,13 @@ def _marks_of(field):
     )
 
 
-@inlined
+@allocating
 def _raise_times(field, slots, rows, times):
     codes = (times + TIME_BIAS).view(np.uint64)
     raise_to(carray(pointer(field[1]), _MANY, np.uint64), _marks_of(field), slots, rows, ~codes if field[6] else codes)
 
 
-@inlined
+@allocating
 def _add_to_rings(field, dirty, slots, rows, weights):
     ring_of, control = carray(pointer(field[2]), _MANY, np.uint32), carray(pointer(field[7]), 2, np.int64)
     newest, lost, free_rings = (
@@ -62,14 +62,14 @@ def _add_to_rings(field, dirty, slots, rows, weights):
         ring_add(ring_of, newest, lost, wide, free_rings, control, dirty, slots, rows, hop_of, weights, hops, mode)
 
 
-@inlined
+@allocating
 def _add_days(field, dirty, slots, rows):
     newest, lost = carray(pointer(field[2]), _MANY, np.int32), carray(pointer(field[3]), _MANY, np.int32)
     bits, day_of = carray(pointer(field[4]), _MANY, np.uint64), carray(pointer(field[MORE]), slots.size, np.int64)
     days_add(newest, lost, bits, dirty, slots, rows, day_of, field[5], field[6])
 
 
-@inlined
+@allocating
 def _add_keyed(field, dirty, slots, rows, weights):
     """Whether some user has as many keys as it may. weights float64[rows.size], or [1] for all alike."""
     words, keys, floats = carray(pointer(field[2]), _MANY, np.uint64), carray(pointer(field[2]), _MANY, np.uint32), carray(pointer(field[2]), _MANY, np.float64)
@@ -82,13 +82,13 @@ def _add_keyed(field, dirty, slots, rows, weights):
     return is_full
 
 
-@inlined
+@allocating
 def _picked(weights, rows):
     """float64[rows.size] of float64[n]; [1] stays."""
     return weights if weights.size == 1 else weights[rows]
 
 
-@kernel
+@allocating
 def fold_rows(fields, half_lives, first, slots, times_at, picks, is_full):
     """Fold rows into the features `first` and behind. Returns the number of all of them, or of one that was left: a landmark of its must move first.
 

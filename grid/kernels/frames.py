@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined, kernel
 from grid.kernels.hashing import hash_bytes
 
 
@@ -152,7 +152,7 @@ def reach_positions(applied, partitions, blocks, positions):
             applied[partitions[i]] = max(applied[partitions[i]], positions[i])
 
 
-@kernel
+@allocating
 def rows_fed(fed, events):
     """int64[m]: the rows whose event is one that counts (bool by code)."""
     out = np.empty(events.size, dtype=np.int64)

@@ -5,7 +5,7 @@ Source: Collet, xxHash 0.8, "XXH3 specification". Only inputs of at most 1,024 b
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined
 
 U = np.uint64
 _SECRET = np.frombuffer(
@@ -125,7 +125,7 @@ def _accumulate(acc, data, at, secret):
         acc[i] += (key & _LOW) * (key >> U(32))
 
 
-@inlined
+@allocating
 def _hash_long(data, start, n):
     acc = np.array([_P32_3, _P1, _P2, _P3, _P4, _P32_2, _P5, _P32_1], dtype=np.uint64)
     for i in range((n - 1) // 64):
@@ -156,7 +156,7 @@ def seeded(h, seed):
     return h ^ (h >> U(31))
 
 
-@kernel
+@allocating
 def hash_strings(data, ends):
     """uint64[n]: xxh3_64 of each string; strings longer than 1,024 bytes hash by their first 1,024.
 
@@ -171,7 +171,7 @@ def hash_strings(data, ends):
     return out
 
 
-@kernel
+@allocating
 def hash_numbers(values):
     """uint64[n]: a hash of each float64 by value; -0.0 equals 0.0."""
     out = np.empty(values.size, dtype=np.uint64)

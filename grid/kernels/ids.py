@@ -7,7 +7,7 @@ over 2^32 (Lemire, "Fast random integer generation in an interval", 2019): any s
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined, kernel
 from grid.kernels.hashing import hash_bytes, seeded
 from grid.kernels.marks import TOUCHED
 
@@ -227,7 +227,7 @@ def rehash(table, old_base, old_size, new_base, new_size):
             table[new_base + j] = entry
 
 
-@kernel
+@allocating
 def pack_strings(refs, heap):
     """(lengths uint16[n], bytes): the strings that refs (offset << 16 | length) point at, one after another."""
     lengths = np.empty(refs.size, dtype=np.uint16)
@@ -254,7 +254,7 @@ def zero_strings(refs, heap):
             heap[start + k] = 0
 
 
-@kernel
+@allocating
 def gather_strings(data, ends, rows):
     """(bytes, starts int64[n], ends int64[n]): the strings at `rows`, copied together."""
     total = 0
@@ -289,7 +289,7 @@ def _word_code(data, start, end, h, table, heap, word_ends, word_hashes):
     return np.int64(-1)
 
 
-@kernel
+@allocating
 def find_words(data, ends, hashes, table, heap, word_ends, word_hashes):
     """int64[n]: codes of words in a dictionary, -1 for unknown. table int32[2^k]: code + 1, 0 free."""
     out = np.empty(ends.size, dtype=np.int64)
@@ -335,7 +335,7 @@ def index_words(table, word_hashes, first, last):
         table[j] = code + 1
 
 
-@kernel
+@allocating
 def compact_codes(codes, is_valid, place):
     """(new codes int32[n], words used int32[m]): codes renumbered in order of first use, so that only used words must be kept.
 

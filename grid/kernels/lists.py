@@ -9,7 +9,7 @@ of 16 bits each, then the other keys, four a word, then the values. Three keys w
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined, kernel
 from grid.kernels.marks import TOUCHED
 
 U = np.uint64
@@ -185,7 +185,7 @@ def _grown(arena, keys, control, free, old, width, key):
     return at
 
 
-@kernel
+@allocating
 def keyed_cells(arena, keys, heads, control, free, dirty, slots, rows, row_keys, width):
     """int64[rows.size]: the word where each row's (slot, key) has its value, made zero when new.
 
@@ -272,7 +272,7 @@ def _ranked(keys, values, at, kept, top, key, value, heap, ends):
     return min(kept + 1, top)
 
 
-@kernel
+@allocating
 def best_entries(counts, keys, values, top, heap, ends):
     """(counts int64[n], keys uint32[m], values float64[m]): of each list its `top` greatest, ties by word ascending.
 
@@ -296,7 +296,7 @@ def best_entries(counts, keys, values, top, heap, ends):
     return out_counts, out_keys, out_values
 
 
-@kernel
+@allocating
 def keyed_best(arena, keys, floats, heads, slots, top, heap, ends, landmarks, as_of, half_life):
     """As `best_entries`, of the lists of slots as they lie, one float64 beside each key; aged to `as_of` (ms) where half_life (ms) is not 0."""
     total = 0
@@ -323,7 +323,7 @@ def keyed_best(arena, keys, floats, heads, slots, top, heap, ends, landmarks, as
     return out_counts, out_keys, out_values
 
 
-@kernel
+@allocating
 def keyed_find(arena, keys, heads, slots, key, width):
     """int64[n]: the word of each slot's value under `key`, 0 where absent."""
     out = np.zeros(slots.size, dtype=np.int64)
@@ -337,7 +337,7 @@ def keyed_find(arena, keys, heads, slots, key, width):
     return out
 
 
-@kernel
+@allocating
 def keyed_has(arena, keys, heads, slots, wanted, width):
     """bool[n]: whether slot i's list has the key wanted[i] (uint32)."""
     out = np.zeros(slots.size, dtype=np.bool_)
@@ -348,7 +348,7 @@ def keyed_has(arena, keys, heads, slots, wanted, width):
     return out
 
 
-@kernel
+@allocating
 def list_counts(arena, heads, slots):
     """int64[n]: keys of each slot's keyed list, -1 where there is none."""
     out = np.empty(slots.size, dtype=np.int64)
@@ -358,7 +358,7 @@ def list_counts(arena, heads, slots):
     return out
 
 
-@kernel
+@allocating
 def keyed_items(arena, keys, heads, slots, width):
     """(counts int64[n] with -1 for none, keys uint32[m], values uint64[m * width]): all lists, one after another."""
     counts = list_counts(arena, heads, slots)
@@ -443,7 +443,7 @@ def list_clear(arena, heads, control, free, dirty, slots):
             dirty[slots[i] >> 12] = TOUCHED
 
 
-@kernel
+@allocating
 def set_contains(arena, keys, heads, slots, wanted, is_all):
     """bool[n]: whether each slot's set holds any (or all) of wanted uint32[k]."""
     out = np.zeros(slots.size, dtype=np.bool_)
@@ -493,7 +493,7 @@ def bytes_put(arena, octets, heads, control, free, dirty, slots, data, starts, e
         dirty[slot >> 12] = TOUCHED
 
 
-@kernel
+@allocating
 def bytes_get(arena, octets, heads, slots):
     """(lengths int64[n] with -1 for none, bytes): the text of slots."""
     lengths = np.empty(slots.size, dtype=np.int64)

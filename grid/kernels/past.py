@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating
 
 _DIGIT_BITS = 11
 _DIGITS = 1 << _DIGIT_BITS
@@ -10,7 +10,7 @@ _DIGITS = 1 << _DIGIT_BITS
 _INSERTION_MAX = 32
 
 
-@inlined
+@allocating
 def _by_digit(keys, shift, order, out):
     """One pass of a stable radix sort: `out` is `order` by 11 bits of keys[order]."""
     counts = np.zeros(_DIGITS + 1, dtype=np.int64)
@@ -24,7 +24,7 @@ def _by_digit(keys, shift, order, out):
         counts[digit] += 1
 
 
-@inlined
+@allocating
 def _sort_run(order, first, last, times):
     """Sort order[first:last] by time, stably."""
     if last - first <= _INSERTION_MAX:
@@ -46,7 +46,7 @@ def _sort_run(order, first, last, times):
             return
 
 
-@kernel
+@allocating
 def order_by_user(users, times):
     """int32[n]: rows by (user, time), rows of equal keys in their order. users, times int64[n]; users >= 0. O(n) when times nearly ascend."""
     n = users.size
@@ -69,7 +69,7 @@ def order_by_user(users, times):
     return order
 
 
-@kernel
+@allocating
 def order_by_partition(partitions):
     """(int32[n] rows by partition, in their order within each; int64[65536] ends of the partitions' runs). partitions uint16[n]."""
     ends = np.zeros(1 << 16, dtype=np.int64)

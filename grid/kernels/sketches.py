@@ -16,7 +16,7 @@ a stream of single events more than all else: 15 µs for each page that one row 
 import numpy as np
 
 from grid.kernels.bits import first_of, packed, within
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined, kernel
 from grid.kernels.marks import MADE, NEVER, OPEN, OPEN_MAX, STALE, UNSAVED, UNSEEN
 from grid.kernels.scans import words_of
 
@@ -140,7 +140,7 @@ def _decided(kept, zero, one, limits, top):
     return False
 
 
-@kernel
+@allocating
 def narrow_sketched(mask, spans, words, kind, bounds, marks, least, second, shifts, parts, tops, made_of):
     """Keep rows with bounds[0] <= value <= bounds[1] (uint64[2], as their bytes are).
 
@@ -195,7 +195,7 @@ def _word_of(key):
     return key ^ (_TOP_BIT if key >> np.uint64(63) else _ALL_BITS)
 
 
-@kernel
+@allocating
 def narrow_sketched_scaled(mask, spans, column, factors, low, high, marks, least, second, shifts, parts, tops, made_of):
     """As `narrow_sketched`, of low <= column[row] · factor of its page <= high; factors float64[n], finite."""
     words, hits, (_, _, opened, codes) = column.view(np.uint64), np.empty(64, dtype=np.uint8), marks

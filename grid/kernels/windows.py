@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from grid.kernels.compiling import inlined, kernel
+from grid.kernels.compiling import allocating, inlined, kernel
 from grid.kernels.marks import TOUCHED
 
 NEVER = np.int64(-(2**63) + 1)
@@ -135,7 +135,7 @@ def keyed_ring_add(arena, floats, cells, hop_of, weights, rows, hops):
             _fold(floats, cell, weights[i] if weights.size > 1 else weights[0], 0)
 
 
-@kernel
+@allocating
 def keyed_ring_read(values, hop, hops):
     """(float64[n], held bool[n]): windows of n rings laid side by side in float64[n * (hops + 2)], as lists keep them."""
     n = values.size // (hops + 2)
