@@ -306,18 +306,24 @@ def keyed_best(arena, keys, floats, heads, slots, top, heap, ends, landmarks, as
     out_counts = np.zeros(slots.size, dtype=np.int64)
     out_keys = np.empty(total, dtype=np.uint32)
     out_values = np.empty(total, dtype=np.float64)
-    first = 0
+    first, seen_from, factor = 0, np.nan, 1.0
     for i in range(slots.size):
         at = np.int64(heads[slots[i]]) * 2
         if at == 0:
             continue
-        factor = np.exp2((landmarks[slots[i] >> 12] - as_of) / half_life) if half_life != 0.0 else 1.0
-        capacity, kept = key_capacity(arena, at, 1), 0
+        if half_life != 0.0 and landmarks[slots[i] >> 12] != seen_from:  # most pages share one
+            seen_from = landmarks[slots[i] >> 12]
+            factor = np.exp2((seen_from - as_of) / half_life)
+        capacity, kept, last = key_capacity(arena, at, 1), 0, first + top - 1
+        values_at = _value_at(arena, at, capacity, 0, 1)
         for index in range(key_count(arena, at) if capacity <= PACKED_MAX else capacity):
+            value = floats[values_at + index]
+            value = value * factor if value != 0.0 else 0.0
+            if kept == top and value < out_values[last]:
+                continue
             key = _key(arena, keys, at, index)
             if capacity <= PACKED_MAX or key != EMPTY:
-                value = floats[_value_at(arena, at, capacity, index, 1)]
-                kept = _ranked(out_keys, out_values, first, kept, top, key, value * factor if value != 0.0 else 0.0, heap, ends)
+                kept = _ranked(out_keys, out_values, first, kept, top, key, value, heap, ends)
         out_counts[i] = kept
         first += kept
     return out_counts, out_keys, out_values

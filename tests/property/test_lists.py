@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grid.kernels.lists import key_capacity, keyed_add, keyed_cells, keyed_find, keyed_has, keyed_items, keyed_load, keyed_scale, list_clear, list_counts
+from grid.kernels.lists import (
+    key_capacity,
+    keyed_add,
+    keyed_best,
+    keyed_cells,
+    keyed_find,
+    keyed_has,
+    keyed_items,
+    keyed_load,
+    keyed_scale,
+    list_clear,
+    list_counts,
+)
+from grid.state.dictionary import Dictionary, Strings
 from grid.state.features.base import ListArena
 from grid.state.memory import Space
 
@@ -96,3 +109,34 @@ def test_a_few_narrow_keys_lie_in_the_header(width: int, keys: int, nbytes: int)
     )  # fmt: skip
     assert (int(lists.control[1]) - before) * 8 == nbytes
     assert key_capacity(lists.words, int(lists.heads[0]) * 2, width) >= keys
+
+
+WORDS = [f"{chr(97 + number % 5)}{number * 7 % 131}" for number in range(131)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 130), st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])), max_size=250),
+    st.integers(1, 6), st.sampled_from([0.0, 1000.0]), st.sampled_from([-5e6, 0.0, 700.0, 5e6]),
+)  # fmt: skip
+def test_the_best_entries_of_lists_are_those_of_sorted_dicts(rows: list[tuple[int, int, float]], top: int, half_life: float, as_of: float) -> None:
+    lists, model = arena(), dict[int, dict[int, float]]()
+    slots, landmarks = SLOTS + 4096 * (SLOTS % 2), np.array([0.0, 500.0, 0.0, 0.0])
+    for slot, key, weight in rows:
+        keyed_add(
+            lists.words, lists.keys, lists.floats, lists.heads, lists.control, lists.free, np.zeros(4, dtype=np.uint8),
+            slots[[slot]], np.zeros(1, dtype=np.int64), np.array([key], dtype=np.uint32), np.array([weight]),
+        )  # fmt: skip
+        model.setdefault(slot, {})[key] = model.get(slot, {}).get(key, 0.0) + weight
+    dictionary = Dictionary(1000)
+    dictionary.add(Strings.of(WORDS))
+    counts, keys, values = keyed_best(lists.words, lists.keys, lists.floats, lists.heads, slots, top, *dictionary.heap, landmarks, as_of, half_life)
+    assert counts.sum() == keys.size == values.size
+    at = 0
+    for slot, count in enumerate(counts.tolist()):
+        with np.errstate(over="ignore"):
+            factor = np.exp2((landmarks[slots[slot] >> 12] - as_of) / half_life) if half_life else 1.0
+        aged = {key: float(value * factor) if value else 0.0 for key, value in model.get(slot, {}).items()}
+        best = sorted(aged.items(), key=lambda item: (-item[1], WORDS[item[0]].encode()))[:top]
+        assert list(zip(keys[at : at + count].tolist(), values[at : at + count].tolist(), strict=True)) == best
+        at += count
