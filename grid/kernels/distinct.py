@@ -92,7 +92,7 @@ def _sketch_estimate(octets, at):
     return estimate
 
 
-@allocating
+@kernel
 def distinct_read(arena, octets, heads, slots, out, approximate):
     """How many distinct values: out float64[n]; approximate bool[n]: from a sketch."""
     for i in range(slots.size):

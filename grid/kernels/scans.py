@@ -21,6 +21,12 @@ def words_of(rows):
     return (rows + 63) >> 6
 
 
+@inlined
+def drop(mask, place):
+    """Put one row out."""
+    mask[place >> 6] &= ~(np.uint64(1) << np.uint64(place & 63))
+
+
 @allocating
 def narrow_to_known_range(mask, spans, column, known, low, high):
     """Keep rows that are known (uint8) and within the range."""
@@ -134,4 +140,4 @@ def rows_in(mask, spans):
 def put_out(mask, places):
     """Set the mask to 0 for rows at places int64[n] that `rows_in` gave."""
     for place in places:
-        mask[place >> 6] &= ~(np.uint64(1) << np.uint64(place & 63))
+        drop(mask, place)

@@ -18,7 +18,7 @@ import numpy as np
 from grid.kernels.bits import first_of, packed, within
 from grid.kernels.compiling import allocating, inlined, kernel
 from grid.kernels.marks import MADE, NEVER, OPEN, OPEN_MAX, STALE, UNSAVED, UNSEEN
-from grid.kernels.scans import words_of
+from grid.kernels.scans import drop, words_of
 
 # How the eight bytes of a value are read.
 UINT, INT, FLOAT = 0, 1, 2
@@ -117,15 +117,25 @@ def _limits(lows, highs, following, shift, factor):
 
 
 @inlined
-def _by_codes(codes, at, zero, one, limits):
-    """(rows of codes[at : at + 64] that are in, rows whose value must tell): words. Codes 0 and 1 are in as told."""
+def _narrow_by_codes(kept, codes, page, zero, one, limits, doubtful):
+    """Put out the rows of a page whose codes say so; codes 0 and 1 are in as told. Fills doubtful int64[4096] with rows that are still in and whose value
+    must tell; returns how many."""
     first_in, last_in, first_open, last_open = limits
-    sure = within(codes, at, first_in, last_in)
-    if zero:
-        sure |= within(codes, at, np.uint8(0), np.uint8(0))
-    if one:
-        sure |= within(codes, at, np.uint8(1), np.uint8(1))
-    return sure, (within(codes, at, first_open, last_open) & ~sure) | within(codes, at, OPEN, OPEN)
+    count = 0
+    for w in range(kept.size):
+        at = page * 4096 + w * 64
+        sure = within(codes, at, first_in, last_in)
+        if zero:
+            sure |= within(codes, at, np.uint8(0), np.uint8(0))
+        if one:
+            sure |= within(codes, at, np.uint8(1), np.uint8(1))
+        opened = ((within(codes, at, first_open, last_open) & ~sure) | within(codes, at, OPEN, OPEN)) & kept[w]
+        kept[w] &= sure | opened
+        while opened:
+            doubtful[count] = w * 64 + first_of(opened)
+            count += 1
+            opened &= opened - np.uint64(1)
+    return count
 
 
 @inlined
@@ -147,7 +157,7 @@ def narrow_sketched(mask, spans, words, kind, bounds, marks, least, second, shif
     words uint64[slots]: the column's bytes; marks of the column; least, second uint64[pages]: keys; of what becomes a code shifts uint8[pages] and parts
     uint32[pages]; tops (the greatest code) uint8[pages]; made_of uint16[pages]: how many rows
     """
-    hits, (_, _, opened, codes) = np.empty(64, dtype=np.uint8), marks
+    hits, doubtful, (_, _, opened, codes) = np.empty(64, dtype=np.uint8), np.empty(4096, dtype=np.int64), marks
     low, high = _key(bounds[0], kind), _key(bounds[1], kind)
     for p in range(spans.shape[1]):
         page, rows = spans[0, p], spans[1, p]
@@ -166,15 +176,9 @@ def narrow_sketched(mask, spans, words, kind, bounds, marks, least, second, shif
         limits = _limits((low, low), (high, high), second[page], np.uint64(shifts[page]), np.uint64(parts[page]))
         if opened[page] == 0 and _decided(kept, zero, one, limits, tops[page]):
             continue
-        for w in range(kept.size):
-            sure, doubtful = _by_codes(codes, page * 4096 + w * 64, zero, one, limits)
-            doubtful &= kept[w]
-            while doubtful:
-                key = _key(values[w * 64 + first_of(doubtful)], kind)
-                lowest = doubtful & -doubtful
-                sure |= lowest if low <= key <= high else np.uint64(0)
-                doubtful ^= lowest
-            kept[w] &= sure
+        for k in range(_narrow_by_codes(kept, codes, page, zero, one, limits, doubtful)):
+            if not low <= _key(values[doubtful[k]], kind) <= high:
+                drop(kept, doubtful[k])
 
 
 @inlined
@@ -199,7 +203,7 @@ def _word_of(key):
 def narrow_sketched_scaled(mask, spans, column, factors, low, high, marks, least, second, shifts, parts, tops, made_of):
     """As `narrow_sketched`, of low <= column[row] · factor of its page <= high; factors float64[n], finite."""
     words, hits, (_, _, opened, codes) = column.view(np.uint64), np.empty(64, dtype=np.uint8), marks
-    pair = np.empty(2, dtype=np.float64)
+    doubtful, pair = np.empty(4096, dtype=np.int64), np.empty(2, dtype=np.float64)
     pair_words = pair.view(np.uint64)
     for p in range(spans.shape[1]):
         page, rows, factor = spans[0, p], spans[1, p], factors[p]
@@ -221,15 +225,9 @@ def narrow_sketched_scaled(mask, spans, column, factors, low, high, marks, least
         limits = _limits(lows, highs, second[page], np.uint64(shifts[page]), np.uint64(parts[page]))
         if opened[page] == 0 and _decided(kept, zero, one, limits, tops[page]):
             continue
-        for w in range(kept.size):
-            sure, doubtful = _by_codes(codes, page * 4096 + w * 64, zero, one, limits)
-            doubtful &= kept[w]
-            while doubtful:
-                value = values[w * 64 + first_of(doubtful)] * factor
-                lowest = doubtful & -doubtful
-                sure |= lowest if low <= value <= high else np.uint64(0)
-                doubtful ^= lowest
-            kept[w] &= sure
+        for k in range(_narrow_by_codes(kept, codes, page, zero, one, limits, doubtful)):
+            if not low <= values[doubtful[k]] * factor <= high:
+                drop(kept, doubtful[k])
 
 
 @kernel
