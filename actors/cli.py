@@ -14,9 +14,10 @@ import typer
 from profilegrid.cli.output import note
 
 from actors import snapshot_cli
+from actors.running import Running
 
 if TYPE_CHECKING:
-    from actors.controller import GridConfig
+    from actors.configs import GridConfig
 
 Data = Annotated[Path, typer.Option("--data", envvar="PROFILEGRID_HOME", help="Folder of the grid's data.")]
 DEFAULT_DATA = Path("profilegrid-data")
@@ -67,7 +68,7 @@ def up(
     if detach:
         _up_detached(data, port)
         return
-    from actors.controller import GridConfig
+    from actors.configs import GridConfig
 
     config = GridConfig(
         str(data.resolve()),
@@ -203,16 +204,12 @@ def _up_detached(data: Path, port: int) -> None:
 
             raise CannotStart((said[-1] if said else "it ended without a word").removeprefix("error: "))
         time.sleep(0.05)
-    from actors.local import Running
-
     running = Running.read(folder)
     endpoint = running.endpoint if running is not None else f"127.0.0.1:{port}"
     note(f"serving on {endpoint} in the background; log: {log_path}; stop it with: profilegrid down --data {data}")
 
 
 def _pid(folder: Path) -> int:
-    from actors.local import Running
-
     running = Running.read(folder)
     return running.pid if running is not None else 0
 

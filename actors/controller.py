@@ -24,6 +24,7 @@ import xxhash
 from prometheus_client.metrics_core import Metric
 
 from actors.calls import awaited
+from actors.configs import SHARDS_DEFAULT, GridConfig, ShardConfig
 from actors.copies import Copies
 from actors.heartbeats import HEALTH_TIMEOUT_S, Heartbeats
 from actors.logs import log_to
@@ -31,7 +32,6 @@ from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
 from actors.names import COORDINATOR, NAMESPACE, shard_name
 from actors.nodes import Nodes, clear_retired, pinned_to
 from actors.rescaling import LOOK_S, Rescaler
-from actors.serving import ShardConfig
 from actors.snapshots import Snapshots
 from grid.catalog import Catalog, Change, compare, load_catalog
 from grid.errors import CatalogWouldLose, DataFolderForeign, NodeGone, ShardRecovering
@@ -41,33 +41,9 @@ from grid.storage.files import own, replace_file
 log = logging.getLogger("profilegrid")
 FORMAT = 4
 HEARTBEAT_S, CALM_S = 0.25, 0.5  # the second where all is as it shall be
-SHARDS_DEFAULT = 2
 INSTALL_TIMEOUT_S, REPAIR_TIMEOUT_S = 60.0, 300.0
 # Those that hold their writes still do when the last one that may has been waited for, and shards begin to go over.
 HOLD_S, HOLD_WAIT_S = 8.0, 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class GridConfig:
-    """What `up` asks for."""
-
-    folder: str
-    shards: int = 0  # 0: as many as it has; 2 for a new grid
-    partitions: int = 64
-    host: str = "127.0.0.1"
-    port: int = 7600
-    memory_bytes_max: int = 8 << 30
-    keep_log: bool = False
-    checkpoint_every_s: float = 300.0
-    segment_bytes: int = 64 << 20
-    metrics_port: int = 7601
-    snapshots_url: str = ""  # where snapshots are made by themselves; empty: nowhere
-    snapshots_every_s: float = 86_400.0
-    snapshots_keep: int = 7
-    replicas: int = 1  # of a new grid
-    is_cluster: bool = False  # on a Ray cluster that exists, with shards on its nodes
-    shard_resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})  # there: what Ray keeps free for each
-    replace_after_s: float = 600.0  # a shard that is down so long has its copies made again elsewhere
 
 
 @dataclass(slots=True)

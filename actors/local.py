@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -14,13 +13,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.controller import SHARDS_DEFAULT, GridConfig, State
+from actors.configs import SHARDS_DEFAULT, GridConfig
+from actors.controller import State
 from actors.names import CONTROLLER, COORDINATOR, NAMESPACE
 from actors.nodes import pinned_to
+from actors.running import Running
 from grid.errors import DataFolderForeign, GridError
 from grid.storage.files import own, replace_file
 
@@ -42,24 +42,6 @@ class CannotStart(GridError):
 
     def __str__(self) -> str:
         return self.message
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What `up` leaves in the data folder for `down` and `status`."""
-
-    pid: int
-    endpoint: str
-
-    @classmethod
-    def read(cls, folder: Path) -> Running | None:
-        """Of a live grid on this folder, or None."""
-        try:
-            facts = json.loads((folder / "up.json").read_text())
-            os.kill(facts["pid"], 0)
-        except (OSError, ValueError, KeyError):
-            return None
-        return cls(facts["pid"], facts["endpoint"])
 
 
 def check_place(config: GridConfig) -> None:
@@ -149,7 +131,7 @@ class Grid:
         self._say("starting controller, shards and gateway")
         self._start_actors()
         self._wait_until_serving()
-        replace_file(folder / "up.json", json.dumps({"pid": os.getpid(), "endpoint": self.endpoint}).encode())
+        Running(os.getpid(), self.endpoint).write(folder)
 
     def _start_ray(self) -> None:
         # Ray's sockets need a short path; the folder is ours alone because Ray makes its own 0777.
@@ -288,7 +270,7 @@ class Grid:
         import ray
 
         folder = Path(self.config.folder)
-        (folder / "up.json").unlink(missing_ok=True)
+        Running.forget(folder)
         if self._controller is not None:
             try:
                 ray.get(ray.get_actor(COORDINATOR, namespace=NAMESPACE).stop.remote(), timeout=15.0)

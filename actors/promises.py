@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
 
-from grid.group import Group
 from grid.replication.messages import Ack, Config, Expand, Hello, Mismatch, Release, Sealed, Shrink, Stale, Suspect
 from grid.storage.files import replace_file
+
+if TYPE_CHECKING:
+    from grid.group import Group
 
 FORMAT = 1
 _TO_CONTROLLER: dict[str, type[Any]] = {kind.__name__: kind for kind in (Hello, Shrink, Expand, Suspect, Sealed)}

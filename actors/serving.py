@@ -27,6 +27,7 @@ from actors.audiences import Audiences
 from actors.backfilling import Backfill
 from actors.clock import clock_problem, now_ms
 from actors.committing import Committer, stop_at_once
+from actors.configs import ShardConfig
 from actors.metrics import Gauges, Meter, gauge, gauges, total
 from actors.moving import Moves
 from actors.promises import Promises
@@ -42,32 +43,16 @@ from grid.state.memory import MemoryBudget, resident_bytes, trim_heap
 from grid.state.users import Slots
 from grid.storage.files import replace_file, sync_folder
 from grid.storage.history import release_memory
-from grid.storage.log import SEGMENT_BYTES
 from grid.storage.renewing import folder_aside
 from grid.storage.snapshots import stage
 from grid.storage.store import Recovery, Store
 
 log = logging.getLogger("profilegrid")
-CHECKPOINT_EVERY_S = 300.0
 # About 3 s of replay at 0.9 µs an event of 60 bytes.
 CHECKPOINT_LOG_BYTES = 256 << 20
 DISK_BYTES_FREE_MIN = 512 << 20
 TRIM_EVERY_MS = 3_600_000
 _HOUSEKEEPING_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ShardConfig:
-    """What a shard is told when it is made. Survives restarts: Ray gives it again."""
-
-    shard: int
-    folder: str
-    partitions: int
-    host: str = "127.0.0.1"
-    memory_bytes_max: int = 8 << 30
-    keep_log: bool = False
-    checkpoint_every_s: float = CHECKPOINT_EVERY_S
-    segment_bytes: int = SEGMENT_BYTES
 
 
 @dataclass(slots=True, eq=False)

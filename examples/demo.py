@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from actors.cli import StopSignals
-from actors.controller import GridConfig
+from actors.configs import GridConfig
 from actors.local import CannotStart, Grid
 from loadtests.shoppers import Shoppers
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import numpy as np
@@ -30,7 +30,9 @@ from numpy.typing import NDArray
 
 from grid.errors import SnapshotCorrupt, SnapshotUnknown
 from grid.storage.files import sync_folder
-from grid.storage.store import Store
+
+if TYPE_CHECKING:
+    from grid.storage.store import Store
 
 FORMAT = 1
 _CHUNK_BYTES = 4 << 20

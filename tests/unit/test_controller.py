@@ -8,7 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from actors.controller import Controller, GridConfig, State
+from actors.configs import GridConfig
+from actors.controller import Controller, State
 from grid.catalog import load_catalog
 from tests.harness import COUNTS
 

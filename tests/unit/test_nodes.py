@@ -9,7 +9,8 @@ from typing import Any, cast
 import msgpack
 import pytest
 
-from actors.controller import GridConfig, State
+from actors.configs import GridConfig
+from actors.controller import State
 from actors.local import FORMAT, CannotStart, check_place
 from actors.nodes import clear_retired, name_of
 from actors.rescaling import Rescaler

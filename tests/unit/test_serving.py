@@ -14,9 +14,10 @@ import pytest
 from profilegrid.columns import Batch, deletes_batch, events_batch
 
 from actors.clock import now_monotonic_ms
+from actors.configs import ShardConfig
 from actors.metrics import Meter
 from actors.remembering import Rememberer
-from actors.serving import ShardConfig, ShardServer, Watcher
+from actors.serving import ShardServer, Watcher
 from grid.catalog import load_catalog
 from grid.engine import Engine
 from grid.errors import CheckpointCorrupt, WriteFailed
