@@ -17,15 +17,14 @@ from profilegrid.coalescing import Coalescer
 from profilegrid.columns import (
     UNSET,
     Batch,
-    EventRow,
     Strings,
     attributes_batch,
     column_of,
     deletes_batch,
     event_columns,
     event_row,
-    events_batch,
     few_rows,
+    flat_batch,
     ids_of,
     now_ms,
     time_ms,
@@ -147,8 +146,8 @@ class AsyncClient:
         """
         return await self.buffer.flush()
 
-    async def _send_tracked(self, rows: list[EventRow]) -> Report:
-        return await self.deliver(events_batch(rows))
+    async def _send_tracked(self, flat: list[Any]) -> Report:
+        return await self.deliver(flat_batch(flat))
 
     async def track_many(self, event: str | Any, *, user_id: Any, time: Any = None, event_id: Any = None, **properties: Any) -> Report:
         """Send columns of events and wait for the acknowledgement: lists, numpy, Arrow, pandas or polars, all of one length.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from profilegrid.columns import EventRow
+from profilegrid.columns import ROW_ENTRIES, EventRow
 from profilegrid.errors import DeliveryUnknown, ProfilegridError
 from profilegrid.results import Report
 
@@ -14,18 +15,22 @@ from profilegrid.results import Report
 class TrackBuffer:
     """Rows waiting to be sent, and the outcome of those that were.
 
-    Invariant: `_held` rows are buffered or in flight; it never passes `rows_bound` by more than one row a thread.
+    Rows lie flat in one list. A tuple for each, with its dict, would stay with the garbage collector, whose full looks took as long as all else that
+    `track` does. The list is the same for ever and each change of it is one call, so that threads need no lock.
+
+    Invariant: rows that are buffered or in flight never pass `rows_bound` by more than one row a thread.
     """
 
     def __init__(
-        self, rows_max: int, delay_s: float, rows_bound: int, send: Callable[[list[EventRow]], Awaitable[Report]], on_report: Callable[[Report], None] | None
+        self, rows_max: int, delay_s: float, rows_bound: int, send: Callable[[list[Any]], Awaitable[Report]], on_report: Callable[[Report], None] | None
     ) -> None:
-        self._rows_max, self._delay_s, self._rows_bound = rows_max, delay_s, rows_bound
+        self._entries_max, self._entries_bound, self._delay_s = rows_max * ROW_ENTRIES, rows_bound * ROW_ENTRIES, delay_s
         self._send, self._on_report = send, on_report
-        self._rows: list[EventRow] = []
-        self._held = 0
-        self._mutex = threading.Lock()
-        self._room = threading.Condition(self._mutex)
+        self._flat: list[Any] = []
+        self._in_flight = 0  # entries
+        # The loop was asked to send: after the delay, at once.
+        self._is_armed = self._is_due = False
+        self._room = threading.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._report = Report()
@@ -35,33 +40,34 @@ class TrackBuffer:
 
     async def add_async(self, row: EventRow) -> None:
         """Add a row from the loop; waits while the buffer is full."""
-        while self._held >= self._rows_bound and self._tasks:
+        while len(self._flat) + self._in_flight >= self._entries_bound and self._tasks:
             self.start_sending()
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        self._append(row)
-        if len(self._rows) >= self._rows_max:
+        self._flat.extend(row)
+        if len(self._flat) >= self._entries_max:
             self.start_sending()
         elif self._timer is None:
             self.arm()
 
     def add_threadsafe(self, row: EventRow, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         """Add a row from another thread; blocks while the buffer is full."""
-        with self._mutex:  # not the condition: that takes it in Python, half a microsecond an event
-            while self._held >= self._rows_bound:
-                if not self._room.wait(timeout_s):
-                    raise DeliveryUnknown(f"the buffer stayed full for {timeout_s:g} s; the event was not added", events=[row])
-            self._rows.append(row)
-            self._held += 1
-            count = len(self._rows)
-        if count == self._rows_max:
-            loop.call_soon_threadsafe(self.start_sending)
-        elif count == 1:
+        flat = self._flat
+        if len(flat) + self._in_flight >= self._entries_bound:
+            self._wait_for_room(row, timeout_s)
+        flat.extend(row)
+        if len(flat) >= self._entries_max:
+            if not self._is_due:
+                self._is_due = True
+                loop.call_soon_threadsafe(self.start_sending)
+        elif not self._is_armed:
+            self._is_armed = True
             loop.call_soon_threadsafe(self.arm)
 
-    def _append(self, row: EventRow) -> None:
-        with self._mutex:
-            self._rows.append(row)
-            self._held += 1
+    def _wait_for_room(self, row: EventRow, timeout_s: float) -> None:
+        with self._room:
+            while len(self._flat) + self._in_flight >= self._entries_bound:
+                if not self._room.wait(timeout_s):
+                    raise DeliveryUnknown(f"the buffer stayed full for {timeout_s:g} s; the event was not added", events=[row])
 
     # --- sending (in the loop) --------------------------------------------------------------------------------------------
 
@@ -75,26 +81,31 @@ class TrackBuffer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        with self._mutex:
-            rows, self._rows = self._rows, []
-        if rows:
-            task = asyncio.get_running_loop().create_task(self._deliver(rows))
+        # Before the rows are taken: who adds one after that asks anew.
+        self._is_armed = self._is_due = False
+        count = len(self._flat)
+        if count:
+            self._in_flight += count
+            taken = self._flat[:count]
+            del self._flat[:count]
+            task = asyncio.get_running_loop().create_task(self._deliver(taken))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _deliver(self, rows: list[EventRow]) -> None:
+    async def _deliver(self, flat: list[Any]) -> None:
         try:
-            report = await self._send(rows)
+            report = await self._send(flat)
             self._report.add(report)
             if self._on_report is not None:
                 self._on_report(report)
         except DeliveryUnknown as error:
+            rows = _rows(flat)
             self._failures.append((error, [rows[number] for number in error.rows]))
         except Exception as error:  # also a bug's: `flush` must tell of rows that were not sent
-            self._failures.append((error, rows))
+            self._failures.append((error, _rows(flat)))
         finally:
-            with self._mutex:
-                self._held -= len(rows)
+            self._in_flight -= len(flat)
+            with self._room:
                 self._room.notify_all()
 
     async def drain(self) -> None:
@@ -117,3 +128,8 @@ class TrackBuffer:
                 first.facts.setdefault("events", str(len(events)))
             raise first
         return report
+
+
+def _rows(flat: list[Any]) -> list[EventRow]:
+    """Rows that were kept flat."""
+    return list(zip(*[iter(flat)] * ROW_ENTRIES, strict=True))
