@@ -23,6 +23,7 @@ def copies(bench: Bench) -> list[Row]:
     ingest = Row("copies", "events/s, two copies", peer_name="ours, one copy", target="≥ 0.45×")
     ack = Row("copies_ack", "ms (p50), two copies", peer_name="ours, one copy", is_cost=True, target="–", reason="")
     failover = Row("failover", "s until served", peer_name="–", is_cost=True, target="≤ 3 s", reason="there is nothing to compare with")
+    bench.clear()
     grid = bench.started(Grid(bench.folder / "copies", work.INGEST))
     with grid.client() as client:
         send_views(grid.target, 99, EVENTS)

@@ -39,6 +39,7 @@ def _while_it_changes(bench: Bench, name: str, rest: dict[str, Any], layouts: li
     changed = Row(name, "s", peer_name="–", is_cost=True, reason="there is nothing to compare with")
     writes = Row(f"{name}_write", "ms p99", peer_name="ours, nothing moving", is_cost=True, target="≤ 3× steady")
     reads = Row(f"{name}_read", "ms p99", peer_name="ours, nothing moving", is_cost=True, target="≤ 3× steady")
+    bench.clear()
     grid = bench.started(Grid(bench.folder / name, work.INGEST))
     with grid.client() as client:
         for first in range(0, USERS, BATCH):
