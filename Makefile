@@ -50,10 +50,9 @@ clean:
 .PHONY: load soak torture
 USERS ?= 64
 TIME ?= 60s
-# Headless locust against the local grid; `make load TIME=10m USERS=200`. The report lies beside the data.
+# Headless locust against the local grid, or one of its own; `make load TIME=10m USERS=200`.
 load: peers
-	@$(BIN)/locust -f loadtests/locustfile.py --host 127.0.0.1:$(PORT) --headless --users $(USERS) --spawn-rate 50 --run-time $(TIME) \
-		--only-summary --html load-report.html --exit-code-on-error 1 && echo "report: load-report.html"
+	@$(BIN)/python -m loadtests.load --port $(PORT) --users $(USERS) --time $(TIME)
 
 # Ten minutes of the same against a grid of its own; memory and p99 by the minute.
 soak: peers

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from locust.env import Environment
 from profilegrid.errors import ProfilegridError
 
 from loadtests.driving import driver_of
+from loadtests.scenario import CATALOG, misfit
 
 Result = TypeVar("Result")
 CATEGORIES = ("shoes", "hats", "camping", "books", "toys", "garden", "audio", "kitchen")
@@ -135,11 +137,14 @@ class Shopper(GridUser):
 
 @events.init.add_listener
 def apply_catalog(environment: Environment, **options: Any) -> None:
-    """The scenario's catalog, where the grid has none yet; only one process does it."""
+    """The scenario's catalog, where the grid has none yet; only one process does it. A grid with another one is no target."""
     from locust.runners import WorkerRunner
 
     if isinstance(environment.runner, WorkerRunner):
         return
     driver = driver_of(target_of(environment))
-    if not driver.run(driver.client.catalog())["version"]:
-        driver.run(driver.client.apply_catalog("examples/shoppers/catalog.yaml"))
+    catalog = driver.run(driver.client.catalog())
+    if why := misfit(catalog):
+        sys.exit(f"{target_of(environment)}: {why}; start a grid with: profilegrid up --data load-data --port 7700 --catalog {CATALOG}")
+    if not catalog["version"]:
+        driver.run(driver.client.apply_catalog(CATALOG))

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests.bench.sides import Grid
+from loadtests.scenario import CATALOG
 
 GROWTH_MAX, WARM_MINUTES = 0.02, 2
 HERE = Path(__file__).parent
@@ -48,7 +49,7 @@ def main() -> int:
     console = Console()
     with tempfile.TemporaryDirectory(prefix="pg-soak-") as name:
         folder = Path(name)
-        catalog = yaml.safe_load((HERE.parent / "examples" / "shoppers" / "catalog.yaml").read_text())
+        catalog = yaml.safe_load(CATALOG.read_text())
         # Small segments and frequent checkpoints: history is made every minute or two, as it is in hours of a service's life.
         grid = Grid(folder / "grid", catalog, "--checkpoint-every", "30", "--segment-mb", "16")
         command = [
