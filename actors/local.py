@@ -18,7 +18,7 @@ from typing import Any
 
 from actors.configs import SHARDS_DEFAULT, GridConfig
 from actors.controller import State
-from actors.names import CONTROLLER, COORDINATOR, NAMESPACE
+from actors.names import CONTROLLER, COORDINATOR, NAMESPACE, TEMPORARY
 from actors.nodes import pinned_to
 from actors.running import Running
 from grid.errors import DataFolderForeign, GridError
@@ -27,6 +27,7 @@ from grid.storage.files import own, replace_file
 FORMAT = "2"
 DISK_BYTES_MIN = 1 << 30
 MEMORY_BYTES_MIN = 1 << 30
+LEFT_TRIES = 30
 START_TIMEOUT_S, CONNECT_TIMEOUT_S, REACH_TIMEOUT_S = 120.0, 15.0, 3.0
 Say = Callable[[str], None]
 
@@ -136,6 +137,7 @@ class Grid:
     def _start_ray(self) -> None:
         # Ray's sockets need a short path; the folder is ours alone because Ray makes its own 0777.
         self._temporary = Path(tempfile.mkdtemp(prefix="pg-"))
+        os.environ[TEMPORARY] = str(self._temporary)
         # Ray listens on all interfaces: without a token that is remote code execution for everyone who reaches this machine.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         # Workers run at nice 15 by default and would be starved by anything else on the machine.
@@ -290,7 +292,11 @@ class Grid:
 
         ray.shutdown()
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            for _ in range(LEFT_TRIES):  # processes that end write into it meanwhile
+                shutil.rmtree(self._temporary, ignore_errors=True)
+                if not self._temporary.exists():
+                    break
+                time.sleep(0.1)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

@@ -23,7 +23,7 @@ from actors.calls import awaited
 from actors.configs import ShardConfig
 from actors.logs import log_to
 from actors.metrics import MetricsServer
-from actors.names import CONTROLLER, NAMESPACE
+from actors.names import CONTROLLER, NAMESPACE, TEMPORARY
 from actors.nodes import RETIRED
 from grid.storage.files import replace_file
 
@@ -40,7 +40,7 @@ def load_kernels() -> None:
         from grid.warming import warm
 
         exempt_this_thread()
-        with tempfile.TemporaryDirectory(prefix="pg-warm-") as folder:
+        with tempfile.TemporaryDirectory(prefix="pg-warm-", dir=os.environ.get(TEMPORARY)) as folder:
             warm(Path(folder) / "grid")
         log.info("kernels loaded", extra={"facts": {"seconds": round(time.monotonic() - started, 3)}})
     except Exception:
