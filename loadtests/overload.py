@@ -165,14 +165,15 @@ async def measure(grid: Grid, seconds: float, by: str, console: Console) -> list
         goodput = await generator.open(FACTOR * peak, seconds, over)
         grown = anonymous_bytes(pid) - before
         refused = len(over.left)
+        offered = (over.accepted + refused * ROWS) / seconds
+        console.print(
+            f"offered {offered:,.0f} events/s, goodput {goodput:,.0f} ({goodput / peak:.0%} of the peak), {refused:,} calls refused: {dict(over.refusals)}; "
+            "now they are sent again",
+            highlight=False,
+        )
         again = await generator.drain(warm.left + peak_phase.left + over.left)
-    offered = (over.accepted + refused * ROWS) / seconds
     with grid.client(read_timeout=60.0) as client:
         counted = int(np.sum(client.get_many([f"user-{n}" for n in range(work.USERS)], ["all_views"])["all_views"]))
-    console.print(
-        f"offered {offered:,.0f} events/s, goodput {goodput:,.0f} ({goodput / peak:.0%} of the peak), {refused:,} calls refused: {dict(over.refusals)}",
-        highlight=False,
-    )
     console.print(
         f"memory {grown / (1 << 20):+,.0f} MB; {again:,} calls sent again; {generator.sent * ROWS:,} events sent, {counted:,} counted", highlight=False
     )
