@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import profilegrid
-import yaml
 from profilegrid.errors import ProfilegridError
 from rich.console import Console
 
 from loadtests.bench.sides import Grid
-from loadtests.scenario import CATALOG, misfit
+from loadtests.scenario import locust, misfit, own_catalog
 
 console = Console(stderr=True)
 
@@ -39,7 +38,7 @@ def fitting(target: str) -> Iterator[str]:
         return
     console.print(f"… {target}: {why}; the load goes to a grid of its own", highlight=False)
     with tempfile.TemporaryDirectory(prefix="pg-load-") as name:
-        grid = Grid(Path(name) / "grid", yaml.safe_load(CATALOG.read_text()))
+        grid = Grid(Path(name) / "grid", own_catalog())
         try:
             yield grid.target
         finally:
@@ -55,10 +54,7 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=Path("load-report.html"))
     arguments = parser.parse_args()
     with fitting(f"127.0.0.1:{arguments.port}") as target:
-        command = [
-            sys.executable, "-m", "locust", "-f", str(Path(__file__).parent / "locustfile.py"), "--host", target, "--headless", "--users", str(arguments.users),
-            "--spawn-rate", "50", "--run-time", arguments.time, "--only-summary", "--html", str(arguments.report), "--exit-code-on-error", "1",
-        ]  # fmt: skip
+        command = locust(target, arguments.users, arguments.time, "--html", str(arguments.report), "--exit-code-on-error", "1")
         code = subprocess.run(command, check=False).returncode
     console.print(f"report: {arguments.report}", highlight=False)
     return code

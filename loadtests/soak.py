@@ -17,15 +17,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from loadtests.bench.sides import Grid
-from loadtests.scenario import CATALOG
+from loadtests.scenario import locust, own_catalog
 
 GROWTH_MAX, WARM_MINUTES = 0.02, 2
-HERE = Path(__file__).parent
 
 
 def newest(history: Path, since: float) -> tuple[float, float, int]:
@@ -49,13 +47,9 @@ def main() -> int:
     console = Console()
     with tempfile.TemporaryDirectory(prefix="pg-soak-") as name:
         folder = Path(name)
-        catalog = yaml.safe_load(CATALOG.read_text())
         # Small segments and frequent checkpoints: history is made every minute or two, as it is in hours of a service's life.
-        grid = Grid(folder / "grid", catalog, "--checkpoint-every", "30", "--segment-mb", "16")
-        command = [
-            sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--host", grid.target, "--headless", "--users", str(arguments.users),
-            "--spawn-rate", "50", "--run-time", f"{arguments.minutes * 60 + 5}s", "--csv", str(folder / "soak"), "--csv-full-history", "--only-summary",
-        ]  # fmt: skip
+        grid = Grid(folder / "grid", own_catalog(), "--checkpoint-every", "30", "--segment-mb", "16")
+        command = locust(grid.target, arguments.users, f"{arguments.minutes * 60 + 5}s", "--csv", str(folder / "soak"), "--csv-full-history")
         few = {**os.environ, "LOCUST_SHARED_USERS": "5000"}  # all of them are there after a minute: what grows then is a leak
         load = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=few)
         memories: list[float] = []

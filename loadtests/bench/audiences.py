@@ -41,7 +41,6 @@ def memory_and_recover(bench: Bench) -> list[Row]:
     """What ten million users take, and how soon they are back after kill -9."""
     memory = Row("memory", "bytes/user", peer_name="Redis, 1M users", is_cost=True, target="≤ 120 B, ≤ 0.6 of Redis")
     recover = Row("recover", "s", peer_name=f"Redis, AOF of 1M users x {SCALE}", is_cost=True, target="≤ 10 s, ≥ 3×")
-    bench.clear()
     grid = bench.big
     grid.down()  # a load leaves its own traces in the heap: memory is measured of a grid that has just come up
     grid.up()
@@ -107,7 +106,6 @@ def count_and_export(bench: Bench) -> list[Row]:
     count = Row("count_10m", "ms (p50)", peer_name="ClickHouse, scan", is_cost=True, target="≤ 10 ms, ≥ 5×")
     bitmaps = Row("count_10m_bitmaps", "ms (p50)", peer_name="ClickHouse, a bitmap a value", is_cost=True, target="≥ 2×")
     export = Row("export", "ids/s", peer_name="ClickHouse, select of ids", target="≥ 1 M ids/s")
-    bench.clear()
     grid = bench.audience
     house: ClickHouse | None = None
     try:

@@ -199,6 +199,7 @@ class Bench:
         return population.citizens(self.folder / "audience.parquet", BIG_USERS)
 
     def _loaded(self, name: str, catalog: dict[str, Any], path: Path) -> Grid:
+        self.clear()
         grid: Grid = self.started(Grid(self.folder / name, catalog))
         grid.settle()  # shards load their kernels for a second after they serve
         self.empty_bytes = grid.memory()
