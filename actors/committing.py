@@ -311,7 +311,7 @@ class Committer:
     def check_room(self, nbytes: int) -> None:
         """Raise Overloaded when the inbox is full: before a message is parsed, so that refusing takes little from what is accepted."""
         if self._inbox_bytes + nbytes > INBOX_BYTES_MAX:
-            raise Overloaded("the shard's inbox", self._inbox_bytes, INBOX_BYTES_MAX, RETRY_MS)
+            raise Overloaded("the shard's inbox", self._inbox_bytes >> 20 << 20, INBOX_BYTES_MAX, RETRY_MS)  # whole MB: one answer for many
 
     @property
     def inbox_bytes(self) -> int:

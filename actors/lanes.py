@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 import msgpack
@@ -30,7 +30,7 @@ from actors.services.errors import status_of
 from actors.services.shard import answer_evaluate, answer_read
 from actors.serving import ShardServer
 from grid.engine import Reply
-from grid.errors import FrameInvalid
+from grid.errors import FrameInvalid, Overloaded
 
 log = logging.getLogger("profilegrid")
 GREETING_S, GRACE_S = 10.0, 5.0
@@ -65,16 +65,16 @@ class LaneServer:
             connection.close()
 
 
-class LaneConnection(asyncio.Protocol):
+class LaneConnection(asyncio.BufferedProtocol):
     """One client's lane. What each kind of message does is said by `_handlers`."""
 
     def __init__(self, meter: Meter, connections: set[LaneConnection]) -> None:
         self._meter, self._connections = meter, connections
         self._handlers: dict[int, Callable[[int, bytes], None]] = {}
         self._loop = asyncio.get_running_loop()
-        self._splitter = Splitter(MESSAGE_BYTES_MAX)
+        self._splitter = Splitter(MESSAGE_BYTES_MAX, self._refuses)
         self._messages: deque[tuple[int, int, bytes]] = deque()
-        self._hello = b""
+        self._hello, self._hello_bytes, self._is_greeted = bytearray(len(HELLO)), 0, False
         self._held: set[str] = set()
         self._transport: asyncio.Transport
         self._greeting: asyncio.TimerHandle
@@ -119,25 +119,37 @@ class LaneConnection(asyncio.Protocol):
         """Send what is written, then end."""
         self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
-        """Messages, or parts of them; the greeting first."""
-        if len(self._hello) < len(HELLO):
-            missing = len(HELLO) - len(self._hello)
-            self._hello, data = self._hello + data[:missing], data[missing:]
-            if not HELLO.startswith(self._hello):
-                self._transport.abort()
-                return
-            if len(self._hello) < len(HELLO):
-                return
-            self._greeting.cancel()
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where what comes is put; the greeting by itself."""
+        if self._is_greeted:
+            return self._splitter.buffer()
+        return memoryview(self._hello)[self._hello_bytes :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Messages came, or parts of them; the greeting first."""
+        if not self._is_greeted:
+            self._greeted(nbytes)
+            return
         try:
-            self._messages.extend(self._splitter.feed(data))
+            self._messages.extend(self._splitter.received(nbytes))
         except LaneBroken as error:
             log.warning("a lane is closed", extra={"facts": {"why": str(error)}})
             self._transport.abort()
             return
         if not self._held:
             self._work()
+
+    def _greeted(self, nbytes: int) -> None:
+        self._hello_bytes += nbytes
+        if not HELLO.startswith(bytes(self._hello[: self._hello_bytes])):
+            self._transport.abort()
+        elif self._hello_bytes == len(HELLO):
+            self._is_greeted = True
+            self._greeting.cancel()
+
+    def _refuses(self, kind: int, tag: int, nbytes: int) -> bool:
+        """Whether a payload that is coming is not wanted; who sends it was told then."""
+        return False
 
     # --- the messages -----------------------------------------------------------------------------------------------------
 
@@ -193,6 +205,9 @@ class LaneConnection(asyncio.Protocol):
             self._transport.write(message(kind, tag, payload))
 
     def _refuse(self, what: str, tag: int, error: BaseException, started: float) -> None:
+        if isinstance(error, Overloaded):
+            self._answer(what, FAILED, tag, _status_of_full(error.what, error.used, error.bound, error.delay_ms), started, "RESOURCE_EXHAUSTED")
+            return
         if isinstance(error, DecodeError):
             error = FrameInvalid("message", "bytes that are no protobuf", f"the message of a lane's {what}")
         made = request_id.set(secrets.token_hex(8))  # a lane's messages have none of their own; what failed can be found in the log
@@ -226,6 +241,19 @@ class ShardLane(LaneConnection):
             self._refuse("Read", tag, error, started)
             return
         self._answer("Read", READ, tag, answer, started)
+
+    def _refuses(self, kind: int, tag: int, nbytes: int) -> bool:
+        """A frame that there is no room for is not even received: under five times the load, most are refused."""
+        if kind != INGEST:
+            return False
+        started = time.perf_counter()
+        try:
+            self._shard.check_serving()
+            self._shard.committer.check_room(nbytes)
+        except Exception as error:
+            self._refuse("Ingest", tag, error, started)
+            return True
+        return False
 
     def _ingest(self, tag: int, payload: bytes) -> None:
         started = time.perf_counter()
@@ -293,6 +321,12 @@ class GatewayLane(LaneConnection):
         response = await self._count(segments_pb2.CountRequest.FromString(payload))
         _tell_slow("Count", response.elapsed_ms / 1000)
         return response.SerializeToString()
+
+
+@lru_cache(maxsize=64)
+def _status_of_full(what: str, used: int, bound: int, delay_ms: int) -> bytes:
+    """Made once: whoever is overloaded says it hundreds of times a second."""
+    return status_of(Overloaded(what, used, bound, delay_ms)).SerializeToString()
 
 
 def _tell_slow(what: str, seconds: float) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Container, Iterable
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ HELLO = b"PGLANE1\n"
 READ, INGEST, EVALUATE, MOVE, REPLICATE, COUNT, STATUS, FAILED = 1, 2, 3, 4, 5, 6, 7, 255
 _HEAD = struct.Struct("<IBI")
 _HEAD_REST = _HEAD.size - 4
+SCRATCH_BYTES, LARGE_BYTES_MIN = 1 << 18, 1 << 14
 _NOBODY: tuple[float, None] = 0.0, None
 # s: who waits for longer asks whether the shard is still the one to ask, then after twice the time again.
 DOUBT_S = 1.0
@@ -40,41 +42,73 @@ def message(kind: int, tag: int, payload: bytes) -> bytes:
     return _HEAD.pack(_HEAD_REST + len(payload), kind, tag) + payload
 
 
+class _Scratch(threading.local):
+    """What a thread's connections receive into, one after another: it stays in the processor's cache."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(SCRATCH_BYTES))
+
+
+_SCRATCH = _Scratch()
+
+
 class Splitter:
-    """A stream of bytes to messages. Holds at most one message that is not whole."""
+    """A stream of bytes to messages. Holds at most one that is not whole, and of it what has come; one that is not wanted is read over."""
 
-    def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._rest = bytearray()
-        self._wanted = 0
+    def __init__(self, bytes_max: int, refuses: Callable[[int, int, int], bool] | None = None) -> None:
+        """`refuses` is asked about the kind, tag and bytes of each large payload, before it is kept."""
+        self._bytes_max, self._refuses = bytes_max, refuses
+        self._head = b""
+        # Of the payload that is coming: what has come, unless it is not wanted, and how many bytes have not.
+        self._kind = self._tag = self._missing = 0
+        self._body: bytearray | None = None
 
-    def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """The (kind, tag, payload) that are whole now. Raises LaneBroken for a length that cannot be."""
-        source: bytes | bytearray = data
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._wanted:
-                return []
-            source = self._rest
-        messages, at, size = [], 0, len(source)
-        self._wanted = _HEAD.size
+    def buffer(self) -> memoryview:
+        """Where the next bytes go; good until `received` is called."""
+        kept = len(self._head)
+        _SCRATCH.view[:kept] = self._head
+        return _SCRATCH.view[kept:]
+
+    def received(self, nbytes: int) -> list[tuple[int, int, bytes]]:
+        """The (kind, tag, payload) that are whole with `nbytes` more. Raises LaneBroken for a length that cannot be."""
+        view, size = _SCRATCH.view, len(self._head) + nbytes
+        messages, at = list[tuple[int, int, bytes]](), min(self._missing, size)
+        self._missing -= at
+        if self._body is not None:
+            self._body += view[:at]
+            if not self._missing:
+                messages.append((self._kind, self._tag, bytes(self._body)))
+                self._body = None
         while size - at >= _HEAD.size:
-            length, kind, tag = _HEAD.unpack_from(source, at)
+            length, kind, tag = _HEAD.unpack_from(view, at)
             if not _HEAD_REST <= length <= self._bytes_max:
                 raise LaneBroken(f"a message of {length} bytes, expected {_HEAD_REST} to {self._bytes_max}")
-            if at + 4 + length > size:
-                self._wanted = 4 + length
-                break
-            messages.append((kind, tag, bytes(source[at + _HEAD.size : at + 4 + length])))
-            at += 4 + length
-        if source is data:
-            self._rest += data[at:]
-        else:
-            del self._rest[:at]
+            at += _HEAD.size
+            wanted = length - _HEAD_REST
+            end = min(at + wanted, size)
+            is_unwanted = wanted >= LARGE_BYTES_MIN and self._refuses is not None and self._refuses(kind, tag, wanted)
+            if wanted > end - at:
+                self._kind, self._tag, self._missing = kind, tag, wanted - (end - at)
+                self._body = None if is_unwanted else bytearray(view[at:end])
+            elif not is_unwanted:
+                messages.append((kind, tag, bytes(view[at:end])))
+            at = end
+        self._head = bytes(view[at:size])
+        return messages
+
+    def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
+        """As `received`, of bytes that lie elsewhere."""
+        messages = []
+        while data:
+            room = self.buffer()
+            step = min(len(room), len(data))
+            room[:step] = data[:step]
+            messages += self.received(step)
+            data = data[step:]
         return messages
 
 
-class Lane(asyncio.Protocol):
+class Lane(asyncio.BufferedProtocol):
     """The client's end. Connects when it is made; what is asked meanwhile goes when it is there. When it fails, all that waits fails."""
 
     def __init__(self, endpoint: str, timeout_s: float, doubt: Callable[[], None] | None = None) -> None:
@@ -121,10 +155,14 @@ class Lane(asyncio.Protocol):
         self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
-    def data_received(self, data: bytes) -> None:
-        """Answers, or parts of them."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where answers go."""
+        return self._splitter.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Answers came, or parts of them."""
         try:
-            messages = self._splitter.feed(data)
+            messages = self._splitter.received(nbytes)
         except LaneBroken as error:
             self._fail(str(error), "STREAM_ENDED")
             return

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from profilegrid.errors import InvalidRequest, ServerFailed, Unavailable
-from profilegrid.lanes import COUNT, EVALUATE, FAILED, HELLO, INGEST, READ, Lane, LaneBroken, Lanes, Splitter, message
+from profilegrid.lanes import COUNT, EVALUATE, FAILED, HELLO, INGEST, LARGE_BYTES_MIN, READ, Lane, LaneBroken, Lanes, Splitter, message
 from profilegrid.reading import ReadQueue
 from profilegrid.v1 import events_pb2, profiles_pb2, segments_pb2
 
@@ -25,14 +25,31 @@ from grid.errors import FieldInvalid, Overloaded
 MESSAGES = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=300)), max_size=12)
 
 
-@given(MESSAGES, st.lists(st.integers(0, 4000), max_size=8))
-def test_messages_come_out_as_they_went_in_wherever_the_stream_is_cut(messages: list[tuple[int, int, bytes]], cuts: list[int]) -> None:
+def cut_up(messages: list[tuple[int, int, bytes]], cuts: list[int], splitter: Splitter) -> list[tuple[int, int, bytes]]:
+    """What comes out of a stream of messages that is cut in places."""
     stream = b"".join(message(*each) for each in messages)
     bounds = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    splitter, found = Splitter(1000), []
-    for first, last in itertools.pairwise(bounds):
-        found += splitter.feed(stream[first:last])
-    assert found == messages
+    return [each for first, last in itertools.pairwise(bounds) for each in splitter.feed(stream[first:last])]
+
+
+@given(MESSAGES, st.lists(st.integers(0, 4000), max_size=8))
+def test_messages_come_out_as_they_went_in_wherever_the_stream_is_cut(messages: list[tuple[int, int, bytes]], cuts: list[int]) -> None:
+    assert cut_up(messages, cuts, Splitter(1000)) == messages
+
+
+@given(MESSAGES, st.sets(st.integers(0, 11)), st.lists(st.integers(0, 4000), max_size=8))
+def test_a_payload_that_is_not_wanted_is_read_over_and_nothing_else_is(messages: list[tuple[int, int, bytes]], unwanted: set[int], cuts: list[int]) -> None:
+    messages = [(kind, number, payload * 100) for number, (kind, _, payload) in enumerate(messages)]
+    refused: set[int] = set()
+
+    def refuses(kind: int, tag: int, nbytes: int) -> bool:
+        assert (kind, nbytes) == (messages[tag][0], len(messages[tag][2]))
+        refused.update({tag} & unwanted)
+        return tag in unwanted
+
+    found = cut_up(messages, [100 * cut for cut in cuts], Splitter(1 << 20, refuses))
+    assert found == [each for each in messages if each[1] not in refused]
+    assert refused == {tag for _, tag, payload in messages if tag in unwanted and len(payload) >= LARGE_BYTES_MIN}
 
 
 @pytest.mark.parametrize("length", [0, 4, 1001, 2**32 - 1])
@@ -209,6 +226,16 @@ class Shard:
         return self.replies[-1]
 
 
+def take(connection: LaneConnection, data: bytes) -> None:
+    """Bytes come, as an event loop brings them."""
+    while data and not connection._transport.is_closing():
+        room = connection.get_buffer(-1)
+        step = min(len(room), len(data))
+        room[:step] = data[:step]
+        connection.buffer_updated(step)
+        data = data[step:]
+
+
 FRAME = events_pb2.Frame(kind=events_pb2.FRAME_KIND_EVENTS, batch_number=1).SerializeToString()
 
 
@@ -217,7 +244,7 @@ def served(check: Callable[[LaneConnection, Wire, Shard], Awaitable[None]], hell
         shard, wire = Shard(), Wire()
         connection = ShardLane(shard, dict, Meter(), set())  # type: ignore[arg-type]
         connection.connection_made(wire)  # type: ignore[arg-type]
-        connection.data_received(hello)
+        take(connection, hello)
         await check(connection, wire, shard)
         connection.connection_lost(None)
 
@@ -237,7 +264,7 @@ async def turns() -> None:
 
 def test_a_frame_is_answered_when_it_is_committed() -> None:
     async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
-        connection.data_received(message(INGEST, 7, FRAME))
+        take(connection, message(INGEST, 7, FRAME))
         await asyncio.sleep(0)
         assert wire.answers() == []
         await settle(shard.replies[0])
@@ -249,7 +276,7 @@ def test_a_frame_is_answered_when_it_is_committed() -> None:
 
 def test_who_has_too_much_under_way_is_not_read_from_until_something_is_answered() -> None:
     async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
-        connection.data_received(b"".join(message(INGEST, tag, FRAME) for tag in range(UNDER_WAY_MAX + 3)))
+        take(connection, b"".join(message(INGEST, tag, FRAME) for tag in range(UNDER_WAY_MAX + 3)))
         await turns()
         assert (len(shard.replies), wire.is_reading) == (UNDER_WAY_MAX, False)
         await settle(shard.replies[0])
@@ -267,7 +294,7 @@ def test_who_has_too_much_under_way_is_not_read_from_until_something_is_answered
 def test_who_does_not_take_answers_is_not_read_from() -> None:
     async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
         connection.pause_writing()
-        connection.data_received(message(INGEST, 1, FRAME))
+        take(connection, message(INGEST, 1, FRAME))
         assert (shard.replies, wire.is_reading) == ([], False)
         connection.resume_writing()
         assert (len(shard.replies), wire.is_reading) == (1, True)
@@ -280,7 +307,7 @@ def test_who_does_not_take_answers_is_not_read_from() -> None:
 )
 def test_bytes_that_are_no_protobuf_are_refused_by_name_and_the_lane_goes_on(kind: int, payload: bytes, reason: bytes) -> None:
     async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
-        connection.data_received(message(kind, 3, payload) + message(INGEST, 4, FRAME))
+        take(connection, message(kind, 3, payload) + message(INGEST, 4, FRAME))
         await asyncio.sleep(0.01)
         await settle(shard.replies[0])
         (refused, answered) = sorted(wire.answers(), key=lambda each: each[1])
@@ -294,7 +321,7 @@ def test_bytes_that_are_no_protobuf_are_refused_by_name_and_the_lane_goes_on(kin
 def test_a_refusal_of_the_inbox_keeps_its_delay() -> None:
     async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
         shard.refusal = Overloaded("the shard's inbox", 9, 8, 250)
-        connection.data_received(message(INGEST, 5, FRAME))
+        take(connection, message(INGEST, 5, FRAME))
         ((kind, _, payload),) = wire.answers()
         from profilegrid.errors import Overloaded as Told
         from profilegrid.errors import from_status
@@ -303,6 +330,20 @@ def test_a_refusal_of_the_inbox_keeps_its_delay() -> None:
         assert kind == FAILED
         assert isinstance(told, Told)
         assert told.delay_ms == 250
+
+    served(check)
+
+
+def test_a_frame_that_there_is_no_room_for_is_refused_by_its_head_and_its_bytes_are_read_over() -> None:
+    async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
+        shard.refusal = Overloaded("the shard's inbox", 9, 8, 250)
+        sent = message(INGEST, 5, FRAME + bytes(2_000_000))
+        take(connection, sent[:12])
+        assert [(kind, tag) for kind, tag, _ in wire.answers()] == [(FAILED, 5)]
+        shard.refusal = None
+        take(connection, sent[12:] + message(INGEST, 6, FRAME))
+        await settle(shard.replies[0])
+        assert [(kind, tag) for kind, tag, _ in wire.answers()] == [(FAILED, 5), (INGEST, 6)]
 
     served(check)
 
@@ -318,7 +359,7 @@ def test_who_greets_otherwise_is_sent_away(hello: bytes) -> None:
 @pytest.mark.parametrize("sent", [message(99, 1, b""), b"\xff" * 9])
 def test_a_kind_or_a_length_that_is_not_known_ends_the_lane(sent: bytes) -> None:
     async def check(connection: LaneConnection, wire: Wire, shard: Shard) -> None:
-        connection.data_received(sent)
+        take(connection, sent)
         assert wire.is_closed
 
     served(check)
