@@ -24,7 +24,6 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import astuple
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -222,7 +221,7 @@ class Outgoing:
             while sent < file.nbytes:
                 chunk = await asyncio.to_thread(source.read, CHUNK_BYTES)
                 is_first, sent = sent == 0, sent + len(chunk)
-                await self._ask("file", list(astuple(file)), chunk, is_first, sent >= file.nbytes)
+                await self._ask("file", list(file), chunk, is_first, sent >= file.nbytes)
 
     async def _ask(self, what: str, *arguments: Any) -> None:
         """One step of the target's. A message that is too large goes in pieces. Raises MoveFailed."""

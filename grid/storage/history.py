@@ -8,13 +8,14 @@ columns. Everything here but the list itself runs in threads.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,7 @@ from grid.verdict import Judge, judge_past
 
 DAY_MS = 86_400_000
 # Neighbouring files of one partition and day are merged once there are so many, up to that size: each event is written about twice.
-MERGE_FILES, MERGED_BYTES_MAX = 32, 256 << 20
+MERGE_FILES, MERGED_BYTES_MAX, MERGED_RUNS = 32, 256 << 20, 16
 VERIFY_BYTES = 1 << 20
 APPLIED_ROWS_MAX, APPLIED_ROWS_MIN = 16 << 20, 256
 
@@ -47,9 +48,8 @@ def release_memory() -> None:
     trim_heap()
 
 
-@dataclass(frozen=True, slots=True)
-class PastFile:
-    """One file: rows of positions first..last, events from first_ms to last_ms, received up to received_ms."""
+class PastFile(NamedTuple):
+    """One file: rows of positions first..last, events from first_ms to last_ms, received up to received_ms. The list has it as it is."""
 
     partition: int
     name: str
@@ -269,10 +269,11 @@ class History:
         """Put files on the list and take others off, durably; then delete those. Threads may come together here."""
         sync_folder(self._folder)
         with self._committing:
-            files = [file for file in self.files if file not in gone] + made
+            names = {file.name for file in gone}
+            files = [file for file in self.files if file.name not in names] + made
             through, dropped_ms = max(through, self.through), max(dropped_ms, self.dropped_ms)
             put = put or self._checkpoints.put_history
-            put({"through": through, "dropped_ms": dropped_ms, "damaged": self.damaged[-16:], "files": [list(astuple(file)) for file in files]})
+            put({"through": through, "dropped_ms": dropped_ms, "damaged": self.damaged[-16:], "files": files})
             self.files, self.through, self.dropped_ms = files, through, dropped_ms
         for file in gone:
             (self._folder / file.name).unlink(missing_ok=True)
@@ -317,15 +318,17 @@ class History:
     # --- upkeep -------------------------------------------------------------------------------------------------------
 
     def merge(self) -> int:
-        """Join small neighbours of one partition and day, one run a call. Returns how many files went into one; 0: nothing to do."""
-        for run in self._runs():
-            if len(run) >= MERGE_FILES:
-                joined = sorted_by_user(joined_tables([named_by_type(self.read(file)) for file in run]))
-                merged = self._write_file(run[0].partition, tidy(joined, is_joined=True), max(file.received_ms for file in run))
-                self._commit([merged], run)
-                failpoint("merge.listed")
-                return len(run)
-        return 0
+        """Join small neighbours of one partition and day, some runs a call: each makes the list anew. Returns how many files were joined; 0: nothing to do."""
+        due = itertools.islice((run for run in self._runs() if len(run) >= MERGE_FILES), MERGED_RUNS)
+        made, gone = [], list[PastFile]()
+        for run in due:
+            joined = sorted_by_user(joined_tables([named_by_type(self.read(file)) for file in run]))
+            made.append(self._write_file(run[0].partition, tidy(joined, is_joined=True), max(file.received_ms for file in run)))
+            gone += run
+        if made:
+            self._commit(made, gone)
+            failpoint("merge.listed")
+        return len(gone)
 
     def _runs(self) -> Iterator[list[PastFile]]:
         """Neighbouring files whose positions follow each other, of one partition and day, together not too large."""

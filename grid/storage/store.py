@@ -10,7 +10,6 @@ folder/DAMAGED what RocksDB found damaged in its own files; it is made anew at t
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 import time
@@ -43,7 +42,7 @@ from grid.storage.past import PastEvents
 from grid.storage.renewing import ROCKS_FOLDER, renew_damaged
 
 DEAD_LETTERS_MAX, DEAD_LETTERS_MS = 1_000_000, 7 * 86_400_000
-DRAFTS_MAX = 500
+DRAFTS_MAX, DRAFT_ROWS_MAX = 500, 200_000
 NOTED_FILE = "NOTED"
 # Of a refused row's key: time, record, frame, row. One that came from another shard has two more.
 LETTER_KEY_BYTES = 22
@@ -360,9 +359,15 @@ class Store:
             columns.dirty[pages[number]] |= UNSAVED
 
     def drafts(self, segment: Path) -> Iterator[list[Draft]]:
-        """What a closed segment holds for history, some frames at a time: all of a segment of small ones would be 100 MB of objects. In threads."""
-        drafts = self.history.drafts(segment, self.engine.catalogs, self.applied)
-        while some := list(itertools.islice(drafts, DRAFTS_MAX)):
+        """What a closed segment holds for history, some frames at a time: all of a segment would be 100 MB of objects or arrays. In threads."""
+        some, rows = list[Draft](), 0
+        for draft in self.history.drafts(segment, self.engine.catalogs, self.applied):
+            some.append(draft)
+            rows += draft.pick.size
+            if len(some) == DRAFTS_MAX or rows >= DRAFT_ROWS_MAX:
+                yield some
+                some, rows = [], 0
+        if some:
             yield some
 
     def find_users(self, draft: Draft) -> None:
