@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import secrets
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -146,6 +149,15 @@ class Generator:
         return len(left)
 
 
+async def with_memory(pid: int, phase: Coroutine[Any, Any, float]) -> tuple[float, int]:
+    """What a phase returns, and the most memory that the shard took in it: it comes and goes by hundreds of MB with each segment that becomes history."""
+    running, most = asyncio.create_task(phase), 0
+    while not running.done():
+        most = max(most, anonymous_bytes(pid))
+        await asyncio.wait([running], timeout=0.5)
+    return running.result(), most
+
+
 async def measure(grid: Grid, seconds: float, by: str, console: Console) -> list[str]:
     """Both phases. Returns what is wrong."""
     (pid,) = grid.pids()
@@ -154,17 +166,17 @@ async def measure(grid: Grid, seconds: float, by: str, console: Console) -> list
     async with grpc.aio.insecure_channel(grid.target) as gateway:
         map_ = Map.of(await admin_pb2_grpc.AdminServiceStub(gateway).GetMap(admin_pb2.GetMapRequest()))  # type: ignore[no-untyped-call]
     for task in tasks:
-        os.sched_setaffinity(int(task), {0})
+        with contextlib.suppress(ProcessLookupError):  # a thread that has ended
+            os.sched_setaffinity(int(task), {0})
     os.sched_setaffinity(0, {1})
     async with grpc.aio.insecure_channel(endpoint, options=CLIENT_OPTIONS) as channel:
         generator = Generator(channel, map_, by)
         warm, peak_phase, over = Outcome(), Outcome(), Outcome()
         await generator.closed(WARM_S, warm)
-        peak = await generator.closed(seconds, peak_phase)
-        before = anonymous_bytes(pid)
+        peak, before = await with_memory(pid, generator.closed(seconds, peak_phase))
         console.print(f"peak {peak:,.0f} events/s on one core; now {FACTOR} times that for {seconds:g} s", highlight=False)
-        goodput = await generator.open(FACTOR * peak, seconds, over)
-        grown = anonymous_bytes(pid) - before
+        goodput, most = await with_memory(pid, generator.open(FACTOR * peak, seconds, over))
+        grown = most - before
         refused = len(over.left)
         offered = (over.accepted + refused * ROWS) / seconds
         console.print(
@@ -176,7 +188,8 @@ async def measure(grid: Grid, seconds: float, by: str, console: Console) -> list
     with grid.client(read_timeout=60.0) as client:
         counted = int(np.sum(client.get_many([f"user-{n}" for n in range(work.USERS)], ["all_views"])["all_views"]))
     console.print(
-        f"memory {grown / (1 << 20):+,.0f} MB; {again:,} calls sent again; {generator.sent * ROWS:,} events sent, {counted:,} counted", highlight=False
+        f"most memory {before >> 20:,} MB, then {most >> 20:,}; {again:,} calls sent again; {generator.sent * ROWS:,} events sent, {counted:,} counted",
+        highlight=False,
     )
     wrong = []
     if goodput < 0.8 * peak:
