@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import struct
 import threading
 from collections.abc import Awaitable, Callable, Container, Iterable
@@ -43,21 +44,25 @@ def message(kind: int, tag: int, payload: bytes) -> bytes:
 
 
 class _Scratch(threading.local):
-    """What a thread's connections receive into, one after another: it stays in the processor's cache."""
+    """What a thread's connections receive into, one after another: it stays in the processor's cache. At the start of a page, as the kernel copies to
+    odd addresses at half the speed; before it is room for the head of a message that came in part."""
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(SCRATCH_BYTES))
+        self.view = memoryview(mmap.mmap(-1, mmap.PAGESIZE + SCRATCH_BYTES))[mmap.PAGESIZE - _HEAD.size :]
+        self.room = self.view[_HEAD.size :]
 
 
 _SCRATCH = _Scratch()
 
 
 class Splitter:
-    """A stream of bytes to messages. Holds at most one that is not whole, and of it what has come; one that is not wanted is read over."""
+    """A stream of bytes to messages, in the thread that made it. Holds at most one that is not whole, and of it what has come; one that is not wanted is
+    read over."""
 
     def __init__(self, bytes_max: int, refuses: Callable[[int, int, int], bool] | None = None) -> None:
         """`refuses` is asked about the kind, tag and bytes of each large payload, before it is kept."""
         self._bytes_max, self._refuses = bytes_max, refuses
+        self._view, self._room = _SCRATCH.view, _SCRATCH.room
         self._head = b""
         # Of the payload that is coming: what has come, unless it is not wanted, and how many bytes have not.
         self._kind = self._tag = self._missing = 0
@@ -65,36 +70,43 @@ class Splitter:
 
     def buffer(self) -> memoryview:
         """Where the next bytes go; good until `received` is called."""
-        kept = len(self._head)
-        _SCRATCH.view[:kept] = self._head
-        return _SCRATCH.view[kept:]
+        if self._head:
+            self._view[_HEAD.size - len(self._head) : _HEAD.size] = self._head
+        return self._room
 
     def received(self, nbytes: int) -> list[tuple[int, int, bytes]]:
         """The (kind, tag, payload) that are whole with `nbytes` more. Raises LaneBroken for a length that cannot be."""
-        view, size = _SCRATCH.view, len(self._head) + nbytes
-        messages, at = list[tuple[int, int, bytes]](), min(self._missing, size)
-        self._missing -= at
-        if self._body is not None:
-            self._body += view[:at]
-            if not self._missing:
-                messages.append((self._kind, self._tag, bytes(self._body)))
-                self._body = None
-        while size - at >= _HEAD.size:
+        view, at, stop = self._view, _HEAD.size - len(self._head), _HEAD.size + nbytes
+        messages: list[tuple[int, int, bytes]] = []
+        if self._missing:
+            at += self._go_on(view[at:stop], messages)
+        while stop - at >= _HEAD.size:
             length, kind, tag = _HEAD.unpack_from(view, at)
             if not _HEAD_REST <= length <= self._bytes_max:
                 raise LaneBroken(f"a message of {length} bytes, expected {_HEAD_REST} to {self._bytes_max}")
             at += _HEAD.size
-            wanted = length - _HEAD_REST
-            end = min(at + wanted, size)
-            is_unwanted = wanted >= LARGE_BYTES_MIN and self._refuses is not None and self._refuses(kind, tag, wanted)
-            if wanted > end - at:
-                self._kind, self._tag, self._missing = kind, tag, wanted - (end - at)
-                self._body = None if is_unwanted else bytearray(view[at:end])
-            elif not is_unwanted:
-                messages.append((kind, tag, bytes(view[at:end])))
-            at = end
-        self._head = bytes(view[at:size])
+            end = at + length - _HEAD_REST
+            if end <= stop and length < LARGE_BYTES_MIN:
+                messages.append((kind, tag, view[at:end].tobytes()))
+            else:
+                self._kind, self._tag, self._missing = kind, tag, end - at
+                is_unwanted = length >= LARGE_BYTES_MIN and self._refuses is not None and self._refuses(kind, tag, end - at)
+                self._body = None if is_unwanted else bytearray()
+                self._go_on(view[at:stop], messages)
+            at = min(end, stop)
+        self._head = view[at:stop].tobytes() if at < stop else b""
         return messages
+
+    def _go_on(self, came: memoryview, messages: list[tuple[int, int, bytes]]) -> int:
+        """More of a large payload, or of one in parts. Returns how many bytes of it."""
+        step = min(self._missing, len(came))
+        self._missing -= step
+        if self._body is not None:
+            self._body += came[:step]
+            if not self._missing:
+                messages.append((self._kind, self._tag, bytes(self._body)))
+                self._body = None
+        return step
 
     def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
         """As `received`, of bytes that lie elsewhere."""
