@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -25,11 +25,25 @@ from grid.errors import FieldInvalid, Overloaded
 MESSAGES = st.lists(st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=300)), max_size=12)
 
 
+def bring(data: bytes, buffer: Callable[[], memoryview], received: Callable[[int], Any]) -> Iterator[Any]:
+    """Bytes come, as an event loop brings them; what `received` says of each piece."""
+    while data:
+        room = buffer()
+        step = min(len(room), len(data))
+        room[:step] = data[:step]
+        yield received(step)
+        data = data[step:]
+
+
+def split(splitter: Splitter, data: bytes) -> list[tuple[int, int, bytes]]:
+    return [each for messages in bring(data, splitter.buffer, splitter.received) for each in messages]
+
+
 def cut_up(messages: list[tuple[int, int, bytes]], cuts: list[int], splitter: Splitter) -> list[tuple[int, int, bytes]]:
     """What comes out of a stream of messages that is cut in places."""
     stream = b"".join(message(*each) for each in messages)
     bounds = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    return [each for first, last in itertools.pairwise(bounds) for each in splitter.feed(stream[first:last])]
+    return [each for first, last in itertools.pairwise(bounds) for each in split(splitter, stream[first:last])]
 
 
 @given(MESSAGES, st.lists(st.integers(0, 4000), max_size=8))
@@ -55,7 +69,7 @@ def test_a_payload_that_is_not_wanted_is_read_over_and_nothing_else_is(messages:
 @pytest.mark.parametrize("length", [0, 4, 1001, 2**32 - 1])
 def test_a_length_that_cannot_be_is_refused_before_anything_is_kept(length: int) -> None:
     with pytest.raises(LaneBroken, match=str(length)):
-        Splitter(1000).feed(length.to_bytes(4, "little") + bytes(5))
+        split(Splitter(1000), length.to_bytes(4, "little") + bytes(5))
 
 
 # --- the client's end -------------------------------------------------------------------------------------------------
@@ -204,7 +218,7 @@ class Wire:
         return self.is_closed
 
     def answers(self) -> list[tuple[int, int, bytes]]:
-        return Splitter(1 << 20).feed(self.written)
+        return split(Splitter(1 << 20), self.written)
 
 
 class Shard:
@@ -227,13 +241,10 @@ class Shard:
 
 
 def take(connection: LaneConnection, data: bytes) -> None:
-    """Bytes come, as an event loop brings them."""
-    while data and not connection._transport.is_closing():
-        room = connection.get_buffer(-1)
-        step = min(len(room), len(data))
-        room[:step] = data[:step]
-        connection.buffer_updated(step)
-        data = data[step:]
+    """Bytes come to a connection, until it ends."""
+    for _ in bring(data, partial(connection.get_buffer, -1), connection.buffer_updated):
+        if connection._transport.is_closing():
+            return
 
 
 FRAME = events_pb2.Frame(kind=events_pb2.FRAME_KIND_EVENTS, batch_number=1).SerializeToString()
