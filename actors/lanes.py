@@ -74,7 +74,7 @@ class LaneConnection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._splitter = Splitter(MESSAGE_BYTES_MAX, self._refuses)
         self._messages: deque[tuple[int, int, bytes]] = deque()
-        self._hello, self._hello_bytes, self._is_greeted = bytearray(len(HELLO)), 0, False
+        self._hello, self._hello_bytes = bytearray(len(HELLO)), 0
         self._held: set[str] = set()
         self._transport: asyncio.Transport
         self._greeting: asyncio.TimerHandle
@@ -121,13 +121,13 @@ class LaneConnection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where what comes is put; the greeting by itself."""
-        if self._is_greeted:
-            return self._splitter.buffer()
-        return memoryview(self._hello)[self._hello_bytes :]
+        if self._hello_bytes < len(HELLO):
+            return memoryview(self._hello)[self._hello_bytes :]
+        return self._splitter.buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
         """Messages came, or parts of them; the greeting first."""
-        if not self._is_greeted:
+        if self._hello_bytes < len(HELLO):
             self._greeted(nbytes)
             return
         try:
@@ -140,11 +140,11 @@ class LaneConnection(asyncio.BufferedProtocol):
             self._work()
 
     def _greeted(self, nbytes: int) -> None:
-        self._hello_bytes += nbytes
-        if not HELLO.startswith(bytes(self._hello[: self._hello_bytes])):
+        if not HELLO.startswith(bytes(self._hello[: self._hello_bytes + nbytes])):
             self._transport.abort()
-        elif self._hello_bytes == len(HELLO):
-            self._is_greeted = True
+            return
+        self._hello_bytes += nbytes
+        if self._hello_bytes == len(HELLO):
             self._greeting.cancel()
 
     def _refuses(self, kind: int, tag: int, nbytes: int) -> bool:
@@ -256,10 +256,10 @@ class ShardLane(LaneConnection):
         return False
 
     def _ingest(self, tag: int, payload: bytes) -> None:
+        if self._refuses(INGEST, tag, len(payload)):
+            return
         started = time.perf_counter()
         try:
-            self._shard.check_serving()
-            self._shard.committer.check_room(len(payload))
             reply = self._shard.committer.offer(convert.frame(events_pb2.Frame.FromString(payload)), len(payload))
         except Exception as error:
             self._refuse("Ingest", tag, error, started)

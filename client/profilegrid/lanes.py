@@ -85,12 +85,13 @@ class Splitter:
             if not _HEAD_REST <= length <= self._bytes_max:
                 raise LaneBroken(f"a message of {length} bytes, expected {_HEAD_REST} to {self._bytes_max}")
             at += _HEAD.size
-            end = at + length - _HEAD_REST
-            if end <= stop and length < LARGE_BYTES_MIN:
+            wanted = length - _HEAD_REST
+            end = at + wanted
+            if end <= stop and wanted < LARGE_BYTES_MIN:
                 messages.append((kind, tag, view[at:end].tobytes()))
             else:
-                self._kind, self._tag, self._missing = kind, tag, end - at
-                is_unwanted = length >= LARGE_BYTES_MIN and self._refuses is not None and self._refuses(kind, tag, end - at)
+                self._kind, self._tag, self._missing = kind, tag, wanted
+                is_unwanted = wanted >= LARGE_BYTES_MIN and self._refuses is not None and self._refuses(kind, tag, wanted)
                 self._body = None if is_unwanted else bytearray()
                 self._go_on(view[at:stop], messages)
             at = min(end, stop)
