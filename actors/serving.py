@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -158,11 +159,14 @@ class ShardServer:
     def _recover(self) -> Recovery:
         self.store = Store(Path(self.config.folder), self.engine, keep_log=self.config.keep_log, segment_bytes=self.config.segment_bytes)
         self.problems += [f"the database of checkpoints was damaged and is made anew, without {what}" for what in self.store.left_out]
+        gc.disable()  # each full collection would look at all that was imported: a twelfth of a recovery
         try:
             return self._recovered()
         except BaseException:
             self.store.close()
             raise
+        finally:
+            gc.enable()
 
     def _recovered(self) -> Recovery:
         marker = self._accept_loss_marker

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+# How many rows ahead of their turn kernels ask for memory (`prefetch`).
+AHEAD = 16
 
 
 def kernel(function: Function) -> Function:
@@ -36,3 +40,21 @@ def pointer(context, address):
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def prefetch(context, array, at):
+    """Ask for the memory of array[at], int64, which is needed a few rows later; it need not lie within. Where rows lie apart a kernel waits for each
+    line in turn otherwise, as it guesses wrongly what it will find there and can't look ahead."""
+    del context, at
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        number = ir.IntType(32)
+        signature_ = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        reads, stays, is_data = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], signature_), [address, reads, stays, is_data])
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), generate

@@ -5,7 +5,7 @@ Source: Cormode, Shkapenyuk, Srivastava, Xu, "Forward Decay: A Practical Time De
 
 import numpy as np
 
-from grid.kernels.compiling import allocating, inlined, kernel
+from grid.kernels.compiling import AHEAD, allocating, inlined, kernel, prefetch
 from grid.kernels.marks import touch
 
 HALF_LIVES_MAX = 400.0  # float64 holds 1,023 doublings: room for 2^600 of weight above the landmark
@@ -65,6 +65,8 @@ def decayed_add(sums, landmarks, marks, slots, rows, times, weights, half_life):
     for k in range(rows.size):
         i = rows[k]
         slot = slots[i]
+        if k + AHEAD < rows.size:
+            prefetch(sums, np.int64(slots[rows[k + AHEAD]]))
         weight = weights[i] if weights.size > 1 else weights[0]
         sums[slot] += weight * np.exp2((times[i] - landmarks[slot >> 12]) / half_life)
         touch(marks, slot)

@@ -7,7 +7,7 @@ over 2^32 (Lemire, "Fast random integer generation in an interval", 2019): any s
 
 import numpy as np
 
-from grid.kernels.compiling import allocating, inlined, kernel
+from grid.kernels.compiling import AHEAD, allocating, inlined, kernel, prefetch
 from grid.kernels.hashing import hash_bytes, seeded
 from grid.kernels.marks import TOUCHED
 
@@ -60,6 +60,15 @@ def check_texts(data, ends):
 
 
 @inlined
+def _is_at(slot, data, start, n, heap, id_refs):
+    """Whether an id of n bytes is the one at a slot; -1 is none."""
+    if slot < 0:
+        return False
+    ref = id_refs[slot]
+    return np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n)
+
+
+@inlined
 def _find(data, start, n, h, p, table, base, sizes, page_table, heap, id_refs):
     """The slot of an id of n bytes in partition p, -1 for an unknown one; h: the upper half of its seeded hash."""
     j = _place(h, sizes[p])
@@ -70,10 +79,40 @@ def _find(data, start, n, h, p, table, base, sizes, page_table, heap, id_refs):
         if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
             o = np.int64(entry & _LOW) - 1
             slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
-            ref = id_refs[slot]
-            if np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n):
+            if _is_at(slot, data, start, n, heap, id_refs):
                 return slot
         j = _next(j, sizes[p])
+
+
+@inlined
+def _candidate(h, p, table, base, sizes, page_table):
+    """The slot of the first entry of a partition whose fingerprint is that of h; -1 for none."""
+    j = _place(h, sizes[p])
+    while True:
+        entry = table[base[p] + j]
+        if entry == 0:
+            return np.int64(-1)
+        if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
+            o = np.int64(entry & _LOW) - 1
+            return np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
+        j = _next(j, sizes[p])
+
+
+@inlined
+def _candidates(first, last, hashes, partitions, seed, table, base, sizes, page_table, heap, id_refs, out):
+    """out[first:last]: where each id is found unless another has its fingerprint; -1 for none. Table, references and bytes of all of them are on their way
+    before the first is waited for."""
+    for i in range(first, last):
+        p = np.int64(partitions[i])
+        prefetch(table, base[p] + _place(seeded(hashes[i], seed) >> U(32), sizes[p]))
+    for i in range(first, last):
+        p = np.int64(partitions[i])
+        out[i] = _candidate(seeded(hashes[i], seed) >> U(32), p, table, base, sizes, page_table) if sizes[p] > 0 else np.int64(-1)
+        if out[i] >= 0:
+            prefetch(id_refs, out[i])
+    for i in range(first, last):
+        if out[i] >= 0:
+            prefetch(heap, np.int64(id_refs[out[i]] >> U(16)))
 
 
 @kernel
@@ -84,12 +123,13 @@ def find_ids(data, ends, hashes, partitions, seed, table, base, sizes, page_tabl
     table uint64 arena, base, sizes int64[P] (0: the partition has no table here)
     page_table int32[P, pages]; heap uint8; id_refs uint64[slots] = offset << 16 | length; out int64[n], written
     """
-    start = 0
+    start = np.int64(0)
     for i in range(ends.size):
-        end, p = np.int64(ends[i]), partitions[i]
-        out[i] = -1
-        if sizes[p] > 0:
-            out[i] = _find(data, start, end - start, seeded(hashes[i], seed) >> U(32), p, table, base, sizes, page_table, heap, id_refs)
+        if i % AHEAD == 0:
+            _candidates(i, min(i + AHEAD, ends.size), hashes, partitions, seed, table, base, sizes, page_table, heap, id_refs, out)
+        end = np.int64(ends[i])
+        if out[i] >= 0 and not _is_at(out[i], data, start, end - start, heap, id_refs):
+            out[i] = _find(data, start, end - start, seeded(hashes[i], seed) >> U(32), np.int64(partitions[i]), table, base, sizes, page_table, heap, id_refs)
         start = end
 
 
@@ -144,13 +184,14 @@ def resolve_ids(
         return False
     start = np.int64(0)
     for i in range(ends.size):
+        if i % AHEAD == 0:
+            _candidates(i, min(i + AHEAD, ends.size), hashes, partitions, seed, table, base, sizes, page_table, heap, id_refs, out)
         n = ends[i] - start
-        p = np.int64(partitions[i])
-        h = seeded(hashes[i], seed) >> U(32)
-        j = _place(h, sizes[p])
-        while True:
-            entry = table[base[p] + j]
-            if entry == 0:
+        if not _is_at(out[i], data, start, n, heap, id_refs):
+            p = np.int64(partitions[i])
+            h = seeded(hashes[i], seed) >> U(32)
+            slot = _find(data, start, n, h, p, table, base, sizes, page_table, heap, id_refs)
+            if slot < 0:
                 o = users[p]
                 users[p] = o + 1
                 if o & 4095 == 0:
@@ -163,18 +204,12 @@ def resolve_ids(
                     heap[at + k] = data[start + k]
                 control[0] = at + n
                 id_refs[slot] = (U(at) << U(16)) | U(n)
+                j = _place(h, sizes[p])
+                while table[base[p] + j] != 0:
+                    j = _next(j, sizes[p])
                 table[base[p] + j] = (h << U(32)) | U(o + 1)
                 dirty[slot >> 12] = TOUCHED
-                out[i] = slot
-                break
-            if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
-                o = np.int64(entry & _LOW) - 1
-                slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
-                ref = id_refs[slot]
-                if np.int64(ref & U(0xFFFF)) == n and _equal(data, start, heap, np.int64(ref >> U(16)), n):
-                    out[i] = slot
-                    break
-            j = _next(j, sizes[p])
+            out[i] = slot
         start = ends[i]
     return True
 
@@ -184,6 +219,8 @@ def place_ids(data, lengths, hashes, seed, table, base, size, first_ordinal, fir
     """Enter a page of known ids at their ordinals, first_ordinal and up. Length 0: an erased user, whose ordinal stays taken."""
     start = 0
     for i in range(lengths.size):
+        if i + AHEAD < lengths.size:
+            prefetch(table, base + _place(seeded(hashes[i + AHEAD], seed) >> U(32), size))
         n = np.int64(lengths[i])
         if n == 0:
             continue

@@ -9,7 +9,7 @@ of 16 bits each, then the other keys, four a word, then the values. Three keys w
 
 import numpy as np
 
-from grid.kernels.compiling import allocating, inlined, kernel
+from grid.kernels.compiling import AHEAD, allocating, inlined, kernel, prefetch
 from grid.kernels.marks import TOUCHED
 
 U = np.uint64
@@ -226,6 +226,12 @@ def keyed_add(arena, keys, floats, heads, control, free, dirty, slots, rows, row
     for k in range(rows.size):
         i = rows[k]
         slot = slots[i]
+        if k + 2 * AHEAD < rows.size:
+            prefetch(heads, np.int64(slots[rows[k + 2 * AHEAD]]))
+        if k + AHEAD < rows.size:
+            later = np.int64(heads[slots[rows[k + AHEAD]]]) * 2
+            prefetch(arena, later)
+            prefetch(arena, later + 8)
         at = _cell(arena, keys, heads, control, free, slot, row_keys[i], 1)
         floats[at] += weights[k] if weights.size > 1 else weights[0]
         dirty[slot >> 12] = TOUCHED

@@ -3,7 +3,7 @@ and `values` are of the whole group. `marks` (marks.py) are set for every slot t
 
 import numpy as np
 
-from grid.kernels.compiling import kernel
+from grid.kernels.compiling import AHEAD, kernel, prefetch
 from grid.kernels.marks import TOUCHED, touch
 
 
@@ -32,6 +32,8 @@ def raise_to(column, marks, slots, rows, encoded):
     for k in range(rows.size):
         i = rows[k]
         slot = slots[i]
+        if k + AHEAD < rows.size:
+            prefetch(column, np.int64(slots[rows[k + AHEAD]]))
         if encoded[i] > column[slot]:
             column[slot] = encoded[i]
             touch(marks, slot)

@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from grid.kernels.compiling import allocating, inlined, kernel
+from grid.kernels.compiling import AHEAD, allocating, inlined, kernel, prefetch
 from grid.kernels.marks import TOUCHED
 
 NEVER = np.int64(-(2**63) + 1)
@@ -63,6 +63,13 @@ def ring_add(ring_of, newest, lost, values, free_rings, control, dirty, slots, r
     for k in range(rows.size):
         i = rows[k]
         slot = slots[i]
+        if k + 2 * AHEAD < rows.size:
+            prefetch(ring_of, np.int64(slots[rows[k + 2 * AHEAD]]))
+        if k + AHEAD < rows.size:
+            later = np.int64(ring_of[slots[rows[k + AHEAD]]])
+            prefetch(newest, later)
+            prefetch(lost, later)
+            prefetch(values, later * hops)
         ring = np.int64(ring_of[slot])
         if ring == 0:
             if control[1] > 0:
@@ -157,6 +164,10 @@ def days_add(newest, lost, bits, dirty, slots, rows, day_of, days, words):
     for k in range(rows.size):
         i = rows[k]
         slot = slots[i]
+        if k + AHEAD < rows.size:
+            later = np.int64(slots[rows[k + AHEAD]])
+            prefetch(newest, later)
+            prefetch(bits, later * words)
         day = np.int32(day_of[i] + 1048576)
         at = np.int64(slot) * words
         dirty[slot >> 12] = TOUCHED
