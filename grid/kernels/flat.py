@@ -7,7 +7,7 @@ so that their addresses last.
 import numpy as np
 from numba import carray
 
-from grid.kernels.compiling import allocating, inlined, kernel, pointer
+from grid.kernels.compiling import AHEAD, allocating, inlined, kernel, pointer, prefetch
 from grid.kernels.scalars import TIME_BIAS
 from grid.kernels.windows import days_at, window_at
 
@@ -24,14 +24,36 @@ def _rounded(value):
 
 
 @allocating
+def _ask_for(field, slots):
+    """All that a field's values begin with is on its way before the first is waited for."""
+    words, halves = carray(pointer(field[1]), 1 << 40, np.uint64), carray(pointer(field[1]), 1 << 40, np.uint32)
+    lost, bits = carray(pointer(field[2]), 1 << 40, np.int32), carray(pointer(field[3]), 1 << 40, np.uint64)
+    for i in range(slots.size):
+        if field[0] <= DECAYED:
+            prefetch(words, slots[i])
+        else:
+            prefetch(halves, slots[i])
+        if field[0] == DAYS:
+            prefetch(lost, slots[i])
+            prefetch(bits, slots[i] * field[5])
+
+
+@allocating
 def _read_windows(field, slots, out, floats, known):
     """A WINDOW field of all slots, into its row of each. Returns what is said of it."""
     ring_of = carray(pointer(field[1]), 1 << 40, np.uint32)
     newest, lost = carray(pointer(field[2]), 1 << 40, np.int64), carray(pointer(field[3]), 1 << 40, np.int64)
     narrow, wide = carray(pointer(field[4]), 1 << 40, np.float32), carray(pointer(field[4]), 1 << 40, np.float64)
     hops, mode, hop = field[6], field[7], field[10]
-    said = np.uint8(0)
-    for i in range(slots.size):
+    said, n = np.uint8(0), slots.size
+    for i in range(-AHEAD, n):
+        if i + AHEAD < n:
+            later = np.int64(ring_of[slots[i + AHEAD]])
+            prefetch(newest, later)
+            prefetch(lost, later)
+            prefetch(narrow, later * hops * field[5] // 4)
+        if i < 0:
+            continue
         ring = np.int64(ring_of[slots[i]])
         value, is_held = np.nan, True
         if ring != 0 and field[5] == 4:
@@ -72,6 +94,8 @@ def read_flat(fields, half_lives, slots, as_of, out, known, said):
     """
     n = slots.size
     floats = out.view(np.float64)
+    for f in range(fields.shape[0]):
+        _ask_for(fields[f], slots)
     for f in range(fields.shape[0]):
         field, kind = fields[f], fields[f, 0]
         said[f] = 0

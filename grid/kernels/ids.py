@@ -134,19 +134,17 @@ def find_ids(data, ends, hashes, partitions, seed, table, base, sizes, page_tabl
 
 
 @kernel
-def locate_ids(data, ends, epochs, seed, table, base, sizes, page_table, heap, id_refs, partitions, out):
-    """As `find_ids`, hashes and partitions (written, uint16[n]) told here: of a few ids the calls would cost more. Returns whether all of their
-    partitions are owned: epochs uint64[P] are not 0."""
+def locate_ids(data, ends, epochs, seed, table, base, sizes, page_table, heap, id_refs, hashes, partitions, out):
+    """As `find_ids`, hashes and partitions told (written) here: of a few ids the calls would cost more. Returns whether all of their partitions are
+    owned: epochs uint64[P] are not 0."""
     start, are_owned = 0, True
     for i in range(ends.size):
         end = np.int64(ends[i])
-        h = hash_bytes(data, start, min(end - start, 1024))
-        p = np.int64(h % U(epochs.size))
-        partitions[i], out[i] = p, -1
-        are_owned = are_owned and epochs[p] != 0
-        if sizes[p] > 0:
-            out[i] = _find(data, start, end - start, seeded(h, seed) >> U(32), p, table, base, sizes, page_table, heap, id_refs)
+        hashes[i] = hash_bytes(data, start, min(end - start, 1024))
+        partitions[i] = hashes[i] % U(epochs.size)
+        are_owned = are_owned and epochs[partitions[i]] != 0
         start = end
+    find_ids(data, ends, hashes, partitions, seed, table, base, sizes, page_table, heap, id_refs, out)
     return are_owned
 
 

@@ -220,6 +220,22 @@ def _cell(arena, keys, heads, control, free, slot, key, width):
     return _put(arena, keys, at, key_capacity(arena, at, width), key, width)
 
 
+@inlined
+def _ask_for(arena, heads, later, latest):
+    """Ask for the list of a slot, whose head was asked for before, and for the head of another."""
+    prefetch(heads, np.int64(latest))
+    at = np.int64(heads[later]) * 2
+    prefetch(arena, at)
+    prefetch(arena, at + 8)
+
+
+@inlined
+def _ask_for_all(arena, heads, slots):
+    """Ask for the lists of some slots, each as soon as its head is here."""
+    for i in range(-AHEAD if slots.size else 0, slots.size):
+        _ask_for(arena, heads, slots[max(i, 0)], slots[min(i + AHEAD, slots.size - 1)])
+
+
 @kernel
 def keyed_add(arena, keys, floats, heads, control, free, dirty, slots, rows, row_keys, weights):
     """Add weights float64[rows.size] (or [1] for all alike) to the float64 beside each row's key."""
@@ -227,11 +243,7 @@ def keyed_add(arena, keys, floats, heads, control, free, dirty, slots, rows, row
         i = rows[k]
         slot = slots[i]
         if k + 2 * AHEAD < rows.size:
-            prefetch(heads, np.int64(slots[rows[k + 2 * AHEAD]]))
-        if k + AHEAD < rows.size:
-            later = np.int64(heads[slots[rows[k + AHEAD]]]) * 2
-            prefetch(arena, later)
-            prefetch(arena, later + 8)
+            _ask_for(arena, heads, slots[rows[k + AHEAD]], slots[rows[k + 2 * AHEAD]])
         at = _cell(arena, keys, heads, control, free, slot, row_keys[i], 1)
         floats[at] += weights[k] if weights.size > 1 else weights[0]
         dirty[slot >> 12] = TOUCHED
@@ -305,6 +317,7 @@ def best_entries(counts, keys, values, top, heap, ends):
 @allocating
 def keyed_best(arena, keys, floats, heads, slots, top, heap, ends, landmarks, as_of, half_life):
     """As `best_entries`, of the lists of slots as they lie, one float64 beside each key; aged to `as_of` (ms) where half_life (ms) is not 0."""
+    _ask_for_all(arena, heads, slots)
     total = 0
     for i in range(slots.size):
         at = np.int64(heads[slots[i]]) * 2
@@ -364,6 +377,7 @@ def keyed_has(arena, keys, heads, slots, wanted, width):
 def list_counts(arena, heads, slots):
     """int64[n]: keys of each slot's keyed list, -1 where there is none."""
     out = np.empty(slots.size, dtype=np.int64)
+    _ask_for_all(arena, heads, slots)
     for i in range(slots.size):
         at = np.int64(heads[slots[i]]) * 2
         out[i] = key_count(arena, at) if at != 0 else -1

@@ -5,6 +5,7 @@
 
 import numpy as np
 
+from grid.kernels.bits import ones_of
 from grid.kernels.compiling import AHEAD, allocating, inlined, kernel, prefetch
 from grid.kernels.marks import TOUCHED
 
@@ -52,6 +53,14 @@ def _fold(values, cell, value, mode):
         values[cell] = max(old, value)
 
 
+@inlined
+def _ask_for(newest, lost, values, ring, hops):
+    """Ask for what is kept of a ring."""
+    prefetch(newest, ring)
+    prefetch(lost, ring)
+    prefetch(values, ring * hops)
+
+
 @kernel
 def ring_add(ring_of, newest, lost, values, free_rings, control, dirty, slots, rows, hop_of, weights, hops, mode):
     """Fold rows into rings of floats; a slot's first event takes a ring.
@@ -66,10 +75,7 @@ def ring_add(ring_of, newest, lost, values, free_rings, control, dirty, slots, r
         if k + 2 * AHEAD < rows.size:
             prefetch(ring_of, np.int64(slots[rows[k + 2 * AHEAD]]))
         if k + AHEAD < rows.size:
-            later = np.int64(ring_of[slots[rows[k + AHEAD]]])
-            prefetch(newest, later)
-            prefetch(lost, later)
-            prefetch(values, later * hops)
+            _ask_for(newest, lost, values, np.int64(ring_of[slots[rows[k + AHEAD]]]), hops)
         ring = np.int64(ring_of[slot])
         if ring == 0:
             if control[1] > 0:
@@ -114,7 +120,11 @@ def window_at(newest, lost, values, at, hops, hop, mode, ring):
 @kernel
 def ring_read(ring_of, newest, lost, values, slots, hop, hops, mode, out, held):
     """Windows that end in `hop`, for slots. out float64[n]: NaN where no event; held bool[n]: False where hops are lost."""
-    for i in range(slots.size):
+    for i in range(-AHEAD, slots.size):
+        if i + AHEAD < slots.size:
+            _ask_for(newest, lost, values, np.int64(ring_of[slots[i + AHEAD]]), hops)
+        if i < 0:
+            continue
         ring = np.int64(ring_of[slots[i]])
         if ring == 0:
             out[i], held[i] = np.nan, True
@@ -189,14 +199,30 @@ def days_add(newest, lost, bits, dirty, slots, rows, day_of, days, words):
 
 
 @inlined
+def _ones(bits, at, first, last):
+    """Bits that are set from `first` to `last`, of the words from `at` on."""
+    count = np.int64(0)
+    for word in range(first >> 6, (last >> 6) + 1):
+        held = bits[at + word]
+        if word == first >> 6:
+            held = held >> np.uint64(first & 63) << np.uint64(first & 63)
+        if word == last >> 6:
+            held = held << np.uint64(63 - (last & 63))
+        count += ones_of(held)
+    return count
+
+
+@inlined
 def days_at(newest, lost, bits, slot, day, days, words, span):
     """(how many of the days (day − span, day] are set, held False where one is lost)."""
     last, at, count = day + 1048576, np.int64(slot) * words, 0
     if newest[slot] != 0:
         low = max(max(last, np.int64(newest[slot])) - days + 1, last - span + 1)
-        for d in range(low, min(last, np.int64(newest[slot])) + 1):
-            cell = d % days
-            count += np.int64(bits[at + (cell >> 6)] >> np.uint64(cell & 63) & np.uint64(1))
+        high = min(last, np.int64(newest[slot]))
+        if low <= high and low % days <= high % days:
+            count = _ones(bits, at, low % days, high % days)
+        elif low <= high:
+            count = _ones(bits, at, low % days, days - 1) + _ones(bits, at, np.int64(0), high % days)
     return count, lost[slot] <= last - span
 
 

@@ -57,9 +57,9 @@ class Users:
     def locate(self, ids: Strings, epochs: NDArray[np.uint64]) -> tuple[Slots, NDArray[np.uint16], bool]:
         """(int64[n]: slots of ids, -1 for unknown ones; uint16[n]: their partitions; whether all of these have an epoch)."""
         ends = np.ascontiguousarray(ids.ends, dtype=np.uint32)
-        partitions, out = np.empty(ends.size, dtype=np.uint16), np.empty(ends.size, dtype=np.int64)
+        hashes, partitions, out = np.empty(ends.size, dtype=np.uint64), np.empty(ends.size, dtype=np.uint16), np.empty(ends.size, dtype=np.int64)
         are_owned = locate_ids(
-            ids.data, ends, epochs, self._seed, self._table, self._base, self._sizes, self.page_table, self._heap, self._id_refs, partitions, out
+            ids.data, ends, epochs, self._seed, self._table, self._base, self._sizes, self.page_table, self._heap, self._id_refs, hashes, partitions, out
         )
         return out, partitions, bool(are_owned)
 
