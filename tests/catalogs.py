@@ -32,6 +32,7 @@ EVERY_KIND: dict[str, Any] = {
         "first_time": {"first_time": ["e", "f"]},
         "last_time": {"last_time": "f"},
         "days_active": {"days_active": ["e", "f"], "window": "5d"},
+        "days_active_long": {"days_active": "e", "window": "90d"},
         "count_by": {"count": "e", "by": "c"},
         "sum_by": {"sum": "e.n", "by": "k"},
         "decayed_by": {"decayed_count": ["e", "f"], "by": "c", "half_life": "2h"},
