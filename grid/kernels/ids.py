@@ -69,33 +69,36 @@ def _is_at(slot, data, start, n, heap, id_refs):
 
 
 @inlined
-def _find(data, start, n, h, p, table, base, sizes, page_table, heap, id_refs):
-    """The slot of an id of n bytes in partition p, -1 for an unknown one; h: the upper half of its seeded hash."""
-    j = _place(h, sizes[p])
+def _alike(h, j, p, table, base, sizes):
+    """The place, from j on, of an entry of partition p whose fingerprint is h, the upper half of a seeded hash; -1 for none."""
     while True:
         entry = table[base[p] + j]
         if entry == 0:
             return np.int64(-1)
         if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
-            o = np.int64(entry & _LOW) - 1
-            slot = np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
-            if _is_at(slot, data, start, n, heap, id_refs):
-                return slot
+            return j
         j = _next(j, sizes[p])
 
 
 @inlined
-def _candidate(h, p, table, base, sizes, page_table):
-    """The slot of the first entry of a partition whose fingerprint is that of h; -1 for none."""
-    j = _place(h, sizes[p])
-    while True:
-        entry = table[base[p] + j]
-        if entry == 0:
-            return np.int64(-1)
-        if entry >> U(32) == h and entry & _LOW != _TOMBSTONE:
-            o = np.int64(entry & _LOW) - 1
-            return np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
-        j = _next(j, sizes[p])
+def _slot_at(j, p, table, base, page_table):
+    """The slot that the entry at a place tells; -1 of none."""
+    if j < 0:
+        return np.int64(-1)
+    o = np.int64(table[base[p] + j] & _LOW) - 1
+    return np.int64(page_table[p, o >> 12]) * 4096 + (o & 4095)
+
+
+@inlined
+def _find(data, start, n, h, p, table, base, sizes, page_table, heap, id_refs):
+    """The slot of an id of n bytes in partition p, -1 for an unknown one; h: the upper half of its seeded hash."""
+    j = _alike(h, _place(h, sizes[p]), p, table, base, sizes)
+    while j >= 0:
+        slot = _slot_at(j, p, table, base, page_table)
+        if _is_at(slot, data, start, n, heap, id_refs):
+            return slot
+        j = _alike(h, _next(j, sizes[p]), p, table, base, sizes)
+    return np.int64(-1)
 
 
 @inlined
@@ -107,7 +110,9 @@ def _candidates(first, last, hashes, partitions, seed, table, base, sizes, page_
         prefetch(table, base[p] + _place(seeded(hashes[i], seed) >> U(32), sizes[p]))
     for i in range(first, last):
         p = np.int64(partitions[i])
-        out[i] = _candidate(seeded(hashes[i], seed) >> U(32), p, table, base, sizes, page_table) if sizes[p] > 0 else np.int64(-1)
+        h, out[i] = seeded(hashes[i], seed) >> U(32), -1
+        if sizes[p] > 0:
+            out[i] = _slot_at(_alike(h, _place(h, sizes[p]), p, table, base, sizes), p, table, base, page_table)
         if out[i] >= 0:
             prefetch(id_refs, out[i])
     for i in range(first, last):
