@@ -9,7 +9,7 @@ from numba import carray
 
 from grid.kernels.compiling import AHEAD, allocating, inlined, kernel, pointer, prefetch
 from grid.kernels.scalars import TIME_BIAS
-from grid.kernels.windows import days_at, window_at
+from grid.kernels.windows import ask_for_ring, days_at, window_at
 
 # (kind, …): COPY and ROUND words; TIME words, 1: complemented; DECAYED sums, landmarks; WINDOW ring_of, newest, lost, values, bytes of one, hops, mode,
 # 1: NULL without events, 1: round, hop; DAYS newest, lost, bits, days, words of bits, day
@@ -48,10 +48,7 @@ def _read_windows(field, slots, out, floats, known):
     said, n = np.uint8(0), slots.size
     for i in range(-AHEAD, n):
         if i + AHEAD < n:
-            later = np.int64(ring_of[slots[i + AHEAD]])
-            prefetch(newest, later)
-            prefetch(lost, later)
-            prefetch(narrow, later * hops * field[5] // 4)
+            ask_for_ring(newest, lost, narrow, np.int64(ring_of[slots[i + AHEAD]]), hops * field[5] // 4)
         if i < 0:
             continue
         ring = np.int64(ring_of[slots[i]])

@@ -54,7 +54,7 @@ def _fold(values, cell, value, mode):
 
 
 @inlined
-def _ask_for(newest, lost, values, ring, hops):
+def ask_for_ring(newest, lost, values, ring, hops):
     """Ask for what is kept of a ring."""
     prefetch(newest, ring)
     prefetch(lost, ring)
@@ -75,7 +75,7 @@ def ring_add(ring_of, newest, lost, values, free_rings, control, dirty, slots, r
         if k + 2 * AHEAD < rows.size:
             prefetch(ring_of, np.int64(slots[rows[k + 2 * AHEAD]]))
         if k + AHEAD < rows.size:
-            _ask_for(newest, lost, values, np.int64(ring_of[slots[rows[k + AHEAD]]]), hops)
+            ask_for_ring(newest, lost, values, np.int64(ring_of[slots[rows[k + AHEAD]]]), hops)
         ring = np.int64(ring_of[slot])
         if ring == 0:
             if control[1] > 0:
@@ -122,7 +122,7 @@ def ring_read(ring_of, newest, lost, values, slots, hop, hops, mode, out, held):
     """Windows that end in `hop`, for slots. out float64[n]: NaN where no event; held bool[n]: False where hops are lost."""
     for i in range(-AHEAD, slots.size):
         if i + AHEAD < slots.size:
-            _ask_for(newest, lost, values, np.int64(ring_of[slots[i + AHEAD]]), hops)
+            ask_for_ring(newest, lost, values, np.int64(ring_of[slots[i + AHEAD]]), hops)
         if i < 0:
             continue
         ring = np.int64(ring_of[slots[i]])
