@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,12 +198,13 @@ def _up_detached(data: Path, port: int) -> None:
     deadline = time.monotonic() + DETACH_TIMEOUT_S
     while not (ready.exists() and _pid(folder) == process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
-            said = log_path.read_bytes()[start:].decode("utf-8", "replace").strip().splitlines()
+            said = [line.strip("│ ") for line in log_path.read_bytes()[start:].decode("utf-8", "replace").splitlines() if re.search(r"\w", line)]
             if process.poll() is None:
                 process.terminate()
             from actors.local import CannotStart
 
-            raise CannotStart((said[-1] if said else "it ended without a word").removeprefix("error: "))
+            why = (said[-1] if said else "it ended without a word").removeprefix("error: ")
+            raise CannotStart(f"{why} (more in {log_path})")
         time.sleep(0.05)
     running = Running.read(folder)
     endpoint = running.endpoint if running is not None else f"127.0.0.1:{port}"
