@@ -54,9 +54,12 @@ UNDER_WAY_MAX = 2
 INBOX_BYTES_MAX = 32 << 20
 RETRY_MS = 250
 # A group of so few rows that finds the pipeline empty takes no turns: written in the loop, synced in the thread, applied. Of 20 rows' 4.7 ms by the
-# pipeline, with 64 callers, 2 were waits for the loop and for the thread to get the GIL. Synced in the loop as well, calls were a third fewer: fdatasync
-# takes 0.2 ms alone, 1 on average in a busy machine.
-STRAIGHT_ROWS_MAX, STRAIGHT_BYTES_MAX = 512, 64 << 10
+# pipeline, with 64 callers, 2 were waits for the loop and for the thread to get the GIL; of 6,000, as four shards get them, it took a tenth of the CPU.
+# Synced in the loop as well, calls were a third fewer: fdatasync takes 0.2 ms alone, 1 on average in a busy machine.
+STRAIGHT_ROWS_MAX, STRAIGHT_BYTES_MAX = 8_192, 320 << 10
+RECORD_BYTES_MORE = 64 << 10
+# So few are prepared and folded in no time: nobody needs a turn between.
+SMALL_ROWS_MAX = 512
 # About 2 ms of apply; readers are taken to stay so long after a read.
 TURN_ROWS_MAX, READERS_STAY_S = 3_000, 0.2
 
@@ -95,10 +98,9 @@ class Writer:
         self.next_sequence += 1
         return self._ask(group, is_durable)
 
-    @property
-    def takes_now(self) -> bool:
-        """Whether `append_now` may be called: the thread does nothing, and the record fits into the open segment."""
-        return not self._asked and self._store.log.room >= 2 * STRAIGHT_BYTES_MAX
+    def takes_now(self, nbytes: int) -> bool:
+        """Whether `append_now` may be called for frames of so many bytes: the thread does nothing, and the record fits into the open segment."""
+        return not self._asked and self._store.log.room >= 2 * nbytes + RECORD_BYTES_MORE
 
     def append_now(self, group: Group, *, is_durable: bool) -> asyncio.Future[None] | None:
         """As `append`, written already when it returns; None when that is all. Raises WriteFailed."""
@@ -367,9 +369,10 @@ class Committer:
                         await self._prepared.put((group, admitted, None))
 
     def _goes_straight(self, group: Group, works: list[Work]) -> bool:
-        if self._under_way > 1 or group.rows > STRAIGHT_ROWS_MAX or sum(work.nbytes for work in works) > STRAIGHT_BYTES_MAX:
+        nbytes = sum(work.nbytes for work in works)
+        if self._under_way > 1 or group.rows > STRAIGHT_ROWS_MAX or nbytes > STRAIGHT_BYTES_MAX:
             return False
-        return self._writer.takes_now and not (self.replication is not None and self.replication.has_copies_of(group))
+        return self._writer.takes_now(nbytes) and not (self.replication is not None and self.replication.has_copies_of(group))
 
     async def _commit_straight(self, group: Group, works: list[Work]) -> None:
         """What the pipeline does, of a group that nothing is before."""
@@ -403,7 +406,7 @@ class Committer:
             reserved += group.reserved
             admitted.append(work)
             self._turn(started)
-            if len(works) > 1 or work.frame.rows > STRAIGHT_ROWS_MAX:
+            if len(works) > 1 or work.frame.rows > SMALL_ROWS_MAX:
                 await self._let_others_in()
         return Group(self._engine.received_ms, self._engine.catalog.version, judged, reserved), admitted
 
@@ -484,7 +487,7 @@ class Committer:
             touched.append(slots)
             self._turn(started)
             failpoint("group.applied_in_part")
-            if group.rows > STRAIGHT_ROWS_MAX:
+            if group.rows > SMALL_ROWS_MAX:
                 await self._let_others_in()
             started = time.perf_counter()
         return np.concatenate(touched) if touched else np.empty(0, dtype=np.int64)
