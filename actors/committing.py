@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("profilegrid")
 # A group costs about 1 ms beside its rows, however many. Eight waiting frames of 6,000 rows took 770-830 ns an event in groups of three, 610-640 as one.
-GROUP_BYTES_MAX = 4 << 20
-GROUP_ROWS_MAX = 40_000
+# Half of it while someone reads: a read waits for turns of the loop.
+GROUP_BYTES_MAX, GROUP_ROWS_MAX, READ_GROUP_ROWS_MAX = 4 << 20, 40_000, 20_000
 # With copies larger ones: what members tell each other costs as much for a small group, a quarter of the shards' CPU where each had one frame. They are
 # applied in turns of 3 ms, as the other shard waits for the loop; uncut a quarter of two cores was idle.
 JOINED_BYTES_MAX, JOINED_ROWS_MAX, JOINED_TURN_ROWS_MAX = 4 << 20, 80_000, 12_000
@@ -343,7 +343,9 @@ class Committer:
             await self._arrived.wait()
         taken: list[Work] = []
         nbytes = rows = 0
-        bytes_max, rows_max = (JOINED_BYTES_MAX, JOINED_ROWS_MAX) if self._has_copies else (GROUP_BYTES_MAX, GROUP_ROWS_MAX)
+        bytes_max, rows_max = GROUP_BYTES_MAX, READ_GROUP_ROWS_MAX if self._is_read else GROUP_ROWS_MAX
+        if self._has_copies:
+            bytes_max, rows_max = JOINED_BYTES_MAX, JOINED_ROWS_MAX
         while self._inbox and (not taken or (nbytes + self._inbox[0].nbytes <= bytes_max and rows + self._inbox[0].frame.rows <= rows_max)):
             work = self._inbox.popleft()
             nbytes += work.nbytes
