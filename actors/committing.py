@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from actors.replicating import Replication
 
 log = logging.getLogger("profilegrid")
-# A group costs about 1 ms beside its rows, however many. Eight waiting frames of 6,000 rows took 770-830 ns an event in groups of three, 610-640 as one.
-# Half of it while someone reads: a read waits for turns of the loop.
-GROUP_BYTES_MAX, GROUP_ROWS_MAX, READ_GROUP_ROWS_MAX = 4 << 20, 40_000, 20_000
+GROUP_BYTES_MAX = 1 << 20
+GROUP_ROWS_MAX = 20_000
 # With copies larger ones: what members tell each other costs as much for a small group, a quarter of the shards' CPU where each had one frame. They are
 # applied in turns of 3 ms, as the other shard waits for the loop; uncut a quarter of two cores was idle.
 JOINED_BYTES_MAX, JOINED_ROWS_MAX, JOINED_TURN_ROWS_MAX = 4 << 20, 80_000, 12_000
@@ -54,12 +53,9 @@ UNDER_WAY_MAX = 2
 INBOX_BYTES_MAX = 32 << 20
 RETRY_MS = 250
 # A group of so few rows that finds the pipeline empty takes no turns: written in the loop, synced in the thread, applied. Of 20 rows' 4.7 ms by the
-# pipeline, with 64 callers, 2 were waits for the loop and for the thread to get the GIL; of 6,000, as four shards get them, it took a tenth of the CPU.
-# Synced in the loop as well, calls were a third fewer: fdatasync takes 0.2 ms alone, 1 on average in a busy machine.
-STRAIGHT_ROWS_MAX, STRAIGHT_BYTES_MAX = 8_192, 320 << 10
-RECORD_BYTES_MORE = 64 << 10
-# So few are prepared and folded in no time: nobody needs a turn between.
-SMALL_ROWS_MAX = 512
+# pipeline, with 64 callers, 2 were waits for the loop and for the thread to get the GIL. Synced in the loop as well, calls were a third fewer: fdatasync
+# takes 0.2 ms alone, 1 on average in a busy machine.
+STRAIGHT_ROWS_MAX, STRAIGHT_BYTES_MAX = 512, 64 << 10
 # About 2 ms of apply; readers are taken to stay so long after a read.
 TURN_ROWS_MAX, READERS_STAY_S = 3_000, 0.2
 
@@ -98,9 +94,10 @@ class Writer:
         self.next_sequence += 1
         return self._ask(group, is_durable)
 
-    def takes_now(self, nbytes: int) -> bool:
-        """Whether `append_now` may be called for frames of so many bytes: the thread does nothing, and the record fits into the open segment."""
-        return not self._asked and self._store.log.room >= 2 * nbytes + RECORD_BYTES_MORE
+    @property
+    def takes_now(self) -> bool:
+        """Whether `append_now` may be called: the thread does nothing, and the record fits into the open segment."""
+        return not self._asked and self._store.log.room >= 2 * STRAIGHT_BYTES_MAX
 
     def append_now(self, group: Group, *, is_durable: bool) -> asyncio.Future[None] | None:
         """As `append`, written already when it returns; None when that is all. Raises WriteFailed."""
@@ -343,9 +340,7 @@ class Committer:
             await self._arrived.wait()
         taken: list[Work] = []
         nbytes = rows = 0
-        bytes_max, rows_max = GROUP_BYTES_MAX, READ_GROUP_ROWS_MAX if self._is_read else GROUP_ROWS_MAX
-        if self._has_copies:
-            bytes_max, rows_max = JOINED_BYTES_MAX, JOINED_ROWS_MAX
+        bytes_max, rows_max = (JOINED_BYTES_MAX, JOINED_ROWS_MAX) if self._has_copies else (GROUP_BYTES_MAX, GROUP_ROWS_MAX)
         while self._inbox and (not taken or (nbytes + self._inbox[0].nbytes <= bytes_max and rows + self._inbox[0].frame.rows <= rows_max)):
             work = self._inbox.popleft()
             nbytes += work.nbytes
@@ -371,10 +366,9 @@ class Committer:
                         await self._prepared.put((group, admitted, None))
 
     def _goes_straight(self, group: Group, works: list[Work]) -> bool:
-        nbytes = sum(work.nbytes for work in works)
-        if self._under_way > 1 or group.rows > STRAIGHT_ROWS_MAX or nbytes > STRAIGHT_BYTES_MAX:
+        if self._under_way > 1 or group.rows > STRAIGHT_ROWS_MAX or sum(work.nbytes for work in works) > STRAIGHT_BYTES_MAX:
             return False
-        return self._writer.takes_now(nbytes) and not (self.replication is not None and self.replication.has_copies_of(group))
+        return self._writer.takes_now and not (self.replication is not None and self.replication.has_copies_of(group))
 
     async def _commit_straight(self, group: Group, works: list[Work]) -> None:
         """What the pipeline does, of a group that nothing is before."""
@@ -408,7 +402,7 @@ class Committer:
             reserved += group.reserved
             admitted.append(work)
             self._turn(started)
-            if len(works) > 1 or work.frame.rows > SMALL_ROWS_MAX:
+            if len(works) > 1 or work.frame.rows > STRAIGHT_ROWS_MAX:
                 await self._let_others_in()
         return Group(self._engine.received_ms, self._engine.catalog.version, judged, reserved), admitted
 
@@ -489,7 +483,7 @@ class Committer:
             touched.append(slots)
             self._turn(started)
             failpoint("group.applied_in_part")
-            if group.rows > SMALL_ROWS_MAX:
+            if group.rows > STRAIGHT_ROWS_MAX:
                 await self._let_others_in()
             started = time.perf_counter()
         return np.concatenate(touched) if touched else np.empty(0, dtype=np.int64)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from profilegrid.columns import EventRow, events_batch
+from profilegrid.columns import events_batch
 
 from actors import committing
 from actors.committing import Committer, Writer
@@ -159,24 +158,4 @@ def test_a_small_group_whose_sync_fails_is_not_acknowledged_and_the_shard_stops(
     asyncio.run(write())
     assert "Input/output error" in str(stopped[0])
     monkeypatch.undo()
-    shard.close()
-
-
-@pytest.mark.parametrize(("is_read", "groups"), [(False, 1), (True, 2)])
-def test_frames_that_wait_together_are_one_group_and_smaller_ones_while_someone_reads(tmp_path: Path, is_read: bool, groups: int) -> None:
-    shard = Shard(tmp_path, EVERY_KIND)
-    rows: list[EventRow] = [(f"user-{number}", "e", NOW_MS, {}, None) for number in range(9_000)]
-    frames = [shard.frame(events_batch(rows), b"p" * 16, number) for number in (1, 2, 3)]
-
-    async def write() -> list[int]:
-        committer = Committer(shard.engine, shard.store, lambda touched: None, Meter())
-        committer.start()
-        if is_read:
-            committer.read_at = time.monotonic() + 60
-        replies = await asyncio.gather(*(committer.offer(frame, 300_000) for frame in frames))
-        await committer.stop()
-        return [reply.accepted for reply in replies]
-
-    assert asyncio.run(write()) == [9_000] * 3
-    assert len(records(shard)) == groups
     shard.close()
