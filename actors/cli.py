@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -198,7 +197,7 @@ def _up_detached(data: Path, port: int) -> None:
     deadline = time.monotonic() + DETACH_TIMEOUT_S
     while not (ready.exists() and _pid(folder) == process.pid):
         if process.poll() is not None or time.monotonic() > deadline:
-            said = [line.strip("│ ") for line in log_path.read_bytes()[start:].decode("utf-8", "replace").splitlines() if re.search(r"\w", line)]
+            said = log_path.read_bytes()[start:].decode("utf-8", "replace").strip().splitlines()
             if process.poll() is None:
                 process.terminate()
             from actors.local import CannotStart

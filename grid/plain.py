@@ -79,7 +79,7 @@ class PlainFrames:
                 return None
             found[column.name, type_] = converted
         frame.take_hashes(hashes, partitions)
-        events = shape.codes[frame.events].astype(np.uint16) if shape.only < 0 else np.full(rows, shape.only, dtype=np.uint16)
+        events = shape.codes[frame.events].astype(np.uint16)
         return Plain(self._catalog, Rows(frame.times, events, found, self._catalog.timezone, only=shape.only), int(bounds[0]), int(bounds[1]))
 
     def entered(self, frame: Frame, plain: Plain) -> Judged | None:
