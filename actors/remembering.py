@@ -33,6 +33,8 @@ from grid.storage.store import Store
 log = logging.getLogger("profilegrid")
 # Closed segments that may wait for history before ingest is slowed.
 SEGMENTS_BEHIND_MAX = 8
+# A busy loop commits a group between two turns of history: with a draft a turn, 330 a segment, it waited for so many.
+TURN_S = 0.002
 UPKEEP_EVERY_S, ERASE_AGAIN_S, HELD_AGAIN_S, VERIFY_EVERY_S = 60.0, 600.0, 0.05, 86_400.0
 
 
@@ -72,8 +74,8 @@ class Rememberer:
 
     async def keep(self) -> None:
         """What is due now. History waits for a quiet second, but not beyond half of what may wait: a burst has the cores to itself."""
-        self._count_segments()
-        if self.segments_behind >= SEGMENTS_BEHIND_MAX // 2 or time.monotonic() - self._committer.committed_at > 1.0:
+        await self._convert_if_behind()
+        if time.monotonic() - self._committer.committed_at > 1.0:
             await self._convert()
         if self.is_erasure_due() and time.monotonic() > self._erase_from:
             self._erase_from = time.monotonic() + ERASE_AGAIN_S  # what does not succeed, by a damaged file say, is not tried every second
@@ -81,6 +83,11 @@ class Rememberer:
         if time.monotonic() - self._kept_s > UPKEEP_EVERY_S and not self.upkeep.locked():
             self._kept_s = time.monotonic()
             await self._tidy_up()
+
+    async def _convert_if_behind(self) -> None:
+        self._count_segments()
+        if self.segments_behind >= SEGMENTS_BEHIND_MAX // 2:
+            await self._convert()
 
     async def catch_up(self, sequence: int) -> None:
         """Return when history has every record up to `sequence`; the segment that is being written is closed for it."""
@@ -115,9 +122,12 @@ class Rememberer:
     async def _convert_segment(self, segment: Path, last: int) -> None:
         parts, past = self._store.drafts(segment), PastEvents()
         while drafts := await asyncio.to_thread(next, parts, None):
+            began = time.perf_counter()
             for draft in drafts:
                 self._store.find_users(draft)
-                await asyncio.sleep(0)
+                if time.perf_counter() - began > TURN_S:
+                    await asyncio.sleep(0)
+                    began = time.perf_counter()
             await asyncio.to_thread(self._store.history.gather, past, drafts)
         if touched := self._store.touched_by_lost(last):
             self.mend(touched, "; ".join(str(record.fault) for record in self._store.history.lost))
@@ -138,6 +148,7 @@ class Rememberer:
         async with self.upkeep:
             while await asyncio.to_thread(history.merge):
                 self._meter.sweeps.labels("merge").inc()
+                await self._convert_if_behind()  # merges of forty segments take a busy core a minute
             before_ms = self._engine.received_ms - self._engine.catalog.history_retention
             folder = self._store.folder
             shards = sum(1 for _ in folder.parent.glob("shard-*")) or 1

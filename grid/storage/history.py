@@ -12,7 +12,9 @@ import itertools
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +42,8 @@ DAY_MS = 86_400_000
 MERGE_FILES, MERGED_BYTES_MAX, MERGED_RUNS = 32, 256 << 20, 16
 VERIFY_BYTES = 1 << 20
 APPLIED_ROWS_MAX, APPLIED_ROWS_MIN = 16 << 20, 256
+# Files that are fsynced side by side: 256 of 340 KB take 1.2 s one after another, 0.35 so, as the disk is told of several at once.
+PUTS_MAX = 8
 
 
 def release_memory() -> None:
@@ -196,22 +200,24 @@ class History:
     def write(self, past: PastEvents, through: int, lost_ms: int = 0) -> None:
         """Make files of a segment's events; all records up to `through` are then in history, but for some that were lost, received up to
         `lost_ms`. Raises OSError: nothing is changed then."""
-        made = [self._write_file(partition, tidy(table, is_joined=False), past.received_ms) for partition, table in past.tables()]
+        made, puts = list[PastFile](), deque[Future[None]]()
+        with ThreadPoolExecutor(PUTS_MAX, "history") as pool:
+            for partition, table in past.tables():
+                file, raw = _file_of(partition, tidy(table, is_joined=False), past.received_ms)
+                made.append(file)
+                puts.append(pool.submit(self._put, file.name, raw))
+                if len(puts) > PUTS_MAX:
+                    puts.popleft().result()
+            for put in puts:
+                put.result()
         failpoint("history.file_written")
         self._commit(made, [], through=through, dropped_ms=lost_ms)
 
     def _write_file(self, partition: int, table: pa.Table, received_ms: int) -> PastFile:
         """One durable file; the list does not have it yet."""
-        positions, times = table["@position"].to_numpy(), table["@time"].cast(pa.int64()).to_numpy()
-        first, last = int(positions.min()), int(positions.max())
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-        raw = sink.getvalue()
-        checksum = xxhash.xxh3_64_intdigest(raw)
-        name = f"p{partition:05d}-{first:012d}-{last:012d}-{checksum & 0xFFFFFFFF:08x}.arrow"
-        self._put(name, raw)
-        return PastFile(partition, name, first, last, table.num_rows, int(times.min()), int(times.max()), received_ms, raw.size, checksum)
+        file, raw = _file_of(partition, table, received_ms)
+        self._put(file.name, raw)
+        return file
 
     def _put(self, name: str, raw: Any) -> None:
         """A file's bytes, fsynced; its name is durable with the list."""
@@ -381,3 +387,16 @@ class History:
             self._facts = {"files": len(self.files), "rows": self.rows, "bytes": self.nbytes, "first_ms": first_ms}
             self._summed = self.files
         return self._facts
+
+
+def _file_of(partition: int, table: pa.Table, received_ms: int) -> tuple[PastFile, pa.Buffer]:
+    """What the list has of a file, and its bytes."""
+    positions, times = table["@position"].to_numpy(), table["@time"].cast(pa.int64()).to_numpy()
+    first, last = int(positions.min()), int(positions.max())
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    raw = sink.getvalue()
+    checksum = xxhash.xxh3_64_intdigest(raw)
+    name = f"p{partition:05d}-{first:012d}-{last:012d}-{checksum & 0xFFFFFFFF:08x}.arrow"
+    return PastFile(partition, name, first, last, table.num_rows, int(times.min()), int(times.max()), received_ms, raw.size, checksum), raw

@@ -16,7 +16,7 @@ from profilegrid.columns import Batch, deletes_batch, events_batch
 from actors.clock import now_monotonic_ms
 from actors.configs import ShardConfig
 from actors.metrics import Meter
-from actors.remembering import Rememberer
+from actors.remembering import SEGMENTS_BEHIND_MAX, Rememberer
 from actors.serving import ShardServer, Watcher
 from grid.catalog import load_catalog
 from grid.engine import Engine
@@ -280,3 +280,27 @@ def flip_where(folder: Path, pattern: str, is_found: Callable[[], object]) -> No
             return
         path.write_bytes(raw)
     raise AssertionError("no bit is ever noticed")
+
+
+def test_history_is_made_between_merges_while_much_is_written(tmp_path: Path) -> None:
+    waiting: list[tuple[Path, int]] = []
+    behind = []
+
+    def merge() -> int:
+        number = len(behind)
+        behind.append(len(waiting))
+        waiting.extend((Path(f"segment-{number}-{one}"), number) for one in range(2))  # what is ingested meanwhile
+        return int(number < 20)
+
+    history = SimpleNamespace(merge=merge, drop_old=lambda before_ms, nbytes_max: 0)
+    store = SimpleNamespace(history=history, folder=tmp_path, unwritten_history=lambda: list(waiting), drop_old_segments=lambda: 0)
+    engine = SimpleNamespace(received_ms=NOW_MS, catalog=SimpleNamespace(history_retention=0))
+    rememberer = Rememberer(cast(Any, engine), cast(Any, store), cast(Any, None), cast(Any, None), Meter())
+
+    async def convert(segment: Path, last: int) -> None:
+        waiting.remove((segment, last))
+
+    rememberer._convert_segment = convert  # type: ignore[method-assign]
+    asyncio.run(rememberer._tidy_up())
+    assert len(behind) == 21
+    assert max(behind) < SEGMENTS_BEHIND_MAX
