@@ -73,10 +73,8 @@ class Rememberer:
                 self.problem = f"history waits: {error}"
 
     async def keep(self) -> None:
-        """What is due now. History waits for a quiet second, but not beyond half of what may wait: a burst has the cores to itself."""
-        await self._convert_if_behind()
-        if time.monotonic() - self._committer.committed_at > 1.0:
-            await self._convert()
+        """What is due now."""
+        await self._convert_if_due()
         if self.is_erasure_due() and time.monotonic() > self._erase_from:
             self._erase_from = time.monotonic() + ERASE_AGAIN_S  # what does not succeed, by a damaged file say, is not tried every second
             await self.erase()
@@ -84,9 +82,10 @@ class Rememberer:
             self._kept_s = time.monotonic()
             await self._tidy_up()
 
-    async def _convert_if_behind(self) -> None:
+    async def _convert_if_due(self) -> None:
+        """History waits for a quiet second, but not beyond half of what may wait: a burst has the cores to itself."""
         self._count_segments()
-        if self.segments_behind >= SEGMENTS_BEHIND_MAX // 2:
+        if self.segments_behind >= SEGMENTS_BEHIND_MAX // 2 or time.monotonic() - self._committer.committed_at > 1.0:
             await self._convert()
 
     async def catch_up(self, sequence: int) -> None:
@@ -148,7 +147,7 @@ class Rememberer:
         async with self.upkeep:
             while await asyncio.to_thread(history.merge):
                 self._meter.sweeps.labels("merge").inc()
-                await self._convert_if_behind()  # merges of forty segments take a busy core a minute
+                await self._convert_if_due()  # merges of forty segments take a busy core a minute
             before_ms = self._engine.received_ms - self._engine.catalog.history_retention
             folder = self._store.folder
             shards = sum(1 for _ in folder.parent.glob("shard-*")) or 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -268,6 +269,31 @@ def test_segments_that_wait_for_history_are_never_counted_below_none() -> None:
     assert rememberer.segments_behind == 0
 
 
+def test_history_is_made_between_merges_while_much_is_written(tmp_path: Path) -> None:
+    waiting: list[tuple[Path, int]] = []
+    behind: list[int] = []
+
+    def merge() -> int:
+        number = len(behind)
+        behind.append(len(waiting))
+        waiting.extend((Path(f"segment-{number}-{one}"), number) for one in range(2))  # what is ingested meanwhile
+        return int(number < 20)
+
+    history = SimpleNamespace(merge=merge, drop_old=lambda before_ms, nbytes_max: 0)
+    store = SimpleNamespace(history=history, folder=tmp_path, unwritten_history=lambda: list(waiting), drop_old_segments=lambda: 0)
+    engine = SimpleNamespace(received_ms=NOW_MS, catalog=SimpleNamespace(history_retention=0))
+    committer = SimpleNamespace(committed_at=math.inf)  # no second is quiet
+    rememberer = Rememberer(cast(Any, engine), cast(Any, store), cast(Any, committer), cast(Any, None), Meter())
+
+    async def convert(segment: Path, last: int) -> None:
+        waiting.remove((segment, last))
+
+    rememberer._convert_segment = convert  # type: ignore[method-assign]
+    asyncio.run(rememberer._tidy_up())
+    assert len(behind) == 21
+    assert max(behind) < SEGMENTS_BEHIND_MAX
+
+
 def flip_where(folder: Path, pattern: str, is_found: Callable[[], object]) -> None:
     """Flip a bit of the largest file of a sort, where it is noticed."""
     path = max(folder.rglob(pattern), key=lambda path: path.stat().st_size)
@@ -280,27 +306,3 @@ def flip_where(folder: Path, pattern: str, is_found: Callable[[], object]) -> No
             return
         path.write_bytes(raw)
     raise AssertionError("no bit is ever noticed")
-
-
-def test_history_is_made_between_merges_while_much_is_written(tmp_path: Path) -> None:
-    waiting: list[tuple[Path, int]] = []
-    behind = []
-
-    def merge() -> int:
-        number = len(behind)
-        behind.append(len(waiting))
-        waiting.extend((Path(f"segment-{number}-{one}"), number) for one in range(2))  # what is ingested meanwhile
-        return int(number < 20)
-
-    history = SimpleNamespace(merge=merge, drop_old=lambda before_ms, nbytes_max: 0)
-    store = SimpleNamespace(history=history, folder=tmp_path, unwritten_history=lambda: list(waiting), drop_old_segments=lambda: 0)
-    engine = SimpleNamespace(received_ms=NOW_MS, catalog=SimpleNamespace(history_retention=0))
-    rememberer = Rememberer(cast(Any, engine), cast(Any, store), cast(Any, None), cast(Any, None), Meter())
-
-    async def convert(segment: Path, last: int) -> None:
-        waiting.remove((segment, last))
-
-    rememberer._convert_segment = convert  # type: ignore[method-assign]
-    asyncio.run(rememberer._tidy_up())
-    assert len(behind) == 21
-    assert max(behind) < SEGMENTS_BEHIND_MAX
