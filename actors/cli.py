@@ -43,6 +43,10 @@ def up(
     partitions: Annotated[int, typer.Option("--partitions", min=1, max=65535, help="Partitions of a new grid; fixed for its life.")] = 64,
     memory: Annotated[int, typer.Option("--memory-mb", min=256, help="Memory bound of a shard, MB.")] = 8192,
     keep_log: Annotated[bool, typer.Option("--keep-log", help="Never delete log segments (tests).")] = False,
+    spares: Annotated[
+        int,
+        typer.Option("--spares", envvar="PROFILEGRID_SPARES", min=0, max=64, help="Processes kept ready for shards that die, 200 MB each; not with --address."),
+    ] = 2,
     checkpoint_every: Annotated[float, typer.Option("--checkpoint-every", min=0.1, help="Seconds between checkpoints.")] = 300.0,
     metrics_port: Annotated[
         int | None,
@@ -88,6 +92,7 @@ def up(
         is_cluster=bool(address),
         shard_resources=_resources(cpus, resources),
         replace_after_s=replace_after,
+        spares=spares,
     )
     _serve(config, data.resolve(), catalog, address)
 

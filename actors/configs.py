@@ -30,6 +30,7 @@ class GridConfig:
     replicas: int = 1  # of a new grid
     is_cluster: bool = False  # on a Ray cluster that exists, with shards on its nodes
     shard_resources: dict[str, float] = field(default_factory=lambda: {"CPU": 1.0})  # there: what Ray keeps free for each
+    spares: int = 2  # processes ready for shards that die, as many as there are shards at most; none on a cluster
     replace_after_s: float = 600.0  # a shard that is down so long has its copies made again elsewhere
 
 

@@ -29,10 +29,11 @@ from actors.copies import Copies
 from actors.heartbeats import HEALTH_TIMEOUT_S, Heartbeats
 from actors.logs import log_to
 from actors.metrics import Gauges, Meter, MetricsServer, gauge, total
-from actors.names import COORDINATOR, NAMESPACE, shard_name
+from actors.names import COORDINATOR, NAMESPACE, TEMPORARY, shard_name
 from actors.nodes import Nodes, clear_retired, pinned_to
 from actors.rescaling import LOOK_S, Rescaler
 from actors.snapshots import Snapshots
+from actors.spares import Spares
 from grid.catalog import Catalog, Change, compare, load_catalog
 from grid.errors import CatalogWouldLose, DataFolderForeign, NodeGone, ShardRecovering
 from grid.failpoints import failpoint
@@ -138,6 +139,7 @@ class Controller:
         self._metrics: Any = None
         self._starts = 0
         self._snapshots = Snapshots(self)
+        self._spares = Spares(self)
 
     # --- life ---------------------------------------------------------------------------------------------------------------
 
@@ -179,6 +181,8 @@ class Controller:
         looks: list[Callable[[], Awaitable[bool | None]]] = [self._look_after_coordinator]
         if self.nodes is not None:
             looks.append(self._look_after_nodes)
+        elif self.config.spares and TEMPORARY in os.environ:
+            looks.append(self._spares.keep)
         if self.config.snapshots_url:
             looks.append(self._snapshots.keep)
         self._watches = [asyncio.create_task(self._look_forever(look)) for look in looks]
@@ -192,6 +196,9 @@ class Controller:
         yield gauge("shards", "Shards of the grid.", self.state.shards)
         yield gauge("shards_serving", "Shards that serve.", states.count("serving"))
         yield gauge("moves_left", "Partitions that are not where they shall be.", self._rescaler.left)
+        if self.nodes is None:
+            yield gauge("spares", "Processes that stand ready for shards that die.", self._spares.ready)
+            yield gauge("spares_wanted", "How many of them there shall be.", self._spares.wanted)
         yield total("shard_starts", "Lives of shards that were begun.", self._starts)
 
     async def metrics_targets(self) -> list[str]:

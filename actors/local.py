@@ -146,6 +146,8 @@ class Grid:
         os.environ.update(RAY_worker_niceness="0", RAY_USAGE_STATS_ENABLED="0", RAY_DEDUP_LOGS="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
         # What Ray would tell a dashboard, which is not there: a quarter of what a shard takes at rest.
         os.environ.update(RAY_event_stats="0", RAY_task_events_report_interval_ms="0", RAY_enable_metrics_collection="0")
+        if self.config.spares:
+            os.environ.update(RAY_preload_python_modules="actors.ahead")
         import ray
 
         ray.init(

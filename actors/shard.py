@@ -6,13 +6,10 @@ The controller imports it too, to make shards of it, and needs no engine: what d
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import shutil
-import tempfile
 import threading
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,31 +20,12 @@ from actors.calls import awaited
 from actors.configs import ShardConfig
 from actors.logs import log_to
 from actors.metrics import MetricsServer
-from actors.names import CONTROLLER, NAMESPACE, TEMPORARY
+from actors.names import CONTROLLER, NAMESPACE
 from actors.nodes import RETIRED
+from actors.preloading import load_kernels
 from grid.storage.files import replace_file
 
 log = logging.getLogger("profilegrid")
-
-
-def load_kernels() -> None:
-    """Load compiled kernels from their cache, 10 ms each, which the first calls would wait for, in the loop. Behind the recovery: beside it, which was tried,
-    they waited for each other's locks and cores, and 5M users a shard were read and written 0.6 s later."""
-    started = time.monotonic()
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-        from grid.failpoints import exempt_this_thread
-        from grid.warming import warm
-
-        exempt_this_thread()
-        with tempfile.TemporaryDirectory(prefix="pg-warm-", dir=os.environ.get(TEMPORARY)) as folder:
-            warm(Path(folder) / "grid")
-        log.info("kernels loaded", extra={"facts": {"seconds": round(time.monotonic() - started, 3)}})
-    except Exception:
-        log.exception("kernels could not be loaded ahead; each is when it is needed")
-    finally:
-        # What lives now lives on: numba's and Ray's 220,000 objects would be looked at by each full collection, 100 ms in the loop.
-        gc.freeze()
 
 
 def take_turns() -> None:

@@ -19,7 +19,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGrid]:
     folder = tmp_path_factory.mktemp("grid")
     catalog = folder / "catalog.yaml"
     catalog.write_text(yaml.safe_dump({**EVERY_KIND, "dedupe": "1d"}, allow_unicode=True, sort_keys=False))
-    running = RunningGrid(folder / "data", "--catalog", str(catalog), "--checkpoint-every", "3").up()
+    running = RunningGrid(folder / "data", "--catalog", str(catalog), "--checkpoint-every", "3", environment={"PROFILEGRID_SPARES": "2"}).up()
     yield running
     running.down()
 

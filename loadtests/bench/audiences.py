@@ -50,6 +50,7 @@ def memory_and_recover(bench: Bench) -> list[Row]:
     send_views(grid.target, 1, 1_000_000)
     times = []
     for number in range(ROUNDS):
+        grid.settle()
         grid.kill_shards()
         started = time.perf_counter()
         _first_read(grid.target)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,11 @@ def cpu_seconds(pid: int) -> float:
     """CPU time that a process has taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
 
 
 class Grid:
@@ -93,11 +99,23 @@ class Grid:
         return sum(anonymous_bytes(pid) for pid in self.pids())
 
     def settle(self) -> None:
-        """Wait until history has caught up, so that it is not counted into what is measured next."""
+        """Wait until history has caught up and spares are ready, so that neither is counted into what is measured next."""
         quiet = 0
         while quiet < 2:
             time.sleep(1.0)
-            quiet = quiet + 1 if all(shard["history"]["segments_behind"] == 0 for shard in self.shards()) else 0
+            is_quiet = all(shard["history"]["segments_behind"] == 0 for shard in self.shards()) and self._has_spares()
+            quiet = quiet + 1 if is_quiet else 0
+
+    def _has_spares(self) -> bool:
+        """Whether as many processes stand ready for shards that die as there shall be."""
+        gateway = json.loads(self.run("status", "--json"))["metrics"]
+        try:
+            endpoints = json.loads(_fetched(f"http://{gateway}/targets"))[0]["targets"]
+            lines = "\n".join(_fetched(f"http://{endpoint}/metrics") for endpoint in endpoints).splitlines()
+            found = dict(line.split() for line in lines if line.startswith("profilegrid_spares"))
+            return float(found["profilegrid_spares"]) >= float(found["profilegrid_spares_wanted"])
+        except (OSError, KeyError):  # for some seconds the list is one of before
+            return False
 
     def kill_shards(self) -> None:
         """kill -9 of all of them at once."""

@@ -67,7 +67,8 @@ class Torture:
         catalog.write_text(yaml.safe_dump(CATALOG, sort_keys=False))
         options = ["--catalog", str(catalog), "--partitions", str(PARTITIONS), "--checkpoint-every", "5", "--segment-mb", "1"]
         options += ["--keep-log"] if self.keeps_log else []
-        self.grid = RunningGrid(self.folder / "data", *options, environment={"PROFILEGRID_FAILPOINTS": str(self.points.folder)}).up()
+        environment = {"PROFILEGRID_FAILPOINTS": str(self.points.folder), "PROFILEGRID_SPARES": "2"}
+        self.grid = RunningGrid(self.folder / "data", *options, environment=environment).up()
         self.ledger = Ledger()
         self.features = 0
         self.drained: list[int] = []

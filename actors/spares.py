@@ -1,0 +1,87 @@
+"""Processes that stand ready for shards that die: the controller's part. `preloading.py` says what they have loaded.
+
+They are idle workers of Ray's own, started by the call by which Ray itself starts some ahead (`PrestartWorkers` of its node manager, no part of its public
+interface: an integration test tells when another version has it no more, and a grid without it only recovers later). Ray gives one to an actor that it
+restarts. Only where Ray is the grid's own: on a cluster other jobs would take them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actors.names import TEMPORARY
+from actors.preloading import SERVING
+
+if TYPE_CHECKING:
+    from actors.controller import Controller
+
+log = logging.getLogger("profilegrid")
+# Shards that have just recovered have other things to do; two that were asked for a moment ago are not to be seen yet.
+CALM_S, LOOK_EVERY_S, COME_S = 2.0, 5.0, 20.0
+CALL_TIMEOUT_S, KEPT_S = 5.0, 86_400
+IDLE = b"ray::IDLE"
+
+
+class Spares:
+    """Leaves to the controller: which shards serve."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._look_s = 0.0
+        self._stub: Any = None
+        self.ready = 0
+
+    @property
+    def wanted(self) -> int:
+        """How many there shall be."""
+        return min(self._controller.config.spares, self._controller.state.shards)
+
+    async def keep(self) -> None:
+        """When all shards serve: have as many processes started as are wanting. Raises what the call of Ray's raises."""
+        controller, now = self._controller, time.monotonic()
+        if now < self._look_s:
+            return
+        if not all(controller.is_ready(shard) for shard in range(controller.state.shards)):
+            self._look_s = now + CALM_S
+            return
+        self._look_s = now + COME_S
+        from ray.core.generated.node_manager_pb2 import GetWorkerPIDsRequest, PrestartWorkersRequest
+
+        if self._stub is None:
+            (Path(os.environ[TEMPORARY]) / SERVING).touch()
+            import grpc
+            from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
+
+            self._stub = NodeManagerServiceStub(grpc.aio.insecure_channel(await asyncio.to_thread(_node_manager)))
+        reply = await self._call("GetWorkerPIDs", GetWorkerPIDsRequest())
+        self.ready = sum(_is_idle(pid) for pid in reply.pids)
+        if (wanting := self.wanted - self.ready) > 0:
+            await self._call("PrestartWorkers", PrestartWorkersRequest(num_workers=wanting, keep_alive_duration_secs=KEPT_S))
+        else:
+            self._look_s = now + LOOK_EVERY_S
+
+    async def _call(self, method: str, request: Any) -> Any:
+        authorization = ("authorization", f"Bearer {os.environ.get('RAY_AUTH_TOKEN', '')}")
+        return await getattr(self._stub, method)(request, timeout=CALL_TIMEOUT_S, metadata=[authorization])
+
+
+def _node_manager() -> str:
+    """Where that of the node where this runs listens."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    return f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+
+
+def _is_idle(pid: int) -> bool:
+    """Whether a worker has never been anyone's: Ray names processes."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(IDLE)
+    return False
