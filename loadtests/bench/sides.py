@@ -108,8 +108,9 @@ class Grid:
 
     def _has_spares(self) -> bool:
         """Whether as many processes stand ready for shards that die as there shall be."""
-        gateway = json.loads(self.run("status", "--json"))["metrics"]
         try:
+            with self.client() as client:
+                gateway = client.status().metrics
             endpoints = json.loads(_fetched(f"http://{gateway}/targets"))[0]["targets"]
             lines = "\n".join(_fetched(f"http://{endpoint}/metrics") for endpoint in endpoints).splitlines()
             found = dict(line.split() for line in lines if line.startswith("profilegrid_spares"))
