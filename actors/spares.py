@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from actors.controller import Controller
 
 log = logging.getLogger("profilegrid")
-# Shards that have just recovered have other things to do; two that were asked for a moment ago are not to be seen yet.
-CALM_S, LOOK_EVERY_S, COME_S = 2.0, 5.0, 20.0
+# Shards that have just recovered have other things to do first. On a busy machine a process may take long to come: asked for again too soon, there are more
+# than wanted, for a day. Ray gives up one that has not come in a minute.
+CALM_S, LOOK_EVERY_S, COME_S = 2.0, 5.0, 60.0
 CALL_TIMEOUT_S, KEPT_S = 5.0, 86_400
 IDLE = b"ray::IDLE"
 
@@ -33,7 +34,7 @@ class Spares:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._look_s = 0.0
+        self._look_s = self._ask_again_s = 0.0
         self._stub: Any = None
         self.ready = 0
 
@@ -50,7 +51,7 @@ class Spares:
         if not all(controller.is_ready(shard) for shard in range(controller.state.shards)):
             self._look_s = now + CALM_S
             return
-        self._look_s = now + COME_S
+        self._look_s = now + LOOK_EVERY_S
         from ray.core.generated.node_manager_pb2 import GetWorkerPIDsRequest, PrestartWorkersRequest
 
         if self._stub is None:
@@ -61,10 +62,12 @@ class Spares:
             self._stub = NodeManagerServiceStub(grpc.aio.insecure_channel(await asyncio.to_thread(_node_manager)))
         reply = await self._call("GetWorkerPIDs", GetWorkerPIDsRequest())
         self.ready = sum(_is_idle(pid) for pid in reply.pids)
-        if (wanting := self.wanted - self.ready) > 0:
+        wanting = self.wanted - self.ready
+        if wanting <= 0:
+            self._ask_again_s = now
+        elif now >= self._ask_again_s:
+            self._ask_again_s = now + COME_S
             await self._call("PrestartWorkers", PrestartWorkersRequest(num_workers=wanting, keep_alive_duration_secs=KEPT_S))
-        else:
-            self._look_s = now + LOOK_EVERY_S
 
     async def _call(self, method: str, request: Any) -> Any:
         authorization = ("authorization", f"Bearer {os.environ.get('RAY_AUTH_TOKEN', '')}")

@@ -1,0 +1,66 @@
+"""When processes are asked for that shall stand ready, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from actors import spares
+from actors.names import TEMPORARY
+from actors.spares import COME_S, LOOK_EVERY_S, Spares
+
+
+class Grid:
+    """Two shards, and a node manager that starts processes when `arrive` is called."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s, self.serves = 100.0, True
+        self.idle: list[int] = []
+        self.asked: list[int] = []
+        controller: Any = SimpleNamespace(config=SimpleNamespace(spares=2), state=SimpleNamespace(shards=2), is_ready=lambda shard: self.serves)
+        self.spares = Spares(controller)
+        self.spares._stub = SimpleNamespace(GetWorkerPIDs=self._pids, PrestartWorkers=self._start)
+        monkeypatch.setenv(TEMPORARY, str(folder))
+        monkeypatch.setattr(spares.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(spares, "_is_idle", lambda pid: pid in self.idle)
+
+    async def _pids(self, request: Any, **_: Any) -> Any:
+        return SimpleNamespace(pids=[1, 2, *self.idle])
+
+    async def _start(self, request: Any, **_: Any) -> None:
+        self.asked.append(request.num_workers)
+
+    def look(self, seconds: float) -> None:
+        """Looks, twice a second, for so long."""
+        end = self.now_s + seconds
+        while self.now_s < end:
+            asyncio.run(self.spares.keep())
+            self.now_s += 0.5
+
+
+def test_processes_are_asked_for_once_while_they_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid(tmp_path, monkeypatch)
+    grid.look(COME_S - LOOK_EVERY_S)
+    assert grid.asked == [2]
+    grid.idle = [10]  # the other was killed on its way
+    grid.look(2 * LOOK_EVERY_S)
+    assert grid.asked == [2, 1]
+    grid.idle = [10, 11]
+    grid.look(2 * COME_S)
+    assert (grid.asked, grid.spares.ready) == ([2, 1], 2)
+
+
+def test_one_that_was_taken_is_replaced_when_all_shards_serve_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid(tmp_path, monkeypatch)
+    grid.idle = [10, 11]
+    grid.look(LOOK_EVERY_S)
+    grid.serves, grid.idle = False, [11]
+    grid.look(COME_S)
+    assert grid.asked == []
+    grid.serves = True
+    grid.look(LOOK_EVERY_S)
+    assert grid.asked == [1]
