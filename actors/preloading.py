@@ -31,7 +31,7 @@ def load_kernels() -> None:
     try:
         if _kernels_loaded.is_set():
             return
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        step_back()
         from grid.failpoints import exempt_this_thread
         from grid.warming import warm
 
@@ -47,12 +47,21 @@ def load_kernels() -> None:
         gc.freeze()
 
 
+def step_back() -> None:
+    """This thread runs when the others have nothing to do."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
 def load_ahead() -> None:
-    """In a process that Ray starts while the grid serves. What fails here the shard meets again, and says."""
+    """In a process that Ray starts while the grid serves: load all, in a thread that steps back. What fails there the shard meets again, and says."""
     folder = os.environ.get(TEMPORARY)
-    if folder is None or not (Path(folder) / SERVING).exists():
-        return
+    if folder is not None and (Path(folder) / SERVING).exists():
+        threading.Thread(target=_load, name="ahead", daemon=True).start()
+
+
+def _load() -> None:
     with contextlib.suppress(Exception):
+        step_back()
         for module in NEEDED:
             importlib.import_module(module)
-        threading.Thread(target=load_kernels, name="kernels", daemon=True).start()
+        load_kernels()

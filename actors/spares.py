@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from actors.controller import Controller
 
 log = logging.getLogger("profilegrid")
-# Shards that have just recovered have other things to do first. On a busy machine a process may take long to come: asked for again too soon, there are more
-# than wanted, for a day. Ray gives up one that has not come in a minute.
+# One comes after the other, and not at once: each takes a core for 3 s, and shards that have just recovered have other things to do. On a busy machine one may
+# take long; asked for again too soon, there are more than wanted, for a day. Ray gives up what has not come in a minute.
 CALM_S, LOOK_EVERY_S, COME_S = 2.0, 5.0, 60.0
 CALL_TIMEOUT_S, KEPT_S = 5.0, 86_400
 IDLE = b"ray::IDLE"
@@ -35,6 +35,7 @@ class Spares:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._look_s = self._ask_again_s = 0.0
+        self._expected = 0
         self._stub: Any = None
         self.ready = 0
 
@@ -44,14 +45,14 @@ class Spares:
         return min(self._controller.config.spares, self._controller.state.shards)
 
     async def keep(self) -> None:
-        """When all shards serve: have as many processes started as are wanting. Raises what the call of Ray's raises."""
+        """When all shards serve: have one more process started, if some are wanting. Raises what the call of Ray's raises."""
         controller, now = self._controller, time.monotonic()
         if now < self._look_s:
             return
         if not all(controller.is_ready(shard) for shard in range(controller.state.shards)):
             self._look_s = now + CALM_S
             return
-        self._look_s = now + LOOK_EVERY_S
+        self._look_s = now + CALM_S
         from ray.core.generated.node_manager_pb2 import GetWorkerPIDsRequest, PrestartWorkersRequest
 
         if self._stub is None:
@@ -62,12 +63,11 @@ class Spares:
             self._stub = NodeManagerServiceStub(grpc.aio.insecure_channel(await asyncio.to_thread(_node_manager)))
         reply = await self._call("GetWorkerPIDs", GetWorkerPIDsRequest())
         self.ready = sum(_is_idle(pid) for pid in reply.pids)
-        wanting = self.wanted - self.ready
-        if wanting <= 0:
-            self._ask_again_s = now
-        elif now >= self._ask_again_s:
-            self._ask_again_s = now + COME_S
-            await self._call("PrestartWorkers", PrestartWorkersRequest(num_workers=wanting, keep_alive_duration_secs=KEPT_S))
+        if self.ready >= self.wanted:
+            self._look_s, self._expected = now + LOOK_EVERY_S, 0
+        elif self.ready >= self._expected or now >= self._ask_again_s:
+            self._expected, self._ask_again_s = self.ready + 1, now + COME_S
+            await self._call("PrestartWorkers", PrestartWorkersRequest(num_workers=1, keep_alive_duration_secs=KEPT_S))
 
     async def _call(self, method: str, request: Any) -> Any:
         authorization = ("authorization", f"Bearer {os.environ.get('RAY_AUTH_TOKEN', '')}")

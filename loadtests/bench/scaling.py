@@ -107,6 +107,7 @@ def start(bench: Bench) -> list[Row]:
         grid.down()
         ups.append(grid.up())
         bench.say(f"start {number + 1}/{ROUNDS}")
+    grid.settle()
     gets = []
     for _ in range(ROUNDS * 2):
         started = time.perf_counter()

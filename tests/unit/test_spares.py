@@ -42,16 +42,18 @@ class Grid:
             self.now_s += 0.5
 
 
-def test_processes_are_asked_for_once_while_they_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_comes_after_the_other_and_one_on_its_way_is_not_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = Grid(tmp_path, monkeypatch)
     grid.look(COME_S - LOOK_EVERY_S)
-    assert grid.asked == [2]
-    grid.idle = [10]  # the other was killed on its way
-    grid.look(2 * LOOK_EVERY_S)
-    assert grid.asked == [2, 1]
+    assert grid.asked == [1]
+    grid.idle = [10]
+    grid.look(COME_S - LOOK_EVERY_S)
+    assert grid.asked == [1, 1]
+    grid.look(2 * LOOK_EVERY_S)  # that one does not come any more
+    assert grid.asked == [1, 1, 1]
     grid.idle = [10, 11]
     grid.look(2 * COME_S)
-    assert (grid.asked, grid.spares.ready) == ([2, 1], 2)
+    assert (grid.asked, grid.spares.ready) == ([1, 1, 1], 2)
 
 
 def test_one_that_was_taken_is_replaced_when_all_shards_serve_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,5 +64,5 @@ def test_one_that_was_taken_is_replaced_when_all_shards_serve_again(tmp_path: Pa
     grid.look(COME_S)
     assert grid.asked == []
     grid.serves = True
-    grid.look(LOOK_EVERY_S)
+    grid.look(2 * LOOK_EVERY_S)
     assert grid.asked == [1]
