@@ -10,6 +10,7 @@ import gc
 import importlib
 import logging
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -19,19 +20,26 @@ from actors.names import TEMPORARY
 
 log = logging.getLogger("profilegrid")
 NEEDED = ("actors.shard", "actors.serving", "actors.lanes", "actors.servers", "actors.services.loading", "actors.services.shard")
+# What a process that an actor waited for has been given by then: it imports what that needs itself, no more.
+ACTORS = ("actors.shard", "actors.controller", "actors.coordinator")
+IDLE_S = 1.0
 # In the grid's temporary folder, once it serves: processes before are those of its start, of which not all become shards.
 SERVING = "serving"
 _kernels_loaded = threading.Event()
 
 
-def load_kernels() -> None:
-    """Load compiled kernels from their cache, 10 ms each, which the first calls would wait for, in the loop. Behind the recovery: beside it, which was tried,
-    they waited for each other's locks and cores, and 5M users a shard were read and written 0.6 s later."""
+def load_kernels(*, steps_back: bool) -> None:
+    """Load compiled kernels from their cache, 10 ms each, which the first calls would wait for, in the loop. Behind a recovery: beside it, which was tried,
+    they waited for each other's locks and cores, and 5M users a shard were read and written 0.6 s later.
+
+    `steps_back`: at nice 10. Not before a shard has all its threads: those that begin meanwhile (RocksDB's) would be at nice 10 for ever.
+    """
     started = time.monotonic()
     try:
         if _kernels_loaded.is_set():
             return
-        step_back()
+        if steps_back:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         from grid.failpoints import exempt_this_thread
         from grid.warming import warm
 
@@ -47,21 +55,21 @@ def load_kernels() -> None:
         gc.freeze()
 
 
-def step_back() -> None:
-    """This thread runs when the others have nothing to do."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
-
-
 def load_ahead() -> None:
-    """In a process that Ray starts while the grid serves: load all, in a thread that steps back. What fails there the shard meets again, and says."""
+    """In a process that Ray starts while the grid serves, unless an actor waits for it: load all, in a thread of its own.
+
+    What fails there the shard meets again, and says.
+    """
     folder = os.environ.get(TEMPORARY)
     if folder is not None and (Path(folder) / SERVING).exists():
         threading.Thread(target=_load, name="ahead", daemon=True).start()
 
 
 def _load() -> None:
+    time.sleep(IDLE_S)
+    if any(module in sys.modules for module in ACTORS):
+        return
     with contextlib.suppress(Exception):
-        step_back()
         for module in NEEDED:
             importlib.import_module(module)
-        load_kernels()
+        load_kernels(steps_back=False)

@@ -78,7 +78,7 @@ class Shard:
         log_to(Path(self._server.config.folder).parent, f"shard-{self._server.config.shard}")
         try:
             await self._server.recover(epochs, seed, copied, report_to_controller, is_dispensable=is_dispensable)
-            threading.Thread(target=load_kernels, name="kernels", daemon=True).start()
+            threading.Thread(target=partial(load_kernels, steps_back=True), name="kernels", daemon=True).start()
             self._grpc = GrpcServer(self._server.meter)
             self._grpc.add(events_pb2.DESCRIPTOR, "EventService", events_pb2_grpc.add_EventServiceServicer_to_server, EventService(self._server))
             self._grpc.add(profiles_pb2.DESCRIPTOR, "ProfileService", profiles_pb2_grpc.add_ProfileServiceServicer_to_server, ProfileService(self._server))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.controller import Controller
 
 log = logging.getLogger("profilegrid")
-# One comes after the other, and not at once: each takes a core for 3 s, and shards that have just recovered have other things to do. On a busy machine one may
+# One comes after the other, and not at once: each takes a core for 3–5 s, and shards that have just recovered have other things to do. On a busy machine one may
 # take long; asked for again too soon, there are more than wanted, for a day. Ray gives up what has not come in a minute.
 CALM_S, LOOK_EVERY_S, COME_S = 2.0, 5.0, 60.0
 CALL_TIMEOUT_S, KEPT_S = 5.0, 86_400
