@@ -23,8 +23,9 @@ NEEDED = ("actors.shard", "actors.serving", "actors.lanes", "actors.servers", "a
 # What a process that an actor waited for has been given by then: it imports what that needs itself, no more.
 ACTORS = ("actors.shard", "actors.controller", "actors.coordinator")
 IDLE_S = 1.0
-# In the grid's temporary folder, once it serves: processes before are those of its start, of which not all become shards.
-SERVING = "serving"
+# In the grid's temporary folder. SERVING once it serves: processes before are those of its start, of which not all become shards. LOADED with the pid of each
+# process that has all.
+SERVING, LOADED = "serving", "loaded-"
 _kernels_loaded = threading.Event()
 
 
@@ -60,12 +61,12 @@ def load_ahead() -> None:
 
     What fails there the shard meets again, and says.
     """
-    folder = os.environ.get(TEMPORARY)
-    if folder is not None and (Path(folder) / SERVING).exists():
-        threading.Thread(target=_load, name="ahead", daemon=True).start()
+    folder = Path(os.environ.get(TEMPORARY, ""))
+    if (folder / SERVING).exists():
+        threading.Thread(target=_load, args=(folder,), name="ahead", daemon=True).start()
 
 
-def _load() -> None:
+def _load(folder: Path) -> None:
     time.sleep(IDLE_S)
     if any(module in sys.modules for module in ACTORS):
         return
@@ -73,3 +74,5 @@ def _load() -> None:
         for module in NEEDED:
             importlib.import_module(module)
         load_kernels(steps_back=False)
+    with contextlib.suppress(OSError):
+        (folder / f"{LOADED}{os.getpid()}").touch()

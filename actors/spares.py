@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.names import TEMPORARY
-from actors.preloading import SERVING
+from actors.preloading import LOADED, SERVING
 
 if TYPE_CHECKING:
     from actors.controller import Controller
 
-log = logging.getLogger("profilegrid")
 # One comes after the other, and not at once: each takes a core for 3–5 s, and shards that have just recovered have other things to do. On a busy machine one may
 # take long; asked for again too soon, there are more than wanted, for a day. Ray gives up what has not come in a minute.
 CALM_S, LOOK_EVERY_S, COME_S = 2.0, 5.0, 60.0
 CALL_TIMEOUT_S, KEPT_S = 5.0, 86_400
+# Idle ones that have nothing loaded: Ray starts four with a grid, of which one with one shard needs three. More, and something is wrong with loading.
+BARE_MAX = 2
 IDLE = b"ray::IDLE"
 
 
@@ -55,17 +55,18 @@ class Spares:
         self._look_s = now + CALM_S
         from ray.core.generated.node_manager_pb2 import GetWorkerPIDsRequest, PrestartWorkersRequest
 
+        folder = Path(os.environ[TEMPORARY])
         if self._stub is None:
-            (Path(os.environ[TEMPORARY]) / SERVING).touch()
+            (folder / SERVING).touch()
             import grpc
             from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
 
             self._stub = NodeManagerServiceStub(grpc.aio.insecure_channel(await asyncio.to_thread(_node_manager)))
-        reply = await self._call("GetWorkerPIDs", GetWorkerPIDsRequest())
-        self.ready = sum(_is_idle(pid) for pid in reply.pids)
+        idle = [pid for pid in (await self._call("GetWorkerPIDs", GetWorkerPIDsRequest())).pids if _is_idle(pid)]
+        self.ready = sum((folder / f"{LOADED}{pid}").exists() for pid in idle)
         if self.ready >= self.wanted:
             self._look_s, self._expected = now + LOOK_EVERY_S, 0
-        elif self.ready >= self._expected or now >= self._ask_again_s:
+        elif (self.ready >= self._expected or now >= self._ask_again_s) and len(idle) < self.wanted + BARE_MAX:
             self._expected, self._ask_again_s = self.ready + 1, now + COME_S
             await self._call("PrestartWorkers", PrestartWorkersRequest(num_workers=1, keep_alive_duration_secs=KEPT_S))
 
