@@ -1,20 +1,40 @@
-"""Ray calls as coroutines: asyncio's timeouts take coroutines, not Ray's references."""
+"""Calls of Ray's and of threads as coroutines, and what becomes of them when their caller goes away."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from profilegrid.errors import Unavailable
 
 from grid.errors import GridError
 
 CONTROLLER_TIMEOUT_S = 5.0
+T = TypeVar("T")
+
+
+async def to_the_end(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a call that is not cut off when its caller is cancelled: that comes through when it has ended, unless it failed."""
+    work = asyncio.create_task(call)
+    cut: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cut = error
+    if cut is not None and (work.cancelled() or work.exception() is None):
+        raise cut
+    return work.result()
+
+
+async def in_thread(work: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """As asyncio.to_thread, for work that changes something: nobody can stop a thread, and a lock that its caller holds must not be given back before."""
+    return await to_the_end(asyncio.to_thread(work, *arguments, **options))
 
 
 async def awaited(reference: Any) -> Any:
-    """The result of a Ray call."""
+    """The result of a Ray call: asyncio's timeouts take coroutines, not Ray's references."""
     return await reference
 
 

@@ -7,11 +7,11 @@ start (empty? closed) --tables--> columns --commit--> checkpoint of all partitio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from actors.calls import in_thread, to_the_end
 from actors.clock import now_ms
 from actors.committing import stop_at_once
 from grid.errors import FieldInvalid, NotEmpty, WriteFailed
@@ -61,7 +61,7 @@ class BulkLoad:
         """Take a table. Raises LoadRefused, MemoryExhausted."""
         if self._server.engine.memory is not None:
             self._server.engine.memory.draw(4 * len(table_bytes))
-        await _to_the_end(asyncio.to_thread(self._add, table_bytes))
+        await in_thread(self._add, table_bytes)  # it fills columns
 
     def _add(self, table_bytes: bytes) -> None:
         try:
@@ -73,7 +73,7 @@ class BulkLoad:
 
     async def commit(self) -> None:
         """Make it durable and open the partitions."""
-        await _to_the_end(self._commit())
+        await to_the_end(self._commit())
 
     async def _commit(self) -> None:
         server = self._server
@@ -99,13 +99,3 @@ class BulkLoad:
     def _open(self) -> None:
         self._server.engine.is_loading = self._is_open = False
         self._server.checkpointing.release()
-
-
-async def _to_the_end(call: Coroutine[Any, Any, None]) -> None:
-    """Await a call that is not cut off when the caller goes away: a thread that fills columns cannot be stopped."""
-    work = asyncio.create_task(call)
-    try:
-        await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        raise

@@ -32,6 +32,7 @@ import numpy as np
 from profilegrid.errors import ProfilegridError
 from profilegrid.lanes import MOVE, Lane
 
+from actors.calls import in_thread
 from actors.committing import stop_at_once
 from actors.replaying import finish_open_plan
 from grid.errors import MoveFailed, WriteFailed
@@ -161,7 +162,7 @@ class Outgoing:
     async def _close_past(self) -> dict[str, Any]:
         """The history files of what was committed up to a moment, kept aside, and what belongs to no partition, as of then."""
         shard, store, engine = self._shard, self._shard.store, self._shard.engine
-        await asyncio.to_thread(store.log.prepare_segment)
+        await in_thread(store.log.prepare_segment)
         async with shard.rememberer.still():
             async with shard.committer.quiet():
                 self._check_catalog()
@@ -183,8 +184,8 @@ class Outgoing:
             facts["floors"] = {partition: store.held.known_through(partition, closed, position) for partition, position in logged.items()}
             await shard.rememberer.convert_closed(closed)
             self._files = [file for partition in self.partitions for file in store.history.of_partition(partition)]
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
-            await asyncio.to_thread(store.history.link_to, self._files, self._folder)
+            await in_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            await in_thread(store.history.link_to, self._files, self._folder)
         return facts
 
     async def _send_pages(self, copy: PartitionCopy) -> None:
@@ -387,7 +388,7 @@ class Incoming:
     async def _file(self, facts: list[Any], chunk: bytes, is_first: bool, is_last: bool) -> None:
         file = PastFile(*facts)
         self.received.add(file.name)
-        await asyncio.to_thread(self._shard.store.history.receive, file, chunk, is_first=is_first, is_last=is_last)
+        await in_thread(self._shard.store.history.receive, file, chunk, is_first=is_first, is_last=is_last)
         if is_last:
             self._files.append(file)
 
@@ -406,7 +407,7 @@ class Incoming:
                     dumped, sequence = store.dump_shard(), store.log.next_sequence - 1
                 for dump in dumps:
                     dump.facts |= {"sequence": sequence, "floor": facts["floors"][dump.partition], "epoch": 0, "cuts": []}
-                await asyncio.to_thread(store.write_arrived, dumped, dumps, self._files, facts["dropped_ms"], self._letters)
+                await in_thread(store.write_arrived, dumped, dumps, self._files, facts["dropped_ms"], self._letters)
             self._arrival.settle()
             self.is_whole = True
         except WriteFailed as error:
@@ -584,7 +585,7 @@ class Moves:
         if self.incoming is not None and self.incoming.token == token:
             coming, self.incoming = self.incoming, None
             await coming.end()
-            await asyncio.to_thread(self._shard.store.history.forget_received, coming.received)
+            await in_thread(self._shard.store.history.forget_received, coming.received)
             engine.arriving[coming.partitions] = False
             self._shard.committer.let_go()
             await self._drop([partition for partition in coming.partitions if not engine.kept[partition]])
@@ -615,7 +616,7 @@ class Moves:
                 for _ in shard.engine.drop_in_steps(partition):
                     await asyncio.sleep(0)
             try:
-                await asyncio.to_thread(partial(shard.store.discard, partitions, anew=shard.replication.replicas))
+                await in_thread(partial(shard.store.discard, partitions, anew=shard.replication.replicas))
             except WriteFailed as error:
                 stop_at_once(error)
         if any(erasure.partition in partitions for erasure in shard.engine.erasures.pending):

@@ -19,6 +19,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from actors.calls import in_thread
 from actors.clock import now_ms
 from actors.committing import Committer, stop_at_once
 from actors.metrics import Meter
@@ -115,22 +116,25 @@ class Rememberer:
             self._meter.sweeps.labels("history").inc()
             self._count_segments()
         if waiting:
-            await asyncio.to_thread(self._store.drop_old_segments)
+            await in_thread(self._store.drop_old_segments)
             await asyncio.to_thread(release_memory)
 
     async def _convert_segment(self, segment: Path, last: int) -> None:
         parts, past = self._store.drafts(segment), PastEvents()
-        while drafts := await asyncio.to_thread(next, parts, None):
+        while drafts := await in_thread(next, parts, None):
             began = time.perf_counter()
             for draft in drafts:
                 self._store.find_users(draft)
                 if time.perf_counter() - began > TURN_S:
                     await asyncio.sleep(0)
                     began = time.perf_counter()
-            await asyncio.to_thread(self._store.history.gather, past, drafts)
+            await in_thread(self._store.history.gather, past, drafts)
         if touched := self._store.touched_by_lost(last):
             self.mend(touched, "; ".join(str(record.fault) for record in self._store.history.lost))
-        await asyncio.to_thread(self._store.write_past, past, last)
+        try:
+            await in_thread(self._store.write_past, past, last)
+        except WriteFailed as error:  # whoever wanted it
+            stop_at_once(error)
 
     def mend(self, partitions: set[int], why: str) -> None:
         """Something of the past of partitions is damaged. Those that are in sync elsewhere too come anew from there: the shard starts over without
@@ -145,14 +149,14 @@ class Rememberer:
         """Merge small files; drop what is older than the catalog keeps, or more than this shard's part of half the disk."""
         history = self._store.history
         async with self.upkeep:
-            while await asyncio.to_thread(history.merge):
+            while await in_thread(history.merge):
                 self._meter.sweeps.labels("merge").inc()
                 await self._convert_if_due()  # merges of forty segments take a busy core a minute
             before_ms = self._engine.received_ms - self._engine.catalog.history_retention
             folder = self._store.folder
             shards = sum(1 for _ in folder.parent.glob("shard-*")) or 1
             bound = shutil.disk_usage(folder).total // 2 // shards
-            dropped = await asyncio.to_thread(history.drop_old, before_ms, bound)
+            dropped = await in_thread(history.drop_old, before_ms, bound)
             self._meter.sweeps.labels("retention").inc()
             if dropped:
                 log.info("history: dropped %d files", dropped)
@@ -226,17 +230,17 @@ class Rememberer:
             return 0
         await self.catch_up(sequence)  # history is made without them
         async with self.upkeep:
-            await asyncio.to_thread(store.history.forget, erased_ordinals(pending))
-        await asyncio.to_thread(store.checkpoints.forget_dead_letters, erased_letters(pending))
+            await in_thread(store.history.forget, erased_ordinals(pending))
+        await in_thread(store.checkpoints.forget_dead_letters, erased_letters(pending))
         await self._checkpoint()  # their pages are written anew, and the log that had them is dropped
-        await asyncio.to_thread(store.drop_old_segments)
-        await asyncio.to_thread(store.checkpoints.compact)
+        await in_thread(store.drop_old_segments)
+        await in_thread(store.checkpoints.compact)
         for folder in (store.folder, store.folder / ROCKS_FOLDER):
-            await asyncio.to_thread(shutil.rmtree, folder_aside(folder), ignore_errors=True)
+            await in_thread(shutil.rmtree, folder_aside(folder), ignore_errors=True)
         if any(store.log.first_sequence(segment) <= sequence for segment, _ in store.log.closed()):
             return 0  # a stopped partition holds segments back: they stay on the list
-        await asyncio.to_thread(store.checkpoints.note_erased, [(e.received_ms, e.id_hash) for e in pending])
-        await asyncio.to_thread(store.checkpoints.put_erased, positions.tobytes())
+        await in_thread(store.checkpoints.note_erased, [(e.received_ms, e.id_hash) for e in pending])
+        await in_thread(store.checkpoints.put_erased, positions.tobytes())
         engine.erasures.finish(positions)
         self._meter.sweeps.labels("erasure").inc()
         log.info("erased %d users from the disk", len(pending))

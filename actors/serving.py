@@ -26,6 +26,7 @@ from prometheus_client.metrics_core import Metric
 
 from actors.audiences import Audiences
 from actors.backfilling import Backfill
+from actors.calls import in_thread
 from actors.clock import clock_problem, now_ms
 from actors.committing import Committer, stop_at_once
 from actors.configs import ShardConfig
@@ -436,7 +437,7 @@ class ShardServer:
                     await self.committer.call(self.store.log.roll)
                     positions = {partition: int(self.engine.positions[partition]) for partition in self.store.owned()}
                     part = {"shard": self.config.shard, "positions": positions, "users": self.engine.users_served}
-                    await asyncio.to_thread(stage, self.store, folder)
+                    await in_thread(stage, self.store, folder)
                 self.snapshot_bytes = (0, sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
                 part["files"] = await send(folder, url, self._snapshot_went_on)
                 return part
@@ -473,17 +474,17 @@ class ShardServer:
                         while copy.copy_next():
                             await asyncio.sleep(0)
                         if shard is not None:
-                            await asyncio.to_thread(self.store.write_shard, shard)
-                        await asyncio.to_thread(self.store.write_partition, copy.dump)
+                            await in_thread(self.store.write_shard, shard)
+                        await in_thread(self.store.write_partition, copy.dump)
                     except BaseException:
                         copy.abandon()
                         raise
                     finally:
                         self.engine.copying = None
             moment = now_ms()
-            await asyncio.to_thread(self.store.drop_old_segments)
+            await in_thread(self.store.drop_old_segments)
             if moment - self._trimmed_ms > TRIM_EVERY_MS:
-                await asyncio.to_thread(self.store.trim_dead_letters, moment)
+                await in_thread(self.store.trim_dead_letters, moment)
                 self._trimmed_ms = moment
             self.engine.producers.forget_old(self.engine.received_ms)
             await asyncio.to_thread(trim_heap)  # what a copy took lies scattered among what stays: 2 MB a minute under small writes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -292,6 +293,38 @@ def test_history_is_made_between_merges_while_much_is_written(tmp_path: Path) ->
     asyncio.run(rememberer._tidy_up())
     assert len(behind) == 21
     assert max(behind) < SEGMENTS_BEHIND_MAX
+
+
+def test_a_segment_is_in_history_once_though_who_asked_for_it_goes_away_while_its_files_are_written(tmp_path: Path) -> None:
+    segment, is_written = (tmp_path / "segment", 7), threading.Event()
+    waiting, written = [segment], list[int]()
+
+    def write_past(past: object, last: int) -> None:
+        is_writing.set()
+        assert is_written.wait(10)
+        written.append(last)
+        waiting.clear()
+
+    store = SimpleNamespace(
+        history=SimpleNamespace(lost=[]), unwritten_history=lambda: list(waiting), drop_old_segments=lambda: 0,
+        drafts=lambda segment: iter(()), touched_by_lost=lambda last: set(), write_past=write_past,
+    )  # fmt: skip
+    is_writing = threading.Event()
+    rememberer = Rememberer(cast(Any, None), cast(Any, store), cast(Any, None), cast(Any, None), Meter())
+
+    async def run() -> None:
+        given_up = asyncio.create_task(rememberer._convert())
+        assert await asyncio.to_thread(is_writing.wait, 10)
+        given_up.cancel()
+        another = asyncio.create_task(rememberer._convert())
+        await asyncio.sleep(0.05)
+        is_written.set()
+        await asyncio.wait([given_up, another])
+        assert given_up.cancelled()
+        another.result()
+
+    asyncio.run(run())
+    assert written == [7]
 
 
 def flip_where(folder: Path, pattern: str, is_found: Callable[[], object]) -> None:
