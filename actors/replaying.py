@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from profilegrid.columns import Batch, attributes_batch, events_batch
 
+from actors.calls import in_thread
 from grid.verdict import ID_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ async def _replay(shard: ShardServer, reason: str) -> tuple[int, int, int]:
         for first in range(0, len(keys), ROWS_MAX):
             number = checkpoints.replay_plan().get("number", 0) + 1
             part = keys[first : first + ROWS_MAX]
-            await asyncio.to_thread(checkpoints.put_replay_plan, number, part)
+            await in_thread(checkpoints.put_replay_plan, number, part)
             reply = await _carry_out(shard, number, part)
             replayed, accepted, rejected = replayed + len(part), accepted + reply.accepted, rejected + len(reply.rejections)
     return replayed, accepted, rejected
@@ -65,7 +66,7 @@ async def _carry_out(shard: ShardServer, number: int, keys: list[bytes]) -> Any:
     batch = _batch(letters)
     producer = b"dead letters" + shard.config.shard.to_bytes(4, "big")
     reply = await shard.committer.commit(convert.frame(own_frame(shard, batch, producer, number)), 200 * batch.rows)
-    await asyncio.to_thread(shard.store.checkpoints.finish_replay, number, keys)
+    await in_thread(shard.store.checkpoints.finish_replay, number, keys)
     return reply
 
 
