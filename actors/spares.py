@@ -35,7 +35,7 @@ class Spares:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._look_s = self._ask_again_s = 0.0
-        self._expected = 0
+        self._came: set[int] = set()
         self._stub: Any = None
         self.ready = 0
 
@@ -63,11 +63,13 @@ class Spares:
 
             self._stub = NodeManagerServiceStub(grpc.aio.insecure_channel(await asyncio.to_thread(_node_manager)))
         idle = [pid for pid in (await self._call("GetWorkerPIDs", GetWorkerPIDsRequest())).pids if _is_idle(pid)]
-        self.ready = sum((folder / f"{LOADED}{pid}").exists() for pid in idle)
+        came = _loaded(folder)
+        self.ready = len(came.intersection(idle))
         if self.ready >= self.wanted:
-            self._look_s, self._expected = now + LOOK_EVERY_S, 0
-        elif (self.ready >= self._expected or now >= self._ask_again_s) and len(idle) < self.wanted + BARE_MAX:
-            self._expected, self._ask_again_s = self.ready + 1, now + COME_S
+            self._look_s, self._ask_again_s = now + LOOK_EVERY_S, 0.0
+        # The one asked for may have come and be a shard's by now.
+        elif (came - self._came or now >= self._ask_again_s) and len(idle) < self.wanted + BARE_MAX:
+            self._came, self._ask_again_s = came, now + COME_S
             await self._call("PrestartWorkers", PrestartWorkersRequest(num_workers=1, keep_alive_duration_secs=KEPT_S))
 
     async def _call(self, method: str, request: Any) -> Any:
@@ -82,6 +84,11 @@ def _node_manager() -> str:
     here = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == here)
     return f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+
+
+def _loaded(folder: Path) -> set[int]:
+    """Pids of all that ever loaded all, whosever they are now."""
+    return {int(file.name.removeprefix(LOADED)) for file in folder.glob(f"{LOADED}*")}
 
 
 def _is_idle(pid: int) -> bool:

@@ -76,6 +76,20 @@ def test_one_that_was_taken_is_replaced_when_all_shards_serve_again(tmp_path: Pa
     assert grid.asked == [1]
 
 
+def test_one_that_was_taken_as_soon_as_it_came_is_waited_for_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = Grid(tmp_path, monkeypatch)
+    grid.come(10)
+    grid.look(LOOK_EVERY_S)
+    assert grid.asked == [1]
+    grid.serves = False
+    grid.come(10, 11)
+    grid.idle = []  # both shards died
+    grid.look(LOOK_EVERY_S)
+    grid.serves = True
+    grid.look(LOOK_EVERY_S)
+    assert grid.asked == [1, 1]
+
+
 def test_processes_that_load_nothing_are_not_asked_for_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = Grid(tmp_path, monkeypatch)
     for _ in range(10):
