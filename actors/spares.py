@@ -49,10 +49,9 @@ class Spares:
         controller, now = self._controller, time.monotonic()
         if now < self._look_s:
             return
-        if not all(controller.is_ready(shard) for shard in range(controller.state.shards)):
-            self._look_s = now + CALM_S
-            return
         self._look_s = now + CALM_S
+        if not all(controller.is_ready(shard) for shard in range(controller.state.shards)):
+            return
         from ray.core.generated.node_manager_pb2 import GetWorkerPIDsRequest, PrestartWorkersRequest
 
         folder = Path(os.environ[TEMPORARY])
