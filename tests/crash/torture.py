@@ -153,6 +153,7 @@ class Torture:
         self._pending.start()
         if not self.points.was_passed(point, HIT_TIMEOUT_S):
             self.problems.append(f"nobody passed {point}")
+        self._struck_s = time.monotonic()
 
     def _quietly(self, trigger: Callable[[], None]) -> None:
         try:
@@ -180,6 +181,7 @@ class Torture:
     def _in_a_move(self, fault: Callable[[], None]) -> None:
         self._move()
         time.sleep(self.rng.uniform(0.0, 1.0))
+        self._struck_s = time.monotonic()
         fault()
 
     def _wait_for_moves(self) -> None:
@@ -212,9 +214,9 @@ class Torture:
             tally = self.tallies.setdefault(name, Tally())
             tally.times += 1
             self._pending: threading.Thread | None = None
-            started = time.monotonic()
+            self._struck_s = time.monotonic()
             kinds[name]()
-            away_s = self._until_back(started)
+            away_s = self._until_back()
             tally.longest_s = max(tally.longest_s, away_s)
             if self._pending is not None:
                 self._pending.join(150)
@@ -230,8 +232,8 @@ class Torture:
         self.problems += self.ledger.faults
         self.grid.down()
 
-    def _until_back(self, started: float) -> float:
-        """Seconds until every user can be read and a batch over all partitions is acknowledged."""
+    def _until_back(self) -> float:
+        """Seconds from the fault until every user can be read and a batch over all partitions is acknowledged."""
         probe = [f"probe-{number}" for number in range(64)]
         with self.grid.client(read_timeout=BACK_TIMEOUT_S, delivery_timeout=BACK_TIMEOUT_S) as grid:
             try:
@@ -240,7 +242,7 @@ class Torture:
                 grid.count("mark = 1")
             except ProfilegridError as error:
                 self.problems.append(f"not back within {BACK_TIMEOUT_S:g} s: {error}")
-        return time.monotonic() - started
+        return time.monotonic() - self._struck_s
 
     def check(self) -> tuple[int, int]:
         """(lost, doubled) events over all users, with traffic at rest."""
