@@ -99,11 +99,11 @@ class Grid:
         return sum(anonymous_bytes(pid) for pid in self.pids())
 
     def settle(self) -> None:
-        """Wait until history has caught up and spares are ready, so that neither is counted into what is measured next."""
-        quiet = 0
+        """Wait until history has caught up and spares are ready, so that neither is counted into what is measured next. Without spares after two minutes."""
+        quiet, spares_by = 0, time.monotonic() + 120
         while quiet < 2:
             time.sleep(1.0)
-            is_quiet = all(shard["history"]["segments_behind"] == 0 for shard in self.shards()) and self._has_spares()
+            is_quiet = all(shard["history"]["segments_behind"] == 0 for shard in self.shards()) and (time.monotonic() > spares_by or self._has_spares())
             quiet = quiet + 1 if is_quiet else 0
 
     def _has_spares(self) -> bool:
