@@ -85,13 +85,12 @@ class Proxy:
         try:
             magic, pid, host, port = HELLO.unpack(await reader.readexactly(HELLO.size))
             assert magic == MAGIC
-            number = int.from_bytes(port, "big")
-            source, destination = self._name_of(pid), self._name_of(self._listener(number))
-            if self._rule(source, destination, "cut") or self._rule(destination, source, "cut"):
-                writer.write(bytes([errno.ECONNREFUSED]))
-                return
+            address = socket.inet_ntoa(host), int.from_bytes(port, "big")
             try:
-                back, out = await asyncio.open_connection(socket.inet_ntoa(host), number)
+                source, destination = self._name_of(pid), self._name_of(await self._listener(*address))
+                if self._rule(source, destination, "cut") or self._rule(destination, source, "cut"):
+                    raise ConnectionRefusedError
+                back, out = await asyncio.open_connection(*address)
             except OSError as error:
                 writer.write(bytes([error.errno or errno.ECONNREFUSED]))
                 return
@@ -145,13 +144,21 @@ class Proxy:
     def _rule(self, source: str, destination: str, action: Action) -> Rule | None:
         return next((rule for rule in self._rules if rule.action == action and rule.concerns(source, destination)), None)
 
-    def _listener(self, port: int) -> int:
-        """The process that listens at a port; 0: nobody."""
+    async def _listener(self, host: str, port: int) -> int:
+        """The process that listens at a port. Raises ConnectionRefusedError: nobody."""
         pid = self._listeners.get(port, 0)
-        if not pid or not Path(f"/proc/{pid}").exists():
+        if not pid or not is_there(pid):
+            # All callers try a dead shard's port again and again, and this loop carries all bytes of the grid: it doesn't read all of /proc for each try.
+            _, trial = await asyncio.open_connection(host, port)
+            trial.close()
             self._listeners = listeners()
             pid = self._listeners.get(port, 0)
         return pid
+
+
+def is_there(pid: int) -> bool:
+    """Whether a process lives."""
+    return Path(f"/proc/{pid}").exists()
 
 
 def listeners() -> dict[int, int]:
