@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 import socketserver
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 
 from tests.faults.checking import judge_audiences, judge_counts, judge_reads, longest_wait_s, timelines
 from tests.faults.journal import Journal, Read, Record, Write, read_journal
-from tests.faults.proxy import Proxy, Rule
+from tests.faults.proxy import HELLO, MAGIC, Proxy, Rule, listeners
 from tests.faults.shim import EVERYONE, Kind, Shim
 
 NEVER = float("inf")
@@ -205,4 +207,31 @@ def test_the_proxy_holds_and_cuts_what_flows_from_one_process_to_another(tmp_pat
         assert answer() == "ABC"
     finally:
         process.kill()
+        proxy.end()
+
+
+def test_the_proxy_looks_for_who_listens_only_where_somebody_does(monkeypatch: pytest.MonkeyPatch, server: socketserver.ThreadingTCPServer) -> None:
+    looks = [0]
+
+    def counted() -> dict[int, int]:
+        looks[0] += 1
+        return listeners()
+
+    monkeypatch.setattr("tests.faults.proxy.listeners", counted)
+    proxy = Proxy(lambda pid: str(pid))
+
+    def tried(port: int) -> int:
+        """What the shim of this process would be told: 0, or an error."""
+        with socket.create_connection(("127.0.0.1", proxy.port), 5) as connection:
+            connection.sendall(HELLO.pack(MAGIC, os.getpid(), socket.inet_aton("127.0.0.1"), port.to_bytes(2, "big")))
+            return connection.recv(1)[0]
+
+    try:
+        with socket.socket() as nobodys:
+            nobodys.bind(("127.0.0.1", 0))
+            assert [tried(nobodys.getsockname()[1]) for _ in range(3)] == [errno.ECONNREFUSED] * 3
+        assert looks == [0]
+        assert [tried(server.server_address[1]) for _ in range(3)] == [0] * 3
+        assert looks == [1]
+    finally:
         proxy.end()
